@@ -1,0 +1,436 @@
+/*
+ * sill.h - language models on the computer you have
+ *
+ * The one public header of libsill. It runs GPT-2 and small Llama-type models (SmolLM2, TinyLlama)
+ * straight from the files they are published in: safetensors directories and GGUF.
+ *
+ * The shortest program (compiled and run by tests/api/test_usage.sh, so it is always true):
+ *
+ * ---- usage example ----
+ * #include <sill.h>
+ * #include <stdio.h>
+ *
+ * int main(int argc, char **argv) {
+ *     sill_error err = {0};
+ *     sill_model *model = NULL;
+ *     sill_session *session = NULL;
+ *     char text[4096];
+ *     size_t n = 0;
+ *     if (argc < 3) return 2;
+ *     if (sill_model_load(argv[1], NULL, &model, &err) == SILL_OK &&
+ *         sill_session_create(model, NULL, &session, &err) == SILL_OK &&
+ *         sill_generate_text(session, argv[2], NULL, text, sizeof text, &n, &err) == SILL_OK)
+ *         printf("%s\n", text);
+ *     else
+ *         fprintf(stderr, "sill: %s\n", err.msg);
+ *     sill_session_free(session);
+ *     sill_model_free(model);
+ *     return err.code == SILL_OK ? 0 : 1;
+ * }
+ * ---- end of usage example ----
+ *
+ * Conventions
+ *  - Every call that can fail returns a sill_status and takes a sill_error of the caller's, which
+ *    may be NULL. On success the error is left untouched. The library never exits, aborts or prints.
+ *  - Option structs begin with `size_t size`; set it to sizeof the struct. Zero in any other field
+ *    means the default, and a NULL option pointer means all defaults. Where zero is a useful value
+ *    of its own the comment names the sentinel.
+ *  - Text is bytes with a length. It need not be valid UTF-8 and may hold NUL bytes. Functions that
+ *    take a `const char *` with no length take NUL-terminated strings.
+ *  - A model is immutable after load and may be shared by threads. A session is not: one thread at
+ *    a time. A tokenizer is immutable and may be shared.
+ *  - Log-probabilities are natural logarithms. Token ids are int32_t.
+ *  - For one device and instruction set, the numbers for a text do not depend on what else is in
+ *    the batch, the order, the number of threads, or how the work is cut into chunks: same bits.
+ */
+#ifndef SILL_H
+#define SILL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SILL_VERSION_MAJOR 0
+#define SILL_VERSION_MINOR 1
+#define SILL_VERSION_PATCH 0
+#define SILL_VERSION_STRING "0.1.0"
+
+#if defined(__GNUC__) || defined(__clang__)
+#define SILL_API __attribute__((visibility("default")))
+#define SILL_USE_RESULT __attribute__((warn_unused_result))
+#else
+#define SILL_API
+#define SILL_USE_RESULT
+#endif
+
+/* The version of the library that is linked, as SILL_VERSION_STRING. Static storage. */
+SILL_API const char *sill_version(void);
+
+/* ------------------------------------------------------------------ errors */
+
+/* Status codes and their one-line texts: X(name, value, text). */
+#define SILL_STATUS_LIST(X)                                                                        \
+    X(OK, 0, "success")                                                                            \
+    X(EINVAL, 1, "invalid argument")                                                               \
+    X(ENOMEM, 2, "out of memory")                                                                  \
+    X(EIO, 3, "input/output error")                                                                \
+    X(EFORMAT, 4, "malformed file or text")                                                        \
+    X(EUNSUPPORTED, 5, "not supported")                                                            \
+    X(ENOENT, 6, "not found")                                                                      \
+    X(ERANGE, 7, "value or length out of range")                                                   \
+    X(ENOFIT, 8, "would not fit in memory")                                                        \
+    X(ECANCELLED, 9, "cancelled by the callback")                                                  \
+    X(EDEVICE, 10, "device failure")                                                               \
+    X(EINTERNAL, 11, "internal error")
+
+typedef enum sill_status {
+#define SILL_X(name, value, text) SILL_##name = value,
+    SILL_STATUS_LIST(SILL_X)
+#undef SILL_X
+} sill_status;
+
+/* What went wrong: what failed, the value, the limit, what to do. msg is NUL-terminated UTF-8. */
+typedef struct sill_error {
+    sill_status code;
+    char msg[508];
+} sill_error;
+
+/* One-line text of a status code. Static storage; "unknown status" for other values. */
+SILL_API const char *sill_status_text(sill_status status);
+
+/* Frees memory that a function documented as "free with sill_free" returned. NULL is allowed. */
+SILL_API void sill_free(void *ptr);
+
+/* Log lines for people (level 0 error, 1 warning, 2 information, 3 debugging). The library is silent
+ * until a callback is set. The callback may be called from any thread. Process-wide; set it before
+ * other calls. */
+typedef void (*sill_log_fn)(void *user, int level, const char *line);
+SILL_API void sill_set_log(sill_log_fn fn, void *user);
+
+/* ------------------------------------------------------------------ models */
+
+typedef struct sill_model sill_model;
+typedef struct sill_session sill_session;
+typedef struct sill_tokenizer sill_tokenizer;
+
+typedef enum sill_dtype {
+    SILL_DTYPE_AUTO = 0, /* the stored type; quantized files: int8 activations in groups of 32 */
+    SILL_DTYPE_F32,      /* any file, dequantized on the fly, f32 activations and KV: parity path */
+    SILL_DTYPE_F16,      /* f32 activations, weights f16 (floating-point checkpoints) */
+    SILL_DTYPE_BF16,     /* weights bf16 (floating-point checkpoints) */
+    SILL_DTYPE_Q8,       /* reserved for quantization at load */
+    SILL_DTYPE_Q4,
+    SILL_DTYPE_INT8
+} sill_dtype;
+
+typedef enum sill_kv_dtype {
+    SILL_KV_AUTO = 0, /* f32 with SILL_DTYPE_F32 and f32 checkpoints, else f16 */
+    SILL_KV_F32,
+    SILL_KV_F16,
+    SILL_KV_INT8 /* reserved */
+} sill_kv_dtype;
+
+typedef struct sill_model_options {
+    size_t size;
+    const char *device;  /* "auto" (default), "cpu", "ref" (scalar reference) */
+    sill_dtype dtype;
+    int32_t n_threads;   /* 0: all (performance) cores, never more than physical ones */
+    uint64_t memory_limit_bytes; /* 0: what the system says is free; refused with ENOFIT above it */
+} sill_model_options;
+
+/* Loads a model from PATH: a directory as on the hub (config.json, model.safetensors or an index
+ * with shards, tokenizer.json or vocab.json + merges.txt) or a .gguf file or a .safetensors file with
+ * its config beside it. On success *out is the caller's: free with sill_model_free.
+ * Errors: ENOENT, EIO, EFORMAT (file broken), EUNSUPPORTED (family, type or device), ENOFIT, ENOMEM.
+ * After failure nothing is held and *out is NULL. */
+SILL_USE_RESULT SILL_API sill_status sill_model_load(const char *path, const sill_model_options *options,
+                                                     sill_model **out, sill_error *err);
+/* Frees a model; all its sessions must be freed before. NULL is allowed. */
+SILL_API void sill_model_free(sill_model *model);
+
+typedef struct sill_model_info {
+    char family[16];       /* "gpt2", "llama" */
+    char device[32];       /* "cpu avx512", "ref", ... */
+    char stored_type[16];  /* type that holds most parameters in the file: "F32", "Q4_1", ... */
+    char dtype[16];        /* type computed with: "f32", "bf16", "q4_1+int8", ... */
+    int32_t n_layers, n_heads, n_kv_heads, head_dim, n_embd, n_ff;
+    int32_t n_ctx;         /* positions the model was made for */
+    int32_t n_vocab;       /* rows of the output head (may be padded above the tokenizer's) */
+    int32_t n_labels;      /* 0, or outputs of a classification head */
+    int32_t is_instruct;   /* 1 when the file carries a chat template that we support */
+    uint64_t n_params, weight_bytes;
+    int32_t bos_id, eos_id, pad_id; /* -1 where there is none */
+    int32_t add_bos;       /* 1 when the model expects BOS before every text */
+    int32_t n_threads;
+} sill_model_info;
+
+/* Fills the first info_size bytes of *info (pass sizeof *info). Never fails. */
+SILL_API void sill_model_get_info(const sill_model *model, sill_model_info *info, size_t info_size);
+/* The model's tokenizer; lives as long as the model. NULL if the files have none. */
+SILL_API const sill_tokenizer *sill_model_tokenizer(const sill_model *model);
+/* Name of label I (0 <= I < n_labels) of a classification head; NULL outside. Lives as the model. */
+SILL_API const char *sill_model_label(const sill_model *model, int32_t i);
+
+/* --------------------------------------------------------------- tokenizer */
+
+enum {
+    SILL_TOKENIZE_SPECIAL = 1, /* parse special tokens such as <|endoftext|> out of the text */
+    SILL_TOKENIZE_BOS = 2,     /* put BOS in front (ERANGE if the model has none) */
+    SILL_TOKENIZE_NO_PREFIX = 4 /* SentencePiece: no dummy space in front (a continuation) */
+};
+
+/* Loads a tokenizer alone: tokenizer.json, a directory, vocab.json (merges.txt beside it), or GGUF.
+ * Free with sill_tokenizer_free. */
+SILL_USE_RESULT SILL_API sill_status sill_tokenizer_load(const char *path, sill_tokenizer **out,
+                                                         sill_error *err);
+SILL_API void sill_tokenizer_free(sill_tokenizer *tokenizer);
+SILL_API int32_t sill_tokenizer_n_vocab(const sill_tokenizer *tokenizer);
+
+/* Most ids that n_bytes of text can become, BOS included. */
+SILL_API size_t sill_tokenize_bound(const sill_tokenizer *tokenizer, size_t n_bytes);
+/* text (n_bytes) -> ids. *n_ids is set to the number of ids also when CAP is too small (ERANGE; the
+ * first CAP ids are then written). Time is linear in n_bytes up to a logarithm, whatever the text. */
+SILL_USE_RESULT SILL_API sill_status sill_tokenize(const sill_tokenizer *tokenizer, const char *text,
+                                                   size_t n_bytes, uint32_t flags, int32_t *ids,
+                                                   size_t cap, size_t *n_ids, sill_error *err);
+/* Most bytes that n_ids ids can become. */
+SILL_API size_t sill_detokenize_bound(const sill_tokenizer *tokenizer, const int32_t *ids, size_t n_ids);
+enum { SILL_DETOKENIZE_SKIP_SPECIAL = 1 };
+/* ids -> bytes (not NUL-terminated), exactly the bytes that the ids stand for, valid UTF-8 or not.
+ * ERANGE if CAP is too small (*n_bytes is set to what is needed) or an id is outside the vocabulary. */
+SILL_USE_RESULT SILL_API sill_status sill_detokenize(const sill_tokenizer *tokenizer, const int32_t *ids,
+                                                     size_t n_ids, uint32_t flags, char *text,
+                                                     size_t cap, size_t *n_bytes, sill_error *err);
+/* Number of bytes at the start of TEXT that end on a complete UTF-8 character (an incomplete sequence
+ * at the end is held back; invalid bytes are not). For streaming. */
+SILL_API size_t sill_utf8_complete(const char *text, size_t n_bytes);
+
+/* ---------------------------------------------------------------- sessions */
+
+typedef struct sill_session_options {
+    size_t size;
+    int32_t n_ctx;         /* longest sequence in tokens; 0: the model's n_ctx */
+    int32_t batch_tokens;  /* most tokens in one ragged batch; 0: chosen by the planner */
+    int32_t max_sequences; /* most sequences in flight; 0: chosen by the planner */
+    sill_kv_dtype kv_dtype;
+    uint64_t memory_limit_bytes; /* for KV and scratch; 0: what the system says is free */
+} sill_session_options;
+
+/* Bytes that a model and session will take, told before anything is loaded or allocated. */
+typedef struct sill_plan_info {
+    uint64_t weight_bytes, kv_bytes, scratch_bytes, total_bytes;
+    uint64_t available_bytes; /* what the system says is free now */
+    int32_t n_ctx, batch_tokens, max_sequences;
+    int32_t fits;             /* 1 or 0 */
+    char advice[256];         /* where it does not fit: the next smaller choice */
+} sill_plan_info;
+
+/* Plans PATH with these options. Reads headers only. */
+SILL_USE_RESULT SILL_API sill_status sill_plan(const char *path, const sill_model_options *mo,
+                                               const sill_session_options *so, sill_plan_info *plan,
+                                               sill_error *err);
+
+/* A session: KV cache and scratch of fixed size, allocated here and never afterwards while decoding.
+ * Free with sill_session_free before the model. ENOFIT says the numbers and the next smaller choice. */
+SILL_USE_RESULT SILL_API sill_status sill_session_create(sill_model *model,
+                                                         const sill_session_options *options,
+                                                         sill_session **out, sill_error *err);
+SILL_API void sill_session_free(sill_session *session);
+
+/* Logits of one sequence, for tests and bindings: ids (n_ids) from position 0 -> out
+ * (n_ids, n_vocab) row-major, the caller's. The KV used is released again. */
+SILL_USE_RESULT SILL_API sill_status sill_logits(sill_session *session, const int32_t *ids, size_t n_ids,
+                                                 float *out, sill_error *err);
+
+/* ------------------------------------------------------------------- tasks
+ *
+ * A task pulls rows through `next` and hands results to `done`, so that a corpus of any length runs in
+ * constant memory while the scheduler keeps the batch full. Results come in completion order and
+ * carry the row's number. Both are called on the caller's thread, inside the task call.
+ */
+
+typedef struct sill_row {
+    uint64_t index;       /* the caller's number for the row; comes back in the result */
+    uint64_t key;         /* random-number key (see sill_row_key); same key + seed = same sample */
+    const char *text;     /* stays valid until the row's result was delivered */
+    size_t n_bytes;
+    const int32_t *ids;   /* when not NULL: these ids instead of text (text is then not tokenized) */
+    size_t n_ids;
+} sill_row;
+
+/* next: fills *row and returns 1; 0 at the end; a negative value cancels (ECANCELLED). */
+typedef int (*sill_next_fn)(void *user, sill_row *row);
+
+/* 64-bit key of a row's identifier, for sill_row.key: a hash of the bytes. */
+SILL_API uint64_t sill_row_key(const char *id, size_t n_bytes);
+
+typedef enum sill_long {
+    SILL_LONG_DEFAULT = 0, /* window for score and perplexity; error for classify, embed, generate */
+    SILL_LONG_ERROR,
+    SILL_LONG_TRUNCATE,    /* generate: keeps the end of the prompt; others: keep the start */
+    SILL_LONG_WINDOW,
+    SILL_LONG_SPLIT_MEAN
+} sill_long;
+
+/* ---- generate */
+
+typedef struct sill_generate_options {
+    size_t size;
+    int32_t max_new_tokens;    /* 0: 20 as transformers, unless max_length is set */
+    int32_t max_length;        /* prompt included; 0: unset; max_new_tokens wins when both are set */
+    int32_t min_new_tokens;
+    int32_t do_sample;         /* 0: greedy */
+    float temperature;         /* 0: 1.0 */
+    int32_t top_k;             /* 0: 50; -1: off */
+    float top_p;               /* 0: 1.0 (off) */
+    float min_p, typical_p, epsilon_cutoff, eta_cutoff; /* 0: off */
+    float repetition_penalty;  /* 0: 1.0 (off) */
+    int32_t no_repeat_ngram_size;
+    int32_t num_return_sequences; /* 0: 1; more needs do_sample */
+    uint64_t seed;
+    int32_t ignore_eos;
+    int32_t logprobs;          /* -1: none (default 0: none too); n >= 1: also the top n a step */
+    uint32_t tokenize_flags;   /* SILL_TOKENIZE_*; BOS follows the model unless no_bos */
+    int32_t no_bos;
+    sill_long long_policy;
+    const char *const *stop;   /* stop strings; the text is cut before the first (n_stop of them) */
+    size_t n_stop;
+    const int32_t *bias_ids;   /* logit bias: bias_values[i] is added to the logit of bias_ids[i] */
+    const float *bias_values;
+    size_t n_bias;
+    const int32_t *bad_words;  /* sequences of ids never produced, concatenated; ends in bad_word_ends */
+    const size_t *bad_word_ends;
+    size_t n_bad_words;
+} sill_generate_options;
+
+typedef struct sill_top { int32_t id; float logprob; } sill_top;
+
+typedef struct sill_generated {
+    uint64_t index;
+    int32_t sequence;          /* 0 .. num_return_sequences - 1 */
+    int32_t final;             /* 0: a streamed piece; 1: the whole result */
+    sill_status status;        /* of this row; the rest is empty unless SILL_OK */
+    const char *error;         /* message when status is not SILL_OK */
+    const char *text;          /* new text only: of this piece, or whole when final */
+    size_t n_bytes;
+    const int32_t *ids;        /* new ids (whole when final) */
+    const float *logprobs;     /* (n_ids): log-probability of each chosen id under the raw logits */
+    const sill_top *tops;      /* (n_ids, options.logprobs) or NULL */
+    size_t n_ids;
+    size_t n_prompt;           /* tokens in the prompt */
+    const char *finish_reason; /* "stop" (end of text or stop string), "length" */
+} sill_generated;
+
+/* done: returns 0, or non-zero to cancel the whole call. Pointers are valid during the call only. */
+typedef int (*sill_generated_fn)(void *user, const sill_generated *result);
+
+/* Continues every row that NEXT gives. With STREAM non-zero partial results come as they are made
+ * (whole UTF-8 characters). A row that fails is reported through DONE and does not end the call. */
+SILL_USE_RESULT SILL_API sill_status sill_generate(sill_session *session,
+                                                   const sill_generate_options *options,
+                                                   sill_next_fn next, sill_generated_fn done, int stream,
+                                                   void *user, sill_error *err);
+
+/* One prompt, one answer: writes the new text and a NUL into text (cap bytes), *n_bytes without the
+ * NUL. ERANGE if it does not fit. Greedy, 20 new tokens by default. */
+SILL_USE_RESULT SILL_API sill_status sill_generate_text(sill_session *session, const char *prompt,
+                                                        const sill_generate_options *options, char *text,
+                                                        size_t cap, size_t *n_bytes, sill_error *err);
+
+/* Renders a conversation with the model's chat template (ChatML and Zephyr forms, recognised by the
+ * template's text; EUNSUPPORTED otherwise). roles[i] is "system", "user" or "assistant". The result ends
+ * where the assistant's answer begins. Free *out with sill_free. Tokenize with SILL_TOKENIZE_SPECIAL.
+ * A message's own text can carry no control token: they are escaped by splitting it (see ids form). */
+SILL_USE_RESULT SILL_API sill_status sill_chat_ids(const sill_model *model, const char *const *roles,
+                                                   const char *const *contents, size_t n_messages,
+                                                   int32_t **out, size_t *n_ids, sill_error *err);
+
+/* ---- score */
+
+typedef struct sill_score_options {
+    size_t size;
+    uint32_t tokenize_flags;
+    int32_t bos;               /* 1: put BOS (or EOS where the model has no BOS) in front, so that the
+                                  first token is scored too */
+    sill_long long_policy;
+    int32_t stride;            /* window: tokens that each further window adds; 0: n_ctx / 2 */
+} sill_score_options;
+
+typedef struct sill_scored {
+    uint64_t index;
+    sill_status status;
+    const char *error;
+    const int32_t *ids;        /* (n_ids) without the BOS */
+    const float *logprobs;     /* (n_ids); logprobs[0] is NAN unless bos */
+    size_t n_ids;
+    size_t n_scored;           /* tokens with a log-probability */
+    double sum_logprob;        /* over the scored tokens, added in double from left to right */
+    int32_t n_windows;         /* 1, or more where the long-text policy cut the text */
+    int32_t truncated;
+} sill_scored;
+
+typedef int (*sill_scored_fn)(void *user, const sill_scored *result);
+
+/* Log-probability of every token of every row given those before it: transformers' loss is
+ * -sum_logprob / n_scored. */
+SILL_USE_RESULT SILL_API sill_status sill_score(sill_session *session, const sill_score_options *options,
+                                                sill_next_fn next, sill_scored_fn done, void *user,
+                                                sill_error *err);
+
+/* ---- classify */
+
+typedef enum sill_prob {
+    SILL_PROB_NORM = 0,   /* softmax of mean log-probability per label token */
+    SILL_PROB_RAW,        /* softmax of summed log-probability */
+    SILL_PROB_CALIBRATED  /* raw, divided by the content-free input's, renormalized (Zhao et al. 2021) */
+} sill_prob;
+
+typedef struct sill_classify_options {
+    size_t size;
+    const char *const *labels; /* zero-shot labels; NULL: use the model's own head */
+    size_t n_labels;
+    const char *prompt;        /* template with one {text}; NULL: a default made from the labels */
+    const char *content_free;  /* calibration input; NULL: "N/A" */
+    sill_prob prob;            /* which probabilities choose the label */
+    int32_t no_chat;           /* 1: never wrap in the chat template of an instruct model */
+    float needs_human_below;   /* margin under which needs_human is set; 0: 0.1; negative: never */
+    uint32_t tokenize_flags;
+    sill_long long_policy;
+    int32_t no_shared_prefix;  /* 1: recompute the template for every row (for tests) */
+} sill_classify_options;
+
+typedef struct sill_classified {
+    uint64_t index;
+    sill_status status;
+    const char *error;
+    int32_t n_labels;
+    int32_t label;             /* index of the most probable label */
+    const float *probs;        /* (n_labels) by options.prob; heads: softmax or sigmoid */
+    const float *raw, *norm, *calibrated; /* (n_labels) each; NULL for heads */
+    const float *logits;       /* (n_labels): heads: logits; zero-shot: summed log-probabilities */
+    float margin, entropy;     /* p1 - p2; nats */
+    int32_t needs_human;
+    size_t n_tokens;           /* tokens of the row's text */
+    int32_t truncated;
+} sill_classified;
+
+typedef int (*sill_classified_fn)(void *user, const sill_classified *result);
+
+SILL_USE_RESULT SILL_API sill_status sill_classify(sill_session *session,
+                                                   const sill_classify_options *options,
+                                                   sill_next_fn next, sill_classified_fn done, void *user,
+                                                   sill_error *err);
+
+/* ----------------------------------------------------------------- inspect */
+
+/* A description of a model file as JSON text (family, shapes, tensors, tokenizer, metadata), headers
+ * only. Free *json with sill_free. */
+SILL_USE_RESULT SILL_API sill_status sill_inspect(const char *path, char **json, sill_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

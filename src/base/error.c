@@ -1,0 +1,68 @@
+/* error.c - statuses, error messages and the log callback. */
+#include "base/base.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+const char *sill_version(void) { return SILL_VERSION_STRING; }
+
+const char *sill_status_text(sill_status status) {
+    switch (status) {
+#define SILL_X(name, value, text)                                                                  \
+    case SILL_##name: return text;
+        SILL_STATUS_LIST(SILL_X)
+#undef SILL_X
+    }
+    return "unknown status";
+}
+
+sill_status sill__fail(sill_error *err, sill_status code, const char *format, ...) {
+    if (err) {
+        va_list ap;
+        va_start(ap, format);
+        err->code = code;
+        vsnprintf(err->msg, sizeof err->msg, format, ap);
+        va_end(ap);
+    }
+    return code;
+}
+
+void sill__fail_context(sill_error *err, const char *format, ...) {
+    char head[sizeof err->msg], tail[sizeof err->msg];
+    va_list ap;
+    size_t n;
+    if (!err) return;
+    va_start(ap, format);
+    vsnprintf(head, sizeof head, format, ap);
+    va_end(ap);
+    memcpy(tail, err->msg, sizeof tail);
+    n = strlen(head);
+    snprintf(err->msg, sizeof err->msg, "%s", head);
+    snprintf(err->msg + n, sizeof err->msg - n, ": %s", tail);
+}
+
+sill_status sill__bug(sill_error *err, const char *file, int line, const char *what) {
+#ifdef SILL_DEBUG
+    fprintf(stderr, "%s:%d: bug: %s\n", file, line, what);
+    abort();
+#endif
+    return sill__fail(err, SILL_EINTERNAL, "internal error at %s:%d: %s; please report it", file, line, what);
+}
+
+static sill_log_fn log_fn;
+static void *log_user;
+
+void sill_set_log(sill_log_fn fn, void *user) {
+    log_fn = fn;
+    log_user = user;
+}
+
+void sill__log(int level, const char *format, ...) {
+    char line[1024];
+    va_list ap;
+    if (!log_fn) return;
+    va_start(ap, format);
+    vsnprintf(line, sizeof line, format, ap);
+    va_end(ap);
+    log_fn(log_user, level, line);
+}

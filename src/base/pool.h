@@ -1,0 +1,25 @@
+/*
+ * pool.h - the thread pool: workers that spin briefly and then park. The caller is thread 0.
+ */
+#ifndef SILL_BASE_POOL_H
+#define SILL_BASE_POOL_H
+
+#include "base/base.h"
+
+typedef struct sill__pool sill__pool;
+/* Runs in every thread: I of N. */
+typedef void (*sill__pool_fn)(void *arg, int i, int n);
+
+/* N threads in all, the caller's included (1: no workers). */
+sill_status sill__pool_create(int n_threads, sill__pool **out, sill_error *err);
+void sill__pool_free(sill__pool *pool);
+int sill__pool_size(const sill__pool *pool);
+/* Runs FN in all threads and returns when all have ended. Not reentrant; callers must serialize
+ * (sill__pool_lock/unlock: models are shared by sessions of several threads). */
+void sill__pool_run(sill__pool *pool, sill__pool_fn fn, void *arg);
+void sill__pool_lock(sill__pool *pool);
+void sill__pool_unlock(sill__pool *pool);
+/* Barrier among the threads of the FN that is running; spins, yields when the machine is busy. */
+void sill__pool_barrier(sill__pool *pool);
+
+#endif

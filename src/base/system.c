@@ -1,0 +1,170 @@
+/* system.c - files, memory and cores as the operating system tells them. */
+#include "base/base.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
+#ifdef __APPLE__
+#include <mach/mach.h>
+#include <sys/sysctl.h>
+#endif
+
+sill_status sill__map_open(const char *path, sill__map *map, sill_error *err) {
+    struct stat st;
+    memset(map, 0, sizeof *map);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return sill__fail(err, errno == ENOENT || errno == ENOTDIR ? SILL_ENOENT : SILL_EIO,
+                          "cannot open %s: %s", path, strerror(errno));
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return sill__fail(err, SILL_EIO, "%s is not a regular file", path);
+    }
+    map->bytes = (size_t)st.st_size;
+    if (map->bytes == 0) {
+        close(fd);
+        map->data = (const uint8_t *)"";
+        return SILL_OK;
+    }
+    void *p = mmap(NULL, map->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    int e = errno;
+    close(fd);
+    if (p == MAP_FAILED) {
+        map->bytes = 0;
+        return sill__fail(err, SILL_EIO, "cannot map %s: %s", path, strerror(e));
+    }
+    map->data = map->handle = p;
+    return SILL_OK;
+}
+
+void sill__map_close(sill__map *map) {
+    if (map->handle) munmap(map->handle, map->bytes);
+    memset(map, 0, sizeof *map);
+}
+
+void sill__map_release(const sill__map *map, size_t offset, size_t bytes) {
+    long page = sysconf(_SC_PAGESIZE);
+    if (!map->handle || page <= 0 || offset >= map->bytes) return;
+    size_t mask = (size_t)page - 1, end = offset + SILL_MIN(bytes, map->bytes - offset);
+    size_t start = (offset + mask) & ~mask;
+    end &= ~mask;
+    if (start < end) madvise((uint8_t *)map->handle + start, end - start, MADV_DONTNEED);
+}
+
+sill_status sill__read_file(const char *path, size_t max_bytes, char **data, size_t *bytes, sill_error *err) {
+    sill__map map;
+    *data = NULL;
+    *bytes = 0;
+    sill_status s = sill__map_open(path, &map, err);
+    if (s != SILL_OK) return s;
+    if (map.bytes > max_bytes)
+        s = sill__fail(err, SILL_ERANGE, "%s has %zu bytes, more than the limit of %zu", path, map.bytes, max_bytes);
+    else if (!(*data = sill__strndup((const char *)map.data, map.bytes)))
+        s = sill__fail(err, SILL_ENOMEM, "no memory for the %zu bytes of %s", map.bytes, path);
+    else
+        *bytes = map.bytes;
+    sill__map_close(&map);
+    return s;
+}
+
+bool sill__is_dir(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool sill__is_file(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+bool sill__path_join(char *out, size_t cap, const char *dir, const char *name) {
+    size_t n = strlen(dir);
+    int w = snprintf(out, cap, "%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
+    return w >= 0 && (size_t)w < cap;
+}
+
+double sill__now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+#ifdef __linux__
+/* A number from a small text file such as those of /sys; false when absent or "max". */
+static bool read_number(const char *path, uint64_t *out) {
+    char line[64];
+    FILE *f = fopen(path, "r");
+    if (!f) return false;
+    char *got = fgets(line, sizeof line, f);
+    fclose(f);
+    if (!got) return false;
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(line, &end, 10);
+    if (end == line || errno) return false;
+    *out = v;
+    return true;
+}
+
+uint64_t sill__available_bytes(void) {
+    uint64_t best = 0, limit, used;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "r");
+    if (f) {
+        unsigned long long kib;
+        while (fgets(line, sizeof line, f))
+            if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) best = (uint64_t)kib * 1024;
+        fclose(f);
+    }
+    if ((read_number("/sys/fs/cgroup/memory.max", &limit) && read_number("/sys/fs/cgroup/memory.current", &used)) ||
+        (read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", &limit) &&
+         read_number("/sys/fs/cgroup/memory/memory.usage_in_bytes", &used))) {
+        uint64_t left = limit > used ? limit - used : 0;
+        if (best == 0 || left < best) best = left;
+    }
+    return best;
+}
+
+/* Cores that share no physical core, among those this process may run on. */
+int sill__n_cores(void) {
+    cpu_set_t set;
+    int n = 0;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return SILL_MAX(1, (int)sysconf(_SC_NPROCESSORS_ONLN));
+    for (int i = 0; i < CPU_SETSIZE; i++) {
+        char path[96];
+        uint64_t first;
+        if (!CPU_ISSET(i, &set)) continue;
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", i);
+        /* The list starts with the lowest sibling: count a core at that one. */
+        if (!read_number(path, &first) || (int)first == i || first >= CPU_SETSIZE || !CPU_ISSET((int)first, &set)) n++;
+    }
+    return SILL_MAX(1, n);
+}
+#elif defined(__APPLE__)
+uint64_t sill__available_bytes(void) {
+    vm_statistics64_data_t vm;
+    mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
+    vm_size_t page = 0;
+    host_page_size(mach_host_self(), &page);
+    if (host_statistics64(mach_host_self(), HOST_VM_INFO64, (host_info64_t)&vm, &count) != KERN_SUCCESS) return 0;
+    return ((uint64_t)vm.free_count + vm.inactive_count + vm.purgeable_count + vm.speculative_count) * page;
+}
+
+int sill__n_cores(void) {
+    int n = 0;
+    size_t size = sizeof n;
+    if (sysctlbyname("hw.perflevel0.physicalcpu", &n, &size, NULL, 0) == 0 && n > 0) return n;
+    size = sizeof n;
+    if (sysctlbyname("hw.physicalcpu", &n, &size, NULL, 0) == 0 && n > 0) return n;
+    return 1;
+}
+#endif

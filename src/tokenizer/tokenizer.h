@@ -1,0 +1,36 @@
+/*
+ * tokenizer.h - what the rest of sill needs of tokenizers beyond sill.h: loading from an open model
+ * file, special ids, streaming decode, chat-safe pieces.
+ */
+#ifndef SILL_TOKENIZER_H
+#define SILL_TOKENIZER_H
+
+#include "base/base.h"
+#include "format/format.h"
+
+typedef enum sill__tok_kind { SILL__TOK_BPE_BYTES, SILL__TOK_BPE_SPM } sill__tok_kind;
+
+/* Tokenizer of an open model: inside a GGUF, or tokenizer.json / vocab.json + merges.txt in its
+ * directory. ENOENT when the files have none. */
+sill_status sill__tokenizer_from_file(const sill__file *file, sill_tokenizer **out, sill_error *err);
+
+sill__tok_kind sill__tokenizer_kind(const sill_tokenizer *t);
+const char *sill__tokenizer_pre(const sill_tokenizer *t);  /* "gpt2", "smollm", "llama3", "spm" */
+/* Special ids as the tokenizer's files tell them; -1 where there is none. */
+int32_t sill__tokenizer_bos(const sill_tokenizer *t);
+int32_t sill__tokenizer_eos(const sill_tokenizer *t);
+int32_t sill__tokenizer_pad(const sill_tokenizer *t);
+bool sill__tokenizer_add_bos(const sill_tokenizer *t);     /* files say: BOS before every text */
+bool sill__tokenizer_is_special(const sill_tokenizer *t, int32_t id);
+/* Id of a special or ordinary token by its text, -1 if none. */
+int32_t sill__tokenizer_find(const sill_tokenizer *t, const char *text, size_t n);
+/* Raw bytes of one id (the vocabulary's, byte-decoded; SPM: with the word mark as a space). Points into
+ * the tokenizer. NULL for an id outside the vocabulary. */
+const char *sill__tokenizer_bytes(const sill_tokenizer *t, int32_t id, size_t *n);
+/* The chat template's text (GGUF tokenizer.chat_template, tokenizer_config.json, chat_template.jinja);
+ * NULL when there is none. NUL-terminated, lives as long as the tokenizer. */
+const char *sill__tokenizer_chat_template(const sill_tokenizer *t);
+/* SHA-256 over the tokenizer's defining contents. */
+void sill__tokenizer_hash(const sill_tokenizer *t, uint8_t out[32]);
+
+#endif

@@ -1,0 +1,89 @@
+/* test_base.c - hashes, random numbers, 16-bit floats and buffers against published values. */
+#include "test.h"
+
+static void sha256_of_published_messages(void) { /* FIPS 180-4 examples */
+    static const char *text[] = {"", "abc", "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"};
+    static const char *want[] = {"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                                 "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+                                 "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"};
+    for (int i = 0; i < 3; i++)
+        for (size_t cut = 0; cut <= strlen(text[i]); cut++) {
+            sill__sha256 s;
+            uint8_t d[32];
+            char hex[65];
+            sill__sha256_init(&s);
+            sill__sha256_update(&s, text[i], cut);
+            sill__sha256_update(&s, text[i] + cut, strlen(text[i]) - cut);
+            sill__sha256_final(&s, d);
+            sill__sha256_hex(d, hex);
+            CHECK_STR(hex, want[i]);
+        }
+}
+
+static void philox_known_answers(void) { /* Random123's kat_vectors, philox4x32 10 rounds */
+    uint32_t r[4];
+    sill__philox(0, 0, 0, 0, r);
+    CHECK(r[0] == 0x6627e8d5 && r[1] == 0xe169c58d && r[2] == 0xbc57ac4c && r[3] == 0x9b00dbd8);
+    sill__philox(UINT64_MAX, UINT64_MAX, UINT32_MAX, UINT32_MAX, r);
+    CHECK(r[0] == 0x408f276d && r[1] == 0x41c83b0e && r[2] == 0xa20bc7c6 && r[3] == 0x6d5451fd);
+    sill__philox(0x299f31d0a4093822u, 0x0370734413198a2eu, 0x85a308d3, 0x243f6a88, r);
+    CHECK(r[0] == 0xd16cfe09 && r[1] == 0x94fdcceb && r[2] == 0x5001e420 && r[3] == 0x24126ea1);
+}
+
+static void half_floats_round_trip(void) {
+    for (uint32_t h = 0; h < 65536; h++) {
+        float f = sill__f16_to_f32((uint16_t)h);
+        if (f != f) CHECK((sill__f32_to_f16(f) & 0x7fff) > 0x7c00);
+        else CHECK_INT(sill__f32_to_f16(f), h);
+        f = sill__bf16_to_f32((uint16_t)h);
+        if (f == f) CHECK_INT(sill__f32_to_bf16(f), h);
+        else CHECK((sill__f32_to_bf16(f) & 0x7fff) > 0x7f80);
+    }
+    CHECK_INT(sill__f32_to_f16(65519.0f), 0x7bff);
+    CHECK_INT(sill__f32_to_f16(65520.0f), 0x7c00);
+    CHECK_INT(sill__f32_to_f16(0x1p-25f), 0);          /* half of the smallest, to even */
+    CHECK_INT(sill__f32_to_f16(0x1.000002p-25f), 1);
+    CHECK_INT(sill__f32_to_f16(1.0f + 0x1p-11f), 0x3c00); /* tie to even */
+    CHECK_INT(sill__f32_to_f16(1.0f + 0x3p-11f), 0x3c02);
+}
+
+static void buffers_stop_at_their_maximum(void) {
+    sill__str s;
+    sill__str_init(&s, 10);
+    CHECK(sill__str_puts(&s, "12345"));
+    CHECK(sill__str_putf(&s, "%d", 67890));
+    CHECK(!sill__str_puts(&s, "x"));
+    CHECK(s.failed);
+    CHECK_STR(s.p, "1234567890");
+    sill__str_free(&s);
+}
+
+static void errors_carry_context(void) {
+    sill_error e = {0};
+    CHECK_INT(sill__fail(&e, SILL_EIO, "cannot read %d", 7), SILL_EIO);
+    sill__fail_context(&e, "file %s", "a");
+    CHECK_STR(e.msg, "file a: cannot read 7");
+    CHECK_STR(sill_status_text(SILL_ENOFIT), "would not fit in memory");
+}
+
+static void page_blocks_are_zero_and_aligned(void) {
+    size_t sizes[] = {0, 1, 4096, ((size_t)2 << 20) - 1, (size_t)2 << 20, ((size_t)5 << 20) + 3};
+    for (size_t i = 0; i < SILL_ARRAY_LEN(sizes); i++) {
+        uint8_t *p = sill__alloc_pages(sizes[i]);
+        REQUIRE(p);
+        CHECK(((uintptr_t)p & 63) == 0);
+        if (sizes[i] >= (size_t)2 << 20) CHECK(((uintptr_t)p & (((size_t)2 << 20) - 1)) == 0);
+        for (size_t k = 0; k < sizes[i]; k += 997) CHECK_INT(p[k], 0);
+        sill__free_pages(p, sizes[i]);
+    }
+}
+
+int main(int argc, char **argv) {
+    TEST(sha256_of_published_messages);
+    TEST(philox_known_answers);
+    TEST(half_floats_round_trip);
+    TEST(buffers_stop_at_their_maximum);
+    TEST(errors_carry_context);
+    TEST(page_blocks_are_zero_and_aligned);
+    TEST_EXIT();
+}
