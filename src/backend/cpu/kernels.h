@@ -1,0 +1,86 @@
+/*
+ * kernels.h - the seam inside the CPU backend. cpu.c (the op table, threads, buffers) calls the kernels of one
+ * instruction set through these two tables; each isa_<name>.c makes one pair of tables by including the
+ * bodies vec.inc (vectors, norms, attention) and mat.inc (packed matrices).
+ *
+ * Order of sums (the same-bits rule): every output element of a matrix product is one chain over K, in
+ * ascending k (or group of k), the same for one row and for many; lanes are outputs, never pieces of a sum.
+ */
+#ifndef SILL_CPU_KERNELS_H
+#define SILL_CPU_KERNELS_H
+
+#include "backend/backend.h"
+
+/* ---- packed matrices (mat*.c, mat.inc) */
+
+/* Forms of a packed matrix. The layout is each instruction set's own; panels of `nr` outputs, K ascending. */
+typedef enum sill__form {
+    SILL__FORM_F32, SILL__FORM_F16, SILL__FORM_BF16, /* bf16 widened, or multiplied natively in pairs of k */
+    SILL__FORM_Q8, /* 8-bit codes, one scale (and one minimum where the type has it) a group */
+    SILL__FORM_Q4  /* 4-bit codes, the same */
+} sill__form;
+
+typedef struct sill__cpu_mat {
+    sill__form form;
+    sill__compute compute;
+    sill__type stored;
+    int32_t rows, cols;      /* logical: outputs, inputs */
+    int32_t nr, n_panels;    /* outputs in a panel; panels (the last one padded with zeros) */
+    int32_t group;           /* inputs that share a scale: 32 or 16; 0 for plain forms */
+    bool has_min, int8_act;
+    size_t panel_bytes, bytes;
+    uint8_t *data;           /* sill__alloc_pages */
+} sill__cpu_mat;
+
+typedef struct sill__cpu_mat_kernels {
+    /* Sets form, nr, group, sizes for a source; no memory yet. */
+    sill_status (*plan)(const sill__weight_src *src, sill__cpu_mat *mat, sill_error *err);
+    /* Packs panels [first, end) from the source; called by several threads on distinct ranges. `scratch` has
+     * pack_scratch_bytes(mat). */
+    size_t (*pack_scratch_bytes)(const sill__cpu_mat *mat);
+    void (*pack)(const sill__weight_src *src, sill__cpu_mat *mat, int32_t first, int32_t end, void *scratch);
+    /* A prepared activation row: as the form wants it (f32 copy, bf16, int8 groups with scales and sums). */
+    size_t (*act_bytes)(const sill__cpu_mat *mat);
+    void (*act_prepare)(const sill__cpu_mat *mat, const float *x, void *act);
+    /* out[i * ld + j] for rows i < m and the outputs j (counted from the matrix's first) of panels [first, end);
+     * outputs beyond mat->rows are not written. acts: m prepared rows, act_bytes apart. Any m >= 1. */
+    void (*matmul)(const sill__cpu_mat *mat, const void *acts, int32_t m, int32_t first, int32_t end, float *out,
+                   size_t ld);
+} sill__cpu_mat_kernels;
+
+/* ---- vectors (vec.inc) */
+
+typedef struct sill__cpu_vec_kernels {
+    /* One row: y = norm(x). weight, bias: f32 or NULL. */
+    void (*norm_layer)(float *y, const float *x, const float *weight, const float *bias, int32_t n, float eps);
+    void (*norm_rms)(float *y, const float *x, const float *weight, int32_t n, float eps);
+    /* In place on n values, bias (may be NULL) added first; then added to residual where that is given. */
+    void (*epilogue)(float *y, const float *bias, sill__act act, int32_t n);
+    void (*add)(float *y, const float *x, const float *bias, int32_t n); /* y += x (+ bias) */
+    void (*swiglu)(float *y, const float *gate, const float *up, int32_t n);
+    /* Rotates one head in place; cos, sin: (dims / 2) of its position. */
+    void (*rope)(float *head, const float *cos, const float *sin, int32_t dims, sill__rope_kind kind);
+    /* Writes one position's k and v of one head into a KV block's tiles (layout below). */
+    void (*kv_put)(sill__kv_type type, void *k_tile, void *v_tile, int32_t slot, const float *k, const float *v,
+                   int32_t head_dim);
+    /* One query head over n_positions of its sequence: k_tiles[i], v_tiles[i] are the tiles of its i-th block. */
+    void (*attend)(sill__kv_type type, float *out, const float *q, const void *const *k_tiles,
+                   const void *const *v_tiles, int32_t n_positions, int32_t head_dim, float scale);
+    /* Partial log-sum-exp of n logits: their maximum and the sum of exp(x - max). Fixed order. */
+    void (*softmax_stats)(const float *x, int32_t n, float *max, float *sum);
+} sill__cpu_vec_kernels;
+
+/* KV tiles of one block, layer and kv head: K is (head_dim, 32) with positions across, so that scores are a
+ * chain over head_dim with positions in lanes; V is (32, head_dim). f32 or f16. */
+
+typedef struct sill__cpu_isa {
+    const char *name;                 /* "scalar", "avx2", "avx512", "avx512vnni", "neon", ... */
+    bool (*available)(void);
+    const sill__cpu_mat_kernels *mat;
+    const sill__cpu_vec_kernels *vec;
+} sill__cpu_isa;
+
+/* Best first; ends with NULL. The build's own architecture only. */
+extern const sill__cpu_isa *const sill__cpu_isas[];
+
+#endif
