@@ -1,30 +1,51 @@
-# sill - `make help` lists the targets.
+# sill - `make help` lists the targets. Needs GNU make 3.81 or later, so that macOS's own will do.
 SHELL := /bin/bash
 config ?= release
-CC ?= cc
 BUILD ?= build/$(config)
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
 UNAME_S := $(shell uname -s)
-ARCH ?= $(shell $(CC) -dumpmachine | cut -d- -f1)
+ifeq ($(origin CC),default)
+CC = $(if $(filter fuzz,$(config)),clang,cc)
+endif
+ARCH ?= $(or $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1),$(shell uname -m))
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+VERSION := $(shell sed -n 's/^.define SILL_VERSION_STRING "\(.*\)"/\1/p' include/sill.h)
+ABI := $(firstword $(subst ., ,$(VERSION)))
 
+# ---- flags
 CFLAGS ?= -O2 -g
 WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wno-unknown-warning-option
-ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -D_DARWIN_C_SOURCE -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno $(WARN) -Iinclude -Isrc $(CFLAGS) $(EXTRA_CFLAGS)
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -D_DARWIN_C_SOURCE -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno $(WARN) -Iinclude -Isrc -I$(BUILD) $(CFLAGS) $(EXTRA_CFLAGS)
 ALL_LDFLAGS = $(LDFLAGS) $(EXTRA_LDFLAGS)
 LIBS = -lm -lpthread
 
+ifneq ($(filter-out release debug sanitize tsan coverage fuzz,$(config)),)
+$(error config=$(config) is not one of release, debug, sanitize, tsan, coverage, fuzz)
+endif
 ifeq ($(config),debug)
 CFLAGS = -O0 -g -DSILL_DEBUG
 endif
 ifeq ($(config),sanitize)
 CFLAGS = -O1 -g -DSILL_DEBUG -fno-omit-frame-pointer
-EXTRA_CFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=undefined
-EXTRA_LDFLAGS += -fsanitize=address,undefined
+SANITIZE = -fsanitize=address,undefined
+EXTRA_CFLAGS += -fno-sanitize-recover=undefined
 endif
 ifeq ($(config),tsan)
 CFLAGS = -O1 -g -DSILL_DEBUG
-EXTRA_CFLAGS += -fsanitize=thread
-EXTRA_LDFLAGS += -fsanitize=thread
+SANITIZE = -fsanitize=thread
 endif
+ifeq ($(config),coverage)
+CFLAGS = -O1 -g -DSILL_DEBUG
+SANITIZE = --coverage
+endif
+ifeq ($(config),fuzz)
+CFLAGS = -O1 -g -DSILL_DEBUG -fno-omit-frame-pointer
+SANITIZE = -fsanitize=fuzzer-no-link,address,undefined
+EXTRA_CFLAGS += -fno-sanitize-recover=undefined
+endif
+EXTRA_CFLAGS += $(SANITIZE)
+EXTRA_LDFLAGS += $(SANITIZE)
 ifneq ($(WERROR),)
 WARN += -Werror
 endif
@@ -47,45 +68,139 @@ CLI_SRC := $(wildcard cli/*.c)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 TEST_SRC := $(wildcard tests/*/test_*.c)
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
-LIBSILL = $(BUILD)/libsill.a
+BENCH_SRC := $(wildcard bench/*.c)
+BENCH_BIN := $(BENCH_SRC:%.c=$(BUILD)/%)
 
-.PHONY: all lib cli tests test clean help
-all: lib cli
-lib: $(LIBSILL)
+LIBSILL = $(BUILD)/libsill.a
+ifeq ($(UNAME_S),Darwin)
+SHARED_NAME = libsill.$(VERSION).dylib
+SHARED_ABI = libsill.$(ABI).dylib
+SHARED_LINK = libsill.dylib
+SHARED_FLAGS = -dynamiclib -install_name $(LIBDIR)/$(SHARED_ABI) -current_version $(VERSION) -compatibility_version $(ABI).0
+else
+SHARED_NAME = libsill.so.$(VERSION)
+SHARED_ABI = libsill.so.$(ABI)
+SHARED_LINK = libsill.so
+SHARED_FLAGS = -shared -Wl,-soname,$(SHARED_ABI) $(if $(SANITIZE),,-Wl,--no-undefined)
+endif
+SHARED = $(BUILD)/$(SHARED_NAME)
+
+.PHONY: all lib static shared cli tests bench-programs run test test-all lint model deps install uninstall bench dist help clean FORCE
+all: lib shared cli
+lib: static
+static: $(LIBSILL)
+shared: $(SHARED)
 cli: $(BUILD)/sill
 tests: $(TEST_BIN)
+bench-programs: $(BENCH_BIN)
 
 help:
-	@echo "make            build libsill and sill into $(BUILD)"
-	@echo "make test       build and run the tests"
-	@echo "config=release|debug|sanitize|tsan; BUILD=dir; CC=clang; WERROR=1"
+	@echo "make               build libsill (static and shared) and sill into $(BUILD)"
+	@echo "make run           install what is missing, build, fetch the default model, label examples/reviews.csv"
+	@echo "make test          build and run the tests; AREAS=\"tokenizer format\" runs some areas only"
+	@echo "make test-all      all suites: sanitizers, forced instruction sets, clang, aarch64, fuzzing, live parity"
+	@echo "make lint          the project's own source checks"
+	@echo "make model         fetch the default model into the cache"
+	@echo "make deps          install what building and running need"
+	@echo "make bench         compare speed with llama.cpp and transformers (docs/SPEED.md)"
+	@echo "make install       into PREFIX=$(PREFIX) (DESTDIR for packagers); make uninstall"
+	@echo "make dist          source archive of HEAD in build/"
+	@echo "make clean         remove build/"
+	@echo "variables: config=release|debug|sanitize|tsan|coverage|fuzz  CC=gcc|clang  BUILD=dir  WERROR=1  JOBS=n  V=1"
 
-$(BUILD)/src/backend/cpu/isa_%.o: src/backend/cpu/isa_%.c Makefile
+# ---- compiling (V=1 shows the commands). The flags file changes when the compiler or its flags do, and everything depends on it.
+Q = $(if $(V),,@)
+SAY = @echo
+FLAGS_TEXT = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(foreach i,$(ISA),$(ISA_FLAGS_$(i)))
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D) && echo '$(FLAGS_TEXT)' | cmp -s - $@ || echo '$(FLAGS_TEXT)' >$@
+# The commit that `sill --version` shows; rewritten only when it changed.
+$(BUILD)/build_info.h: FORCE
+	@mkdir -p $(@D) && commit=$$(git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown) && \
+	line="#define SILL_BUILD_COMMIT \"$$commit\"" && echo "$$line" | cmp -s - $@ || echo "$$line" >$@
+
+$(BUILD)/src/backend/cpu/isa_%.o: src/backend/cpu/isa_%.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ISA_FLAGS_$*) -MMD -MP -c $< -o $@
-$(BUILD)/%.o: %.c Makefile
+	$(SAY) "  CC  $<"
+	$(Q)$(CC) $(ALL_CFLAGS) $(ISA_FLAGS_$*) -MMD -MP -c $< -o $@
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+	$(SAY) "  CC  $<"
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+$(CLI_OBJ): | $(BUILD)/build_info.h
 
 $(LIBSILL): $(OBJ)
 	@mkdir -p $(@D)
-	rm -f $@ && $(AR) rcs $@ $(OBJ)
+	$(SAY) "  AR  $@"
+	$(Q)rm -f $@ && $(AR) rcs $@ $(OBJ)
+$(SHARED): $(OBJ)
+	$(SAY) "  LD  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(SHARED_FLAGS) -o $@ $(OBJ) $(LIBS)
+	$(Q)ln -sf $(SHARED_NAME) $(BUILD)/$(SHARED_ABI) && ln -sf $(SHARED_ABI) $(BUILD)/$(SHARED_LINK)
 
 $(BUILD)/sill: $(CLI_OBJ) $(LIBSILL)
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(CLI_OBJ) $(LIBSILL) $(CLI_LIBS) $(LIBS)
+	$(SAY) "  LD  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(CLI_OBJ) $(LIBSILL) $(CLI_LIBS) $(LIBS)
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIBSILL)
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(LIBSILL) $(LIBS)
-$(BUILD)/tests/%.o: tests/%.c Makefile
+	$(SAY) "  LD  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(LIBSILL) $(LIBS)
+$(BUILD)/tests/%.o: tests/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
-.PRECIOUS: $(BUILD)/tests/%.o
+	$(SAY) "  CC  $<"
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBSILL)
+	$(SAY) "  LD  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(LIBSILL) $(LIBS)
+.PRECIOUS: $(BUILD)/tests/%.o $(BUILD)/bench/%.o
 
-# make test AREAS="tokenizer format" runs some areas only.
-test: all tests
-	@BUILD=$(BUILD) tests/run.sh $(AREAS)
+# ---- using
+# A parallel build unless the caller's own -j is in force.
+PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
+deps:
+	@tools/deps.sh
+model:
+	@tools/fetch_model.sh
+run:
+	@tools/deps.sh
+	@$(MAKE) $(PARALLEL) --no-print-directory cli
+	@tools/fetch_model.sh
+	@BUILD=$(BUILD) examples/run.sh
+
+test:
+	@$(MAKE) $(PARALLEL) --no-print-directory all tests
+	@BUILD=$(BUILD) CC="$(CC)" CONFIG=$(config) tests/run.sh $(AREAS)
+test-all:
+	@tools/deps.sh --test
+	@tools/test_all.sh
+lint:
+	@tools/lint.sh
+bench:
+	@tools/deps.sh --bench
+	@$(MAKE) $(PARALLEL) --no-print-directory all bench-programs
+	@BUILD=$(BUILD) bench/run.sh
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -m 755 $(BUILD)/sill $(DESTDIR)$(PREFIX)/bin/sill
+	install -m 644 include/sill.h $(DESTDIR)$(PREFIX)/include/sill.h
+	install -m 644 $(LIBSILL) $(DESTDIR)$(LIBDIR)/libsill.a
+	install -m 755 $(SHARED) $(DESTDIR)$(LIBDIR)/$(SHARED_NAME)
+	ln -sf $(SHARED_NAME) $(DESTDIR)$(LIBDIR)/$(SHARED_ABI)
+	ln -sf $(SHARED_ABI) $(DESTDIR)$(LIBDIR)/$(SHARED_LINK)
+	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$${prefix}/include' '' 'Name: sill' \
+	    'Description: language models for people who analyse text' 'Version: $(VERSION)' \
+	    'Libs: -L$${libdir} -lsill' 'Libs.private: $(LIBS)' 'Cflags: -I$${includedir}' \
+	    >$(DESTDIR)$(LIBDIR)/pkgconfig/sill.pc
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/sill $(DESTDIR)$(PREFIX)/include/sill.h $(DESTDIR)$(LIBDIR)/pkgconfig/sill.pc \
+	    $(addprefix $(DESTDIR)$(LIBDIR)/,libsill.a $(SHARED_NAME) $(SHARED_ABI) $(SHARED_LINK))
+
+dist:
+	@mkdir -p build && git archive --format=tar.gz --prefix=sill-$(VERSION)/ -o build/sill-$(VERSION).tar.gz HEAD && \
+	echo build/sill-$(VERSION).tar.gz
 
 clean:
 	rm -rf build
 
--include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d)
+-include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(BENCH_BIN:=.d)

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# The one place that names and installs what sill needs from outside.
+#
+#   tools/deps.sh            to build and run: nothing is done and nothing said when all is there
+#   tools/deps.sh --test     also what `make test-all` needs (cross compilers, sanitizers, Python packages)
+#   tools/deps.sh --bench    also what `make bench` compares with
+#   tools/deps.sh --list     prints the table
+#
+# Debian and Ubuntu: apt-get, through sudo when not root. macOS: brew. Elsewhere: says what is missing.
+# Python packages go into build/venv, never into the system's Python.
+set -u
+cd "$(dirname "$0")/.."
+
+# when | what | how we see that it is there | Debian packages | brew packages
+TABLE='
+run   | C compiler             | works_cc                              | gcc libc6-dev                 | -
+run   | make                   | have make                             | make                          | make
+run   | Python 3 with pip      | py_module pip                         | python3 python3-pip           | python@3.12
+run   | certificates           | certificates                          | ca-certificates               | -
+test  | pkg-config             | have pkg-config                       | pkg-config                    | pkgconf
+test  | C++ compiler           | have c++                              | g++                           | -
+test  | clang with sanitizers  | clang_runtime                         | clang libclang-rt-dev         | llvm
+test  | Python venv            | py_module ensurepip                   | python3-venv                  | python@3.12
+test  | aarch64 cross compiler | linux_only have aarch64-linux-gnu-gcc | gcc-aarch64-linux-gnu libc6-dev-arm64-cross | -
+test  | qemu for aarch64       | linux_only have qemu-aarch64          | qemu-user                     | -
+bench | cmake and C++          | have cmake                            | cmake g++                     | cmake
+'
+# Python packages, pinned where the version decides what is compared. torch: the CPU build is enough.
+PYTHON_TEST='torch==2.13.0 transformers==5.23.0 tokenizers tiktoken safetensors gguf numpy'
+PYTHON_BENCH='llama-cpp-python==0.3.36'
+VENV=build/venv
+
+have() { command -v "$1" >/dev/null 2>&1; }
+linux_only() { [ "$(uname -s)" != Linux ] || "$@"; }
+works_cc() { have "${CC:-cc}" && { [ "$(uname -s)" = Darwin ] || [ -e /usr/include/stdio.h ]; }; }
+py_module() { have python3 && python3 -S -c "import sys, importlib.util as u, site; site.main(); sys.exit(not u.find_spec('$1'))"; }
+certificates() { [ "$(uname -s)" = Darwin ] || [ -n "${SSL_CERT_FILE:-}" ] || [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs ]; }
+clang_runtime() { have clang && [ -e "$(clang -print-file-name=libclang_rt.fuzzer-"$(uname -m)".a 2>/dev/null)" ] || { [ "$(uname -s)" = Darwin ] && have clang; }; }
+trim() { local s=$1; s=${s#"${s%%[![:space:]]*}"}; printf '%s' "${s%"${s##*[![:space:]]}"}"; }
+
+wanted=run
+case ${1:-} in
+    '') ;;
+    --test) wanted='run test' ;;
+    --bench) wanted='run test bench' ;;
+    --list) printf '%s\n' "$TABLE" "Python for tests: $PYTHON_TEST" "Python for bench: $PYTHON_BENCH"; exit 0 ;;
+    *) echo "usage: tools/deps.sh [--test | --bench | --list]" >&2; exit 2 ;;
+esac
+
+missing='' debian='' brew=''
+while IFS='|' read -r when what check deb brewed; do
+    when=$(trim "$when") what=$(trim "$what") deb=$(trim "$deb") brewed=$(trim "$brewed")
+    case " $wanted " in *" $when "*) ;; *) continue ;; esac
+    [ -n "$when" ] || continue
+    $check && continue
+    missing="$missing${missing:+, }$what"
+    debian="$debian $deb"
+    [ "$brewed" = - ] || brew="$brew $brewed"
+done <<<"$TABLE"
+
+if [ -n "$missing" ]; then
+    echo "deps: missing: $missing" >&2
+    if have apt-get; then
+        sudo=''
+        if [ "$(id -u)" -ne 0 ]; then
+            have sudo || { echo "deps: run as root: apt-get install -y$debian" >&2; exit 1; }
+            sudo=sudo
+        fi
+        echo "deps: $sudo apt-get install -y$debian" >&2
+        export DEBIAN_FRONTEND=noninteractive
+        # shellcheck disable=SC2086
+        { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends $debian; } >&2 || {
+            echo "deps: apt-get failed; is there a network?" >&2; exit 1; }
+    elif [ "$(uname -s)" = Darwin ]; then
+        have cc && cc --version >/dev/null 2>&1 || { echo "deps: run: xcode-select --install" >&2; exit 1; }
+        if [ -n "$brew" ]; then
+            have brew || { echo "deps: Homebrew is not installed; install it, or by hand:$brew" >&2; exit 1; }
+            echo "deps: brew install$brew" >&2
+            # shellcheck disable=SC2086
+            brew install -q $brew >&2 || exit 1
+        fi
+    else
+        echo "deps: neither apt-get nor brew here; install by hand (Debian's names):$debian" >&2
+        exit 1
+    fi
+fi
+
+# Python packages: remembered by a stamp that holds the very list.
+python_packages() { # STAMP PACKAGES...
+    local stamp=$VENV/$1
+    shift
+    [ -x $VENV/bin/python ] || python3 -m venv $VENV || { echo "deps: python3 -m venv failed" >&2; return 1; }
+    [ "$(cat "$stamp" 2>/dev/null)" = "$*" ] && return 0
+    echo "deps: $VENV/bin/pip install $*" >&2
+    $VENV/bin/python -m pip install -q --disable-pip-version-check "$@" >&2 || {
+        echo "deps: pip failed; is there a network?" >&2; return 1; }
+    printf '%s\n' "$*" >"$stamp"
+}
+# shellcheck disable=SC2086
+case $wanted in
+    *bench*) python_packages .test $PYTHON_TEST && CMAKE_ARGS="-DGGML_NATIVE=ON ${CMAKE_ARGS:-}" python_packages .bench $PYTHON_BENCH ;;
+    *test*) python_packages .test $PYTHON_TEST ;;
+esac
