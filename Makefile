@@ -54,7 +54,7 @@ endif
 ISA_x86_64 = avx2 avx512 avx512vnni
 ISA_aarch64 = neon neon_dotprod neon_i8mm
 ISA_arm64 = $(ISA_aarch64)
-ISA = $(ISA_$(ARCH))
+ISA = scalar $(ISA_$(ARCH))
 ISA_FLAGS_avx2 = -mavx2 -mfma -mf16c
 ISA_FLAGS_avx512 = -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512
 ISA_FLAGS_avx512vnni = $(ISA_FLAGS_avx512) -mavx512vnni -mavx512bf16 -mavx512vbmi

@@ -50,28 +50,57 @@ typedef struct sill__cpu_mat_kernels {
 
 /* ---- vectors (vec.inc) */
 
+/* KV tiles of one block, layer and kv head. K is (head_dim, 32) with positions across, so that scores are a chain over
+ * head_dim with positions in lanes; V is (32, head_dim rounded up to 16). Elements are f32 or f16. */
+#define SILL__MAX_HEAD_DIM 512
+#define SILL__ATTEND_QUERIES 16 /* most queries that one call of attend takes */
+static inline size_t sill__kv_dim(int32_t head_dim) { return ((size_t)head_dim + 15) & ~(size_t)15; }
+static inline size_t sill__kv_element(sill__kv_type type) { return type == SILL__KV_F32 ? 4 : 2; }
+static inline size_t sill__k_tile_bytes(sill__kv_type type, int32_t head_dim) {
+    return (size_t)head_dim * SILL__KV_BLOCK * sill__kv_element(type);
+}
+static inline size_t sill__v_tile_bytes(sill__kv_type type, int32_t head_dim) {
+    return sill__kv_dim(head_dim) * SILL__KV_BLOCK * sill__kv_element(type);
+}
+/* Floats of scratch that attend needs, aligned to 64 bytes: two widened tiles and the sums of its queries. */
+static inline size_t sill__attend_floats(int32_t head_dim) {
+    return sill__kv_dim(head_dim) * (2 * SILL__KV_BLOCK + SILL__ATTEND_QUERIES);
+}
+
+/* One sequence's keys and values of one layer and kv head: the K tile of its i-th block is at
+ * tiles + blocks[i] * stride, the V tile v_at bytes behind it. */
+typedef struct sill__attend {
+    sill__kv_type type;
+    const uint8_t *tiles;
+    size_t stride, v_at;
+    const int32_t *blocks;
+    int32_t head_dim;
+    float scale;
+    float *scratch;
+} sill__attend;
+
 typedef struct sill__cpu_vec_kernels {
-    /* One row: y = norm(x). weight, bias: f32 or NULL. */
+    /* One row: y = norm(x). weight, bias: f32 or NULL. y may be x. */
     void (*norm_layer)(float *y, const float *x, const float *weight, const float *bias, int32_t n, float eps);
-    void (*norm_rms)(float *y, const float *x, const float *weight, int32_t n, float eps);
-    /* In place on n values, bias (may be NULL) added first; then added to residual where that is given. */
+    void (*norm_rms)(float *y, const float *x, const float *weight, const float *bias, int32_t n, float eps);
+    /* In place on n values: bias (may be NULL) added, then the activation (not SWIGLU). */
     void (*epilogue)(float *y, const float *bias, sill__act act, int32_t n);
-    void (*add)(float *y, const float *x, const float *bias, int32_t n); /* y += x (+ bias) */
+    void (*add)(float *y, const float *x, int32_t n); /* y += x */
     void (*swiglu)(float *y, const float *gate, const float *up, int32_t n);
     /* Rotates one head in place; cos, sin: (dims / 2) of its position. */
     void (*rope)(float *head, const float *cos, const float *sin, int32_t dims, sill__rope_kind kind);
-    /* Writes one position's k and v of one head into a KV block's tiles (layout below). */
+    /* Writes one position's k and v of one head into a KV block's tiles. */
     void (*kv_put)(sill__kv_type type, void *k_tile, void *v_tile, int32_t slot, const float *k, const float *v,
                    int32_t head_dim);
-    /* One query head over n_positions of its sequence: k_tiles[i], v_tiles[i] are the tiles of its i-th block. */
-    void (*attend)(sill__kv_type type, float *out, const float *q, const void *const *k_tiles,
-                   const void *const *v_tiles, int32_t n_positions, int32_t head_dim, float scale);
+    /* Attention of n_queries <= SILL__ATTEND_QUERIES query heads over the same sequence and kv head: query i sees its
+     * first n_positions[i] positions. Each query's arithmetic is its own chain, the same alone as in company. */
+    void (*attend)(const sill__attend *a, int32_t n_queries, float *const *out, const float *const *q,
+                   const int32_t *n_positions);
     /* Partial log-sum-exp of n logits: their maximum and the sum of exp(x - max). Fixed order. */
     void (*softmax_stats)(const float *x, int32_t n, float *max, float *sum);
+    /* y = exp(x), for the tests of the functions inside. */
+    void (*exp)(float *y, const float *x, int32_t n);
 } sill__cpu_vec_kernels;
-
-/* KV tiles of one block, layer and kv head: K is (head_dim, 32) with positions across, so that scores are a
- * chain over head_dim with positions in lanes; V is (32, head_dim). f32 or f16. */
 
 typedef struct sill__cpu_isa {
     const char *name;                 /* "scalar", "avx2", "avx512", "avx512vnni", "neon", ... */
@@ -80,7 +109,25 @@ typedef struct sill__cpu_isa {
     const sill__cpu_vec_kernels *vec;
 } sill__cpu_isa;
 
-/* Best first; ends with NULL. The build's own architecture only. */
+/* An isa_<name>.c defines ISA as its name and includes one simd_*.h, vec.inc and mat.inc, which define the tables
+ * sill__cpu_vec_<name> and sill__cpu_mat_<name>:  const sill__cpu_mat_kernels SILL__ISA_TABLE(mat, ISA) = {...}; */
+#define SILL__ISA_TABLE_(kind, isa) sill__cpu_##kind##_##isa
+#define SILL__ISA_TABLE(kind, isa) SILL__ISA_TABLE_(kind, isa)
+#define SILL__ISA_LIST(X) X(scalar) X(avx2) X(avx512) X(avx512vnni) X(neon) X(neon_dotprod) X(neon_i8mm)
+#define SILL__ISA_EXTERN(isa)                                                                                          \
+    extern const sill__cpu_vec_kernels sill__cpu_vec_##isa;                                                            \
+    extern const sill__cpu_mat_kernels sill__cpu_mat_##isa;
+SILL__ISA_LIST(SILL__ISA_EXTERN)
+
+/* The build's own architecture only, best first; ends with NULL. (cpu_isa.c) */
 extern const sill__cpu_isa *const sill__cpu_isas[];
+
+/* Loops over arrays of registers must be unrolled whole for the arrays to be registers. */
+#if defined(__clang__)
+#define SILL__UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define SILL__UNROLL _Pragma("GCC unroll 64")
+#endif
+#define SILL__INLINE static inline __attribute__((always_inline))
 
 #endif
