@@ -69,10 +69,16 @@ need_kb=$((bytes / 1024 * 5 / 2)) free_kb=$(df -Pk "$dir" | awk 'NR == 2 {print 
 [ "${free_kb:-$need_kb}" -ge "$need_kb" ] || {
     say "$dir has $((free_kb / 1024)) MiB free and $((need_kb / 1024)) are needed; set SILL_CACHE to another place"; exit 1; }
 
-hub_py='import sys, time, urllib.request
+hub_py='import sys, time, urllib.error, urllib.request
 url, out, want = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def ask(method, seconds):
+    return urllib.request.urlopen(urllib.request.Request(url, method=method, headers={"User-Agent": "sill"}), timeout=seconds)
 try:
-    reply = urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "sill"}), timeout=5)
+    try:
+        ask("HEAD", 5).close() # does it answer at all? quickly, so that there is time for another source
+    except urllib.error.HTTPError:
+        pass
+    reply = ask("GET", 60)
     length = int(reply.headers.get("Content-Length") or want)
     if length != want:
         sys.exit(f"fetch: the hub offers {length} bytes, expected {want}")

@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# All suites: `make test-all`. Prints the minutes by suite and closes with "N passed, N failed, N skipped".
+#
+#   tools/test_all.sh            make test, then the rest
+#   tools/test_all.sh --rest     the rest only
+#   tools/test_all.sh NAME...    suites by name: test clang sanitize tsan isa aarch64 fuzz live
+#
+# Needs `tools/deps.sh --test`. Each suite builds into its own build/DIR, so nothing is rebuilt for nothing.
+set -u
+cd "$(dirname "$0")/.."
+rest='clang sanitize tsan isa aarch64 fuzz live'
+case ${1:-} in
+    '') suites="test $rest" ;;
+    --rest) suites=$rest ;;
+    *) suites=$* ;;
+esac
+unset MAKEFLAGS MAKELEVEL
+jobs=$(getconf _NPROCESSORS_ONLN)
+machine=$(uname -m)
+passed=0 failed=0 skipped=0 summary='' log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# Adds the totals that the log of a suite closes with.
+count() { # NAME STATUS
+    local p f s
+    read -r p f s <<<"$(tail -n 1 "$log" | sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p')"
+    if [ -z "${s:-}" ]; then p=0 f=1 s=0; echo "FAIL suite $1 did not come to its total (status $2)"; fi
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+build() { # compiles quietly; what went wrong is shown
+    make -j"$jobs" --no-print-directory "$@" >"$log" 2>&1 || { grep -vE '^  (CC|LD|AR) ' "$log" | tail -n 40; return 1; }
+}
+run_tests() { # BUILD CONFIG AREAS...: the environment comes from the caller
+    local dir=$1 config=$2
+    shift 2
+    BUILD=$dir CONFIG=$config tests/run.sh "$@" 2>&1 | tee "$log"
+    count "$suite" "${PIPESTATUS[0]}"
+}
+broken() { echo "FAIL suite $suite: $1"; failed=$((failed + 1)); }
+absent() { # what cannot be had here: a failure where nothing may be skipped
+    case ${SILL_CI:-${CI:-}} in
+        1 | true | yes) broken "$1" ;;
+        *) echo "SKIP suite $suite: $1"; skipped=$((skipped + 1)) ;;
+    esac
+}
+have_area() { ls tests/"$1"/test_* >/dev/null 2>&1; }
+areas() { for a in "$@"; do have_area "$a" && printf '%s ' "$a"; done; }
+
+suite_test() {
+    build all tests WERROR=1 || { broken build; return; }
+    run_tests build/release release
+}
+suite_clang() {
+    command -v clang >/dev/null || { absent "no clang"; return; }
+    build BUILD=build/clang CC=clang WERROR=1 all tests || { broken build; return; }
+    CC=clang run_tests build/clang release $(areas base format tokenizer kernels model engine api)
+}
+suite_sanitize() {
+    build config=sanitize all tests || { broken build; return; }
+    ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 \
+        run_tests build/sanitize sanitize
+}
+suite_tsan() {
+    build config=tsan all tests || { broken build; return; }
+    TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 run_tests build/tsan tsan $(areas base kernels engine task api)
+}
+# Kernels, whole models and same-bits under every instruction set that this machine has.
+suite_isa() {
+    local isas=scalar isa
+    build all tests || { broken build; return; }
+    case $machine in
+        x86_64)
+            grep -qw avx2 /proc/cpuinfo 2>/dev/null && isas="$isas avx2"
+            grep -qw avx512bw /proc/cpuinfo 2>/dev/null && isas="$isas avx512" ;;
+        aarch64 | arm64) isas="$isas neon" ;;
+    esac
+    for isa in $isas; do
+        echo "-- SILL_CPU_ISA=$isa"
+        SILL_CPU_ISA=$isa run_tests build/release release $(areas kernels model engine task)
+    done
+}
+# The NEON bodies, cross-compiled and emulated: with everything that the emulator offers, and as an old core.
+suite_aarch64() {
+    if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
+        [ "$machine" = aarch64 ] || absent "no aarch64-linux-gnu-gcc and qemu-aarch64"
+        return
+    fi
+    build BUILD=build/aarch64 CC=aarch64-linux-gnu-gcc WERROR=1 all tests || { broken build; return; }
+    local cpu
+    for cpu in max cortex-a72; do
+        echo "-- qemu-aarch64 -cpu $cpu"
+        RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $cpu" TEST_TIMEOUT=900 run_tests build/aarch64 release $(areas base kernels model)
+    done
+}
+suite_fuzz() {
+    [ -x tests/fuzz/run.sh ] || { broken "tests/fuzz/run.sh is not there"; return; }
+    command -v clang >/dev/null || { absent "no clang"; return; }
+    tests/fuzz/run.sh 2>&1 | tee "$log"
+    count fuzz "${PIPESTATUS[0]}"
+}
+# Against transformers, tokenizers and tiktoken as installed in build/venv: inputs made anew, not stored answers.
+suite_live() {
+    local python=build/venv/bin/python t rc p f s tp=0 tf=0 ts=0
+    [ -x $python ] || { absent "no build/venv; run tools/deps.sh --test"; return; }
+    build all tests || { broken build; return; }
+    for t in tests/*/live_*.py; do
+        [ -e "$t" ] || continue
+        BUILD=build/release timeout 1800 $python "$t" >"$log" 2>&1 </dev/null
+        rc=$?
+        p=$(grep -c '^PASS ' "$log") f=$(grep -c '^FAIL ' "$log") s=$(grep -c '^SKIP ' "$log")
+        [ $rc -eq 0 ] || [ "$f" -gt 0 ] || f=1
+        [ $((p + f + s)) -gt 0 ] || f=1
+        [ "$f" -eq 0 ] || tail -n 40 "$log" | sed 's/^/    /'
+        printf '%-44s %4d passed %3d failed %3d skipped\n' "$t" "$p" "$f" "$s"
+        tp=$((tp + p)) tf=$((tf + f)) ts=$((ts + s))
+    done
+    echo "$tp passed, $tf failed, $ts skipped" >"$log"
+    [ $((tp + tf + ts)) -gt 0 ] || echo "0 passed, 1 failed, 0 skipped" >"$log"
+    count live 0
+}
+
+for suite in $suites; do
+    from=$SECONDS
+    echo "== $suite"
+    case $suite in
+        test | clang | sanitize | tsan | isa | aarch64 | fuzz | live) suite_"$suite" ;;
+        *) broken "no such suite" ;;
+    esac
+    summary="$summary$(awk -v n="$suite" -v s=$((SECONDS - from)) 'BEGIN {printf "%-10s %5.1f minutes", n, s / 60}')
+"
+done
+printf '\n%s' "$summary"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ] && [ $passed -gt 0 ]
