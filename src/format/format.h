@@ -26,7 +26,8 @@ const sill__type_info *sill__type_get(sill__type type);
 
 #define SILL__MAX_DIMS 4
 /* A stored tensor: row-major, dims[0] outermost (GGUF's order is turned around on reading); the last
- * dimension is contiguous. data points into the mapped file. Lives as long as the file. */
+ * dimension is contiguous. data points into the mapped file, on any byte (use memcpy for wider reads);
+ * no dimensions means one element, a dimension may be 0. Lives as long as the file. */
 typedef struct sill__tensor {
     const char *name;
     sill__type type;
@@ -49,13 +50,14 @@ typedef enum sill__file_kind { SILL__FILE_SAFETENSORS, SILL__FILE_GGUF } sill__f
 
 typedef struct sill__file sill__file;
 /* Opens a model: a directory (model.safetensors, or model.safetensors.index.json with shards), one
- * .safetensors, or one .gguf. The kind is told by contents, not by name. A file of another kind (a
- * PyTorch pickle, say) is refused by name. */
+ * .safetensors, or one .gguf (also as the only .gguf of a directory without safetensors). The kind is
+ * told by contents, not by name. A file of another kind (a PyTorch pickle, say) is refused by name. */
 sill_status sill__file_open(const char *path, sill__file **out, sill_error *err);
 void sill__file_close(sill__file *file);
 sill__file_kind sill__file_get_kind(const sill__file *file);
 /* Directory that config.json and tokenizer.json are looked for in ("" for a GGUF). */
 const char *sill__file_dir(const sill__file *file);
+/* The file itself: also for a directory the .safetensors, index or .gguf that was opened in it. */
 const char *sill__file_path(const sill__file *file);
 size_t sill__file_n_tensors(const sill__file *file);
 const sill__tensor *sill__file_tensor(const sill__file *file, size_t i);
@@ -72,7 +74,8 @@ typedef struct sill__meta {
     const char *key;       /* NUL-terminated */
     sill__meta_kind kind, element; /* element: of an array */
     uint64_t n;            /* array: elements; else 1 */
-    const uint8_t *data;   /* little-endian bytes in the file; array of strings: see the iterator */
+    const uint8_t *data;   /* little-endian bytes in the file; array of strings: see the iterator; a
+                            * string's bytes without its length */
     size_t bytes;
 } sill__meta;
 size_t sill__file_n_meta(const sill__file *file);
