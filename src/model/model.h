@@ -14,6 +14,9 @@ typedef enum sill__family { SILL__FAMILY_GPT2, SILL__FAMILY_LLAMA } sill__family
 /* How a classification head's logits become probabilities (transformers' problem_type). */
 typedef enum sill__problem { SILL__PROBLEM_SINGLE, SILL__PROBLEM_MULTI, SILL__PROBLEM_REGRESSION } sill__problem;
 
+/* How rotary frequencies are stretched beyond the context of the first training (transformers' rope_type). */
+typedef enum sill__rope_scaling { SILL__ROPE_SCALING_NONE, SILL__ROPE_SCALING_LINEAR, SILL__ROPE_SCALING_LLAMA3 } sill__rope_scaling;
+
 typedef struct sill__config {
     sill__family family;
     int32_t n_layers, n_heads, n_kv_heads, head_dim, n_embd, n_ff, n_ctx;
@@ -25,6 +28,9 @@ typedef struct sill__config {
     sill__rope_kind rope;
     int32_t rope_dims;
     double rope_base;
+    sill__rope_scaling rope_scaling;
+    double rope_factor, rope_low, rope_high; /* factor; llama3: low_freq_factor, high_freq_factor */
+    int32_t rope_original_ctx;    /* llama3: positions of the first training */
     bool tied;                    /* head = wte */
     bool attn_bias, mlp_bias;     /* Llama variants with biases */
     int32_t bos_id, eos_ids[8], n_eos, pad_id; /* from config/generation_config; -1: none */

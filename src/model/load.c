@@ -1,0 +1,367 @@
+/*
+ * load.c - from a path to a model that is ready: opens the file, settles types and device, checks that it
+ * fits in memory, imports the weights. Also what sill.h tells about a loaded model.
+ */
+#include "model/family.h"
+
+#include <stdio.h>
+
+static const char *compute_name(sill__compute compute) {
+    switch (compute) {
+    case SILL__COMPUTE_F32: return "f32";
+    case SILL__COMPUTE_F16: return "f16";
+    case SILL__COMPUTE_BF16: return "bf16";
+    case SILL__COMPUTE_BLOCK_I8: break;
+    }
+    return "int8";
+}
+
+/* ----------------------------------------------------------------- types */
+
+/* The stored type of most parameters, and whether matrices are stored in blocks. With BLOCKS_ONLY plain
+ * types are left out. */
+static sill__type survey(const sill__file *file, bool blocks_only, bool *quantized) {
+    uint64_t count[SILL__TYPE_COUNT] = {0};
+    sill__type best = SILL__TYPE_F32;
+    for (size_t i = 0; i < sill__file_n_tensors(file); i++) {
+        const sill__tensor *t = sill__file_tensor(file, i);
+        const sill__type_info *info = sill__type_get(t->type);
+        if (!info || !info->weight || (blocks_only && info->block == 1)) continue;
+        if (info->block > 1 && quantized) *quantized = true;
+        count[t->type] += sill__tensor_elements(t);
+        if (count[t->type] > count[best]) best = t->type;
+    }
+    return best;
+}
+
+static sill_status settle_types(sill_model *m, sill_dtype dtype, sill_error *err) {
+    static const char *const names[] = {"auto", "f32", "f16", "bf16", "q8", "q4", "int8"};
+    const char *path = sill__file_path(m->file);
+    if ((unsigned)dtype >= SILL_ARRAY_LEN(names)) return sill__fail(err, SILL_EINVAL, "no dtype has the number %d", dtype);
+    m->main_type = survey(m->file, false, &m->quantized);
+    m->dtype = dtype;
+    if (dtype == SILL_DTYPE_Q8 || dtype == SILL_DTYPE_Q4 || dtype == SILL_DTYPE_INT8)
+        return sill__fail(err, SILL_EUNSUPPORTED, "quantizing at load (dtype %s) is not supported yet; take a GGUF that "
+                          "is quantized already, or dtype bf16", names[dtype]);
+    if (m->quantized && (dtype == SILL_DTYPE_F16 || dtype == SILL_DTYPE_BF16))
+        return sill__fail(err, SILL_EINVAL, "%s holds weights quantized as %s: dtype %s is for floating-point "
+                          "checkpoints; take auto or f32", path,
+                          sill__type_get(survey(m->file, true, NULL))->name, names[dtype]);
+    if (dtype == SILL_DTYPE_F16) m->compute = SILL__COMPUTE_F16;
+    else if (dtype == SILL_DTYPE_BF16) m->compute = SILL__COMPUTE_BF16;
+    else if (dtype == SILL_DTYPE_F32) m->compute = SILL__COMPUTE_F32;
+    else if (m->quantized) m->compute = SILL__COMPUTE_BLOCK_I8;
+    else if (m->main_type == SILL__TYPE_F16) m->compute = SILL__COMPUTE_F16;
+    else if (m->main_type == SILL__TYPE_BF16) m->compute = SILL__COMPUTE_BF16;
+    else m->compute = SILL__COMPUTE_F32;
+    return SILL_OK;
+}
+
+/* The device must offer every stored type with what it is computed with. */
+static sill_status check_support(const sill_model *m, const sill__slots *slots, sill_error *err) {
+    for (int compute = 0; compute <= SILL__COMPUTE_BLOCK_I8; compute++) {
+        sill__type types[SILL__TYPE_COUNT];
+        bool seen[SILL__TYPE_COUNT] = {false};
+        sill__need need = {.types = types, .compute = (sill__compute)compute, .head_dim = m->config.head_dim,
+                           .kv = m->compute == SILL__COMPUTE_F32 ? SILL__KV_F32 : SILL__KV_F16};
+        for (size_t i = 0; i < slots->n_weights; i++) {
+            const sill__weight_src *src = &slots->weights[i].src;
+            if (src->compute != need.compute || src->role == SILL__ROLE_EMBED) continue;
+            for (int k = 0; k < src->n_parts; k++) {
+                if (!seen[src->parts[k]->type]) types[need.n_types++] = src->parts[k]->type;
+                seen[src->parts[k]->type] = true;
+            }
+        }
+        if (need.n_types == 0) continue;
+        sill_status s = m->ops->supports(m->device, &need, err);
+        if (s != SILL_OK) return s;
+    }
+    return SILL_OK;
+}
+
+/* ---------------------------------------------------------------- memory */
+
+static uint64_t slots_bytes(const sill__slots *slots, const sill__backend *ops, sill__device *device) {
+    uint64_t bytes = slots->vector_bytes;
+    for (size_t i = 0; i < slots->n_weights; i++) bytes += ops->weight_bytes(device, &slots->weights[i].src);
+    return bytes;
+}
+
+sill_status sill__model_weight_bytes(const sill__file *file, const sill__config *config, const sill__backend *ops,
+                                     sill__device *device, sill_dtype dtype, uint64_t *bytes, sill_error *err) {
+    sill__slots slots;
+    sill_model *m = sill__calloc(1, sizeof *m);
+    *bytes = 0;
+    if (!m) return sill__fail(err, SILL_ENOMEM, "no memory for a model");
+    m->config = *config; /* its labels stay the caller's */
+    m->file = (sill__file *)file;
+    sill_status s = settle_types(m, dtype, err);
+    m->layers = sill__calloc((size_t)config->n_layers, sizeof *m->layers);
+    if (s == SILL_OK && !m->layers) s = sill__fail(err, SILL_ENOMEM, "no memory for %d layers", config->n_layers);
+    if (s == SILL_OK) s = sill__slots_make(m, &slots, err);
+    if (s == SILL_OK) {
+        *bytes = slots_bytes(&slots, ops, device);
+        sill__slots_free(&slots);
+    }
+    sill__free(m->layers);
+    sill__free(m);
+    return s;
+}
+
+/* Refuses what would not fit, with the numbers and the next smaller choice. */
+static sill_status check_fits(sill_model *m, uint64_t limit, sill_error *err) {
+    const double mib = 1024.0 * 1024.0;
+    uint64_t free_bytes = limit ? limit : sill__available_bytes(), smaller = 0;
+    char advice[160] = "take a smaller or a quantized model";
+    if (free_bytes == 0 || m->weight_bytes <= free_bytes) return SILL_OK; /* 0: the system does not tell */
+    if (m->quantized) snprintf(advice, sizeof advice, "take a smaller model");
+    if (!m->quantized && m->compute == SILL__COMPUTE_F32 &&
+        sill__model_weight_bytes(m->file, &m->config, m->ops, m->device, SILL_DTYPE_BF16, &smaller, NULL) == SILL_OK)
+        snprintf(advice, sizeof advice, "dtype bf16 would need %.1f MiB%s", (double)smaller / mib,
+                 smaller <= free_bytes ? "" : ", still too much: take a smaller or a quantized model");
+    if (m->quantized && m->dtype == SILL_DTYPE_F32 &&
+        sill__model_weight_bytes(m->file, &m->config, m->ops, m->device, SILL_DTYPE_AUTO, &smaller, NULL) == SILL_OK &&
+        smaller < m->weight_bytes)
+        snprintf(advice, sizeof advice, "dtype auto would need %.1f MiB", (double)smaller / mib);
+    return sill__fail(err, SILL_ENOFIT, "%s: the weights need %.1f MiB as %s and %.1f MiB are %s; %s",
+                      sill__file_path(m->file), (double)m->weight_bytes / mib,
+                      m->quantized ? "stored" : compute_name(m->compute), (double)free_bytes / mib,
+                      limit ? "allowed" : "free", advice);
+}
+
+/* --------------------------------------------------------------- weights */
+
+static sill_status load_vectors(sill_model *m, const sill__slots *slots, sill_error *err) {
+    uint8_t *all = sill__calloc(1, SILL_MAX(slots->vector_bytes, (size_t)1));
+    if (!all) return sill__fail(err, SILL_ENOMEM, "no memory for norms and biases");
+    for (size_t i = 0; i < slots->n_vectors; i++) {
+        const sill__vector *v = &slots->vectors[i];
+        float *to = (float *)(void *)(all + v->at);
+        size_t at = 0;
+        for (int k = 0; k < v->n_parts; k++) {
+            size_t n = (size_t)sill__tensor_elements(v->parts[k]);
+            sill__dequant(v->parts[k]->type, v->parts[k]->data, to + at, n);
+            at += n;
+        }
+        if (v->to != &m->inv_freq) continue;
+        float *inv_freq = sill__calloc(v->n, sizeof *inv_freq);
+        if (!inv_freq) {
+            sill__free(all);
+            return sill__fail(err, SILL_ENOMEM, "no memory for the rotary frequencies");
+        }
+        sill__rope_inv_freq(&m->config, inv_freq);
+        for (size_t k = 0; k < v->n; k++) to[k] = v->n_parts ? inv_freq[k] / to[k] : inv_freq[k];
+        sill__free(inv_freq);
+    }
+    m->vectors_bytes = slots->vector_bytes;
+    sill_status s = m->ops->buf_create(m->device, slots->vector_bytes, &m->vectors, err);
+    if (s == SILL_OK) {
+        s = m->ops->buf_write(m->device, (sill__ref){m->vectors, 0}, all, slots->vector_bytes);
+        if (s != SILL_OK) sill__fail(err, s, "cannot write norms and biases to the device");
+    }
+    for (size_t i = 0; s == SILL_OK && i < slots->n_vectors; i++)
+        *slots->vectors[i].to = (sill__ref){m->vectors, slots->vectors[i].at};
+    sill__free(all);
+    return s;
+}
+
+static sill_status import_weights(sill_model *m, const sill__slots *slots, sill_error *err) {
+    sill_status s = load_vectors(m, slots, err);
+    for (size_t i = 0; s == SILL_OK && i < slots->n_weights; i++)
+        s = m->ops->weight_import(m->device, &slots->weights[i].src, slots->weights[i].to, err);
+    return s;
+}
+
+/* Buffers that every GPT-2 checkpoint of old carries and no computation wants. */
+static bool is_known_extra(const char *name) {
+    static const char *const ends[] = {".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < SILL_ARRAY_LEN(ends); i++) {
+        size_t k = strlen(ends[i]);
+        if (n >= k && !strcmp(name + n - k, ends[i])) return true;
+    }
+    return false;
+}
+
+static void warn_unused(const sill_model *m, const sill__slots *slots) {
+    size_t n = 0;
+    const char *first = NULL;
+    for (size_t i = 0; i < sill__file_n_tensors(m->file); i++) {
+        const sill__tensor *t = sill__file_tensor(m->file, i);
+        bool used = is_known_extra(t->name);
+        for (size_t k = 0; !used && k < slots->n_weights; k++)
+            for (int p = 0; p < slots->weights[k].src.n_parts; p++) used = used || slots->weights[k].src.parts[p] == t;
+        for (size_t k = 0; !used && k < slots->n_vectors; k++)
+            for (int p = 0; p < slots->vectors[k].n_parts; p++) used = used || slots->vectors[k].parts[p] == t;
+        if (used) continue;
+        n++;
+        if (!first) first = t->name;
+    }
+    if (n) sill__log(1, "%s: %zu tensors are not used by this model, the first is %s", sill__file_path(m->file), n, first);
+}
+
+/* ------------------------------------------------------------------ load */
+
+/* Ends of text that the tokenizer tells. Instruct models and GGUF files, whose metadata name one end only, also
+ * end at the other usual control tokens. */
+static void add_ends(sill_model *m) {
+    static const char *const ends[] = {"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>"};
+    const sill_tokenizer *t = m->tokenizer;
+    int32_t ids[1 + SILL_ARRAY_LEN(ends)] = {sill__tokenizer_eos(t)};
+    bool gguf = sill__file_get_kind(m->file) == SILL__FILE_GGUF;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(ends); i++) {
+        ids[i + 1] = -1;
+        if (!gguf && !sill__tokenizer_chat_template(t)) continue;
+        int32_t id = sill__tokenizer_find(t, ends[i], strlen(ends[i]));
+        if (id >= 0 && sill__tokenizer_is_special(t, id)) ids[i + 1] = id;
+    }
+    for (size_t i = 0; i < SILL_ARRAY_LEN(ids); i++)
+        if (ids[i] >= 0 && ids[i] < m->config.n_vocab) sill__config_add_eos(&m->config, ids[i]);
+}
+
+static sill_status load_tokenizer(sill_model *m, sill_error *err) {
+    sill_error why = {0};
+    sill_status s = sill__tokenizer_from_file(m->file, &m->tokenizer, &why);
+    if (s == SILL_ENOENT) {
+        m->tokenizer = NULL;
+        return SILL_OK;
+    }
+    if (s != SILL_OK) {
+        if (err) *err = why;
+        return s;
+    }
+    if (sill_tokenizer_n_vocab(m->tokenizer) > m->config.n_vocab)
+        sill__log(1, "%s: the tokenizer knows %d tokens, the model only %d", sill__file_path(m->file),
+                  sill_tokenizer_n_vocab(m->tokenizer), m->config.n_vocab);
+    add_ends(m);
+    return SILL_OK;
+}
+
+static sill_status load(const char *path, const sill_model_options *o, sill_model *m, sill__slots *slots,
+                        sill_error *err) {
+    sill__device_options device = {.n_threads = o->n_threads};
+    sill_status s = sill__backend_find(o->device ? o->device : "auto", &m->ops, err);
+    if (s == SILL_OK) s = sill__file_open(path, &m->file, err);
+    if (s == SILL_OK) s = sill__config_read(m->file, &m->config, err);
+    if (s == SILL_OK) s = settle_types(m, o->dtype, err);
+    if (s != SILL_OK) return s;
+    m->layers = sill__calloc((size_t)m->config.n_layers, sizeof *m->layers);
+    if (!m->layers) return sill__fail(err, SILL_ENOMEM, "no memory for %d layers", m->config.n_layers);
+    s = sill__slots_make(m, slots, err);
+    if (s == SILL_OK) s = m->ops->open(&device, &m->device, err);
+    if (s == SILL_OK) s = check_support(m, slots, err);
+    if (s == SILL_OK) s = load_tokenizer(m, err);
+    if (s != SILL_OK) return s;
+    m->n_params = slots->n_params;
+    m->weight_bytes = slots_bytes(slots, m->ops, m->device);
+    s = check_fits(m, o->memory_limit_bytes, err);
+    if (s == SILL_OK) s = import_weights(m, slots, err);
+    if (s == SILL_OK) warn_unused(m, slots);
+    return s;
+}
+
+sill_status sill_model_load(const char *path, const sill_model_options *options, sill_model **out, sill_error *err) {
+    sill_model_options o = {0};
+    sill__slots slots = {0};
+    if (!out) return sill__fail(err, SILL_EINVAL, "sill_model_load needs a place for the model");
+    *out = NULL;
+    if (!path || !*path) return sill__fail(err, SILL_EINVAL, "sill_model_load needs a path");
+    if (options && options->size == 0) return sill__fail(err, SILL_EINVAL, "sill_model_options.size is not set");
+    if (options) memcpy(&o, options, SILL_MIN(options->size, sizeof o));
+    if (o.n_threads < 0) return sill__fail(err, SILL_EINVAL, "%d threads; 0 means all cores", o.n_threads);
+    sill_model *m = sill__calloc(1, sizeof *m);
+    if (!m) return sill__fail(err, SILL_ENOMEM, "no memory for a model");
+    sill_status s = load(path, &o, m, &slots, err);
+    sill__slots_free(&slots);
+    if (s == SILL_OK) *out = m;
+    else sill_model_free(m);
+    return s;
+}
+
+static void free_weight(sill_model *m, sill__weight *w) {
+    if (w) m->ops->weight_free(m->device, w);
+}
+
+void sill_model_free(sill_model *m) {
+    if (!m) return;
+    for (int32_t i = 0; m->layers && i < m->config.n_layers; i++) {
+        free_weight(m, m->layers[i].qkv);
+        free_weight(m, m->layers[i].attn_out);
+        free_weight(m, m->layers[i].mlp_in);
+        free_weight(m, m->layers[i].mlp_out);
+    }
+    free_weight(m, m->wte);
+    free_weight(m, m->wpe);
+    free_weight(m, m->head);
+    free_weight(m, m->score);
+    if (m->vectors) m->ops->buf_free(m->device, m->vectors);
+    if (m->device) m->ops->close(m->device);
+    sill_tokenizer_free(m->tokenizer);
+    sill__free(m->layers);
+    sill__config_free(&m->config);
+    sill__file_close(m->file);
+    sill__free(m);
+}
+
+/* ----------------------------------------------------- telling about it */
+
+void sill__model_forward(const sill_model *m, sill__queue *queue, const sill__work *work) {
+    switch (m->config.family) {
+    case SILL__FAMILY_GPT2: sill__gpt2_forward(m, queue, work); break;
+    case SILL__FAMILY_LLAMA: sill__llama_forward(m, queue, work); break;
+    }
+}
+
+bool sill__model_is_eos(const sill_model *m, int32_t id) {
+    for (int32_t i = 0; i < m->config.n_eos; i++)
+        if (m->config.eos_ids[i] == id) return true;
+    return false;
+}
+
+const sill_tokenizer *sill_model_tokenizer(const sill_model *m) { return m->tokenizer; }
+
+const char *sill_model_label(const sill_model *m, int32_t i) {
+    return i >= 0 && i < m->config.n_labels ? m->config.labels[i] : NULL;
+}
+
+/* "q4_1+int8": the block type of most parameters, in small letters. */
+static void dtype_text(const sill_model *m, char *out, size_t cap) {
+    if (m->compute != SILL__COMPUTE_BLOCK_I8) {
+        snprintf(out, cap, "%s", compute_name(m->compute));
+        return;
+    }
+    snprintf(out, cap, "%s+int8", sill__type_get(survey(m->file, true, NULL))->name);
+    for (char *p = out; *p; p++)
+        if (*p >= 'A' && *p <= 'Z') *p = (char)(*p + ('a' - 'A'));
+}
+
+void sill_model_get_info(const sill_model *m, sill_model_info *info, size_t info_size) {
+    sill_model_info i = {0};
+    const sill__config *c = &m->config;
+    snprintf(i.family, sizeof i.family, "%s", c->family == SILL__FAMILY_GPT2 ? "gpt2" : "llama");
+    m->ops->describe(m->device, i.device, sizeof i.device);
+    snprintf(i.stored_type, sizeof i.stored_type, "%s", sill__type_get(m->main_type)->name);
+    dtype_text(m, i.dtype, sizeof i.dtype);
+    i.n_layers = c->n_layers;
+    i.n_heads = c->n_heads;
+    i.n_kv_heads = c->n_kv_heads;
+    i.head_dim = c->head_dim;
+    i.n_embd = c->n_embd;
+    i.n_ff = c->n_ff;
+    i.n_ctx = c->n_ctx;
+    i.n_vocab = c->n_vocab;
+    i.n_labels = c->n_labels;
+    i.n_params = m->n_params;
+    i.weight_bytes = m->weight_bytes;
+    i.bos_id = c->bos_id;
+    i.eos_id = c->n_eos ? c->eos_ids[0] : -1;
+    i.pad_id = c->pad_id;
+    if (m->tokenizer) {
+        if (i.bos_id < 0) i.bos_id = sill__tokenizer_bos(m->tokenizer);
+        if (i.pad_id < 0) i.pad_id = sill__tokenizer_pad(m->tokenizer);
+        i.add_bos = sill__tokenizer_add_bos(m->tokenizer);
+        i.is_instruct = sill__tokenizer_chat_template(m->tokenizer) != NULL;
+    }
+    i.n_threads = m->ops->n_threads(m->device);
+    memcpy(info, &i, SILL_MIN(info_size, sizeof i));
+}
