@@ -152,7 +152,7 @@ $(BUILD)/tests/%.o: tests/%.c $(BUILD)/flags
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBSILL)
 	$(SAY) "  LD  $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(LIBSILL) $(LIBS)
-.PRECIOUS: $(BUILD)/tests/%.o $(BUILD)/bench/%.o
+.SECONDARY: $(TEST_BIN:=.o) $(BENCH_BIN:=.o)
 
 # ---- using
 # A parallel build unless the caller's own -j is in force.
