@@ -1,0 +1,84 @@
+/*
+ * cpu_isa.c - the instruction sets that this build has bodies for, best first, and whether this machine runs them.
+ */
+#include "backend/cpu/kernels.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
+static bool always(void) { return true; }
+
+#if defined(__x86_64__)
+/* A bit of CPUID: register 0..3 is eax..edx. */
+static bool cpuid_bit(unsigned leaf, unsigned sub, int reg, int bit) {
+    unsigned r[4];
+    return __get_cpuid_count(leaf, sub, &r[0], &r[1], &r[2], &r[3]) && (r[reg] >> bit & 1u);
+}
+
+/* The compiler's test includes the system's saving of the wide registers. */
+static bool have_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpuid_bit(1, 0, 2, 29);
+}
+static bool have_avx512(void) {
+    return have_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+static bool have_avx512vnni(void) { /* VBMI, VNNI, BF16 */
+    return have_avx512() && cpuid_bit(7, 0, 2, 1) && cpuid_bit(7, 0, 2, 11) && cpuid_bit(7, 1, 0, 5);
+}
+#elif defined(__aarch64__)
+#if defined(__APPLE__)
+static bool feature(const char *name) {
+    int have = 0;
+    size_t size = sizeof have;
+    return sysctlbyname(name, &have, &size, NULL, 0) == 0 && have;
+}
+static bool have_dotprod(void) {
+    return feature("hw.optional.arm.FEAT_DotProd") && feature("hw.optional.arm.FEAT_FP16");
+}
+static bool have_i8mm(void) {
+    return have_dotprod() && feature("hw.optional.arm.FEAT_I8MM") && feature("hw.optional.arm.FEAT_BF16");
+}
+#elif defined(__linux__)
+/* Bits of the kernel's HWCAP words (its user ABI; older headers lack the names). */
+static bool have_dotprod(void) {
+    unsigned long caps = getauxval(AT_HWCAP);
+    return (caps >> 20 & 1u) && (caps >> 10 & 1u); /* ASIMDDP, ASIMDHP */
+}
+static bool have_i8mm(void) {
+    unsigned long caps = getauxval(AT_HWCAP2);
+    return have_dotprod() && (caps >> 13 & 1u) && (caps >> 14 & 1u); /* I8MM, BF16 */
+}
+#else
+static bool have_dotprod(void) { return false; }
+static bool have_i8mm(void) { return false; }
+#endif
+#endif
+
+#define ISA(id, have) \
+    static const sill__cpu_isa isa_##id = {#id, have, NULL, &sill__cpu_vec_##id};
+
+ISA(scalar, always)
+#if defined(__x86_64__)
+ISA(avx2, have_avx2)
+ISA(avx512, have_avx512)
+ISA(avx512vnni, have_avx512vnni)
+#elif defined(__aarch64__)
+ISA(neon, always)
+ISA(neon_dotprod, have_dotprod)
+ISA(neon_i8mm, have_i8mm)
+#endif
+
+const sill__cpu_isa *const sill__cpu_isas[] = {
+#if defined(__x86_64__)
+    &isa_avx512vnni, &isa_avx512, &isa_avx2,
+#elif defined(__aarch64__)
+    &isa_neon_i8mm, &isa_neon_dotprod, &isa_neon,
+#endif
+    &isa_scalar, NULL,
+};

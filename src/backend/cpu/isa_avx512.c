@@ -1,0 +1,6 @@
+/* isa_avx512.c - the kernels compiled for AVX-512 F, BW, VL, DQ. */
+#include "backend/cpu/kernels.h"
+
+#define ISA avx512
+#include "backend/cpu/simd_avx512.h"
+#include "backend/cpu/vec.inc"

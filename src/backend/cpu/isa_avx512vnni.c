@@ -1,0 +1,6 @@
+/* isa_avx512vnni.c - the kernels compiled for AVX-512 with VNNI, BF16 and VBMI. */
+#include "backend/cpu/kernels.h"
+
+#define ISA avx512vnni
+#include "backend/cpu/simd_avx512.h"
+#include "backend/cpu/vec.inc"

@@ -1,0 +1,6 @@
+/* isa_neon_dotprod.c - the kernels compiled for NEON with the dot product. */
+#include "backend/cpu/kernels.h"
+
+#define ISA neon_dotprod
+#include "backend/cpu/simd_neon.h"
+#include "backend/cpu/vec.inc"

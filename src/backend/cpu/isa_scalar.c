@@ -1,0 +1,6 @@
+/* isa_scalar.c - the kernels compiled for plain C. */
+#include "backend/cpu/kernels.h"
+
+#define ISA scalar
+#include "backend/cpu/simd_scalar.h"
+#include "backend/cpu/vec.inc"
