@@ -1,0 +1,185 @@
+/*
+ * corpus.h - rows of text in, rows of results out, in constant memory. Readers for CSV, TSV, JSON Lines and
+ * plain text; writers for CSV, TSV and JSON Lines; the flow between them, which puts results that come
+ * in completion order back into the order of the input. Knows nothing of models.
+ *
+ * The rules of the formats are written at the head of csv.c and lines.c. They never change a value: what
+ * is not understood becomes a row with an error, and reading goes on.
+ */
+#ifndef SILL_CORPUS_H
+#define SILL_CORPUS_H
+
+#include "base/base.h"
+
+typedef enum sill__format {
+    SILL__FORMAT_AUTO, SILL__FORMAT_CSV, SILL__FORMAT_TSV, SILL__FORMAT_JSONL, SILL__FORMAT_TXT
+} sill__format;
+
+/* By the extension of PATH (.csv .tsv .tab .jsonl .ndjson .txt .text, any case); AUTO when unknown. */
+sill__format sill__format_of_path(const char *path);
+const char *sill__format_name(sill__format format);
+
+/* ---- text (text.c): numbers and JSON strings as they are written everywhere */
+
+/* Shortest decimal that reads back as the same float or double; "" for NaN and infinities. */
+void sill__f32_text(float value, char out[32]);
+void sill__f64_text(double value, char out[32]);
+/* The same as a JSON value: NaN and infinities become null. */
+void sill__put_json_f32(sill__str *s, float value);
+void sill__put_json_f64(sill__str *s, double value);
+/* A JSON string. Bytes that are not UTF-8 become U+FFFD; returns how many did. */
+size_t sill__put_json_string(sill__str *s, const char *text, size_t n_bytes);
+/* A CSV value, quoted where it must be. */
+void sill__put_csv_value(sill__str *s, const char *text, size_t n_bytes, char delimiter);
+
+/* ---- rows */
+
+typedef enum sill__cell_kind {
+    SILL__CELL_MISSING, /* not in the row, or null */
+    SILL__CELL_TEXT,
+    SILL__CELL_LITERAL, /* JSON number, true or false: its own bytes */
+    SILL__CELL_JSON     /* JSON array or object: its own bytes */
+} sill__cell_kind;
+
+typedef struct sill__cell { const char *p; size_t n; sill__cell_kind kind; } sill__cell;
+
+/* A row owns one block of memory that holds everything it points to. Free with sill__row_free. */
+typedef struct sill__corpus_row {
+    uint64_t number;      /* from 1, bad rows counted, blank lines not */
+    uint64_t line;        /* line of the file on which it begins, from 1 */
+    sill__cell *cells;    /* CSV, TSV, TXT: by column; JSONL: by selected slot */
+    size_t n_cells;
+    const char *raw;      /* JSONL: the line's own bytes, without white space at its ends */
+    size_t n_raw;
+    const char *error;    /* NULL, or why the row cannot be used */
+    uint64_t clashes;     /* JSONL: bit i: the i-th watched name is a key of this row */
+    size_t n_extra;       /* JSONL: keys that were not selected */
+    size_t bytes;         /* size of the block */
+} sill__corpus_row;
+void sill__row_free(sill__corpus_row *row);
+
+/* ---- reader */
+
+typedef struct sill__reader sill__reader;
+typedef struct sill__reader_options {
+    sill__format format;   /* AUTO: by extension */
+    char delimiter;        /* CSV; 0: ',' unless the header line has none and has ';' or a tab */
+    size_t max_row_bytes;  /* 0: 16 MiB; a longer row becomes a row with an error */
+} sill__reader_options;
+
+/* Opens PATH ("-": standard input). Errors: ENOENT, EIO, EINVAL (format unknown), EFORMAT (no header). */
+sill_status sill__reader_open(const char *path, const sill__reader_options *options, sill__reader **out,
+                              sill_error *err);
+void sill__reader_free(sill__reader *reader);
+sill__format sill__reader_format(const sill__reader *reader);
+char sill__reader_delimiter(const sill__reader *reader);
+/* Column names: the header; "text" for plain text; for JSONL the keys of the first line. */
+sill_status sill__reader_columns(sill__reader *reader, const char *const **names, size_t *n, sill_error *err);
+/* Slot of a column in row.cells. CSV, TSV, TXT: ENOENT with the names there are, EFORMAT when the header
+ * has the name twice. JSONL: any name may be selected; a row without it has a MISSING cell. */
+sill_status sill__reader_select(sill__reader *reader, const char *name, size_t *slot, sill_error *err);
+/* JSONL: sets row.clashes by these names (at most 64, kept by reference). */
+void sill__reader_watch(sill__reader *reader, const char *const *names, size_t n);
+/* The next row, the caller's; *row is NULL at the end. Fails only when reading itself fails. */
+sill_status sill__reader_next(sill__reader *reader, sill__corpus_row **row, sill_error *err);
+typedef struct sill__reader_stats {
+    uint64_t rows, blank_lines, lone_surrogates, bytes_done;
+    uint64_t bytes_total;  /* 0: unknown (a pipe) */
+} sill__reader_stats;
+sill__reader_stats sill__reader_get_stats(const sill__reader *reader);
+
+/* ---- writer */
+
+typedef struct sill__writer sill__writer;
+typedef struct sill__writer_options {
+    const char *path;      /* NULL or "-": standard output */
+    sill__format format;   /* CSV, TSV or JSONL; AUTO: by extension */
+    char delimiter;        /* CSV; 0: ',' */
+    bool overwrite;        /* replace an existing file (when the run is finished, not before) */
+} sill__writer_options;
+
+/* Opens an output whose rows are the columns of READER (may be NULL), then FIELDS, then "error". A field
+ * whose name is a column already gets "sill_" in front. A file is written as PATH.partial and gets its name
+ * in sill__writer_finish. Errors: EINVAL (exists and not overwrite; format unknown), EIO. */
+sill_status sill__writer_open(const sill__writer_options *options, sill__reader *reader,
+                              const char *const *fields, size_t n_fields, sill__writer **out,
+                              sill_error *err);
+sill__format sill__writer_format(const sill__writer *writer);
+/* Appends whole rows (made by sill__record_*). */
+sill_status sill__writer_put(sill__writer *writer, const char *bytes, size_t n, sill_error *err);
+/* Hands what was put to the system, so that a reader of a pipe sees it. */
+sill_status sill__writer_flush(sill__writer *writer, sill_error *err);
+/* Flushes, checks, renames PATH.partial to PATH. */
+sill_status sill__writer_finish(sill__writer *writer, sill_error *err);
+/* Frees. What was not finished stays as PATH.partial when it holds rows, and is removed when not. */
+void sill__writer_free(sill__writer *writer);
+/* Name of the unfinished file, or NULL when it is standard output or not a regular file. */
+const char *sill__writer_partial(const sill__writer *writer);
+/* Things said once: renamed fields and such; NULL at the end of the list. */
+const char *sill__writer_note(const sill__writer *writer, size_t i);
+
+/* A row of output under construction. Fields are given in the order of FIELDS; those not given when the
+ * record ends are empty (null). */
+typedef struct sill__record {
+    sill__writer *writer;
+    const sill__corpus_row *row;
+    sill__str out;          /* whole rows; the caller's to use after sill__record_end */
+    size_t field;
+    uint64_t bad_utf8;      /* bytes replaced by U+FFFD so far */
+} sill__record;
+void sill__record_init(sill__record *record, sill__writer *writer);
+void sill__record_free(sill__record *record);
+void sill__record_begin(sill__record *record, const sill__corpus_row *row);
+void sill__record_null(sill__record *record);
+void sill__record_text(sill__record *record, const char *text, size_t n_bytes);
+void sill__record_int(sill__record *record, int64_t value);
+void sill__record_f32(sill__record *record, float value);
+void sill__record_f64(sill__record *record, double value);
+void sill__record_bool(sill__record *record, bool value);      /* true/false; 1/0 in CSV */
+void sill__record_json(sill__record *record, const char *json, size_t n_bytes); /* a cell of JSON in CSV */
+void sill__record_end(sill__record *record, const char *error); /* NULL: the row succeeded */
+
+/* ---- flow: reader -> task -> writer */
+
+typedef struct sill__flow sill__flow;
+typedef struct sill__flow_options {
+    size_t text_slot;
+    bool has_id;
+    size_t id_slot;              /* the row's random-number key; else its number */
+    int32_t n_sequences;         /* results a row; 0: 1 */
+    size_t window_rows;          /* most rows between the oldest unfinished and the newest; 0: 65,536 */
+    size_t window_bytes;         /* most bytes of rows and results held back; 0: 256 MiB */
+    const volatile int *stop;    /* non-zero: end as soon as possible */
+    void (*tick)(void *user);    /* called after every row; may be NULL */
+    void *user;
+} sill__flow_options;
+
+typedef struct sill__flow_counts {
+    uint64_t rows, failed, written;
+    uint64_t bad_utf8; /* bytes that JSON cannot hold, replaced by U+FFFD */
+} sill__flow_counts;
+
+sill_status sill__flow_create(sill__reader *reader, sill__writer *writer, const sill__flow_options *options,
+                              sill__flow **out, sill_error *err);
+void sill__flow_free(sill__flow *flow);
+/* A sill_next_fn whose user is the flow. Rows that cannot be used are answered here. It returns 0 at the end
+ * and also when too much is held back behind a slow row: then the task is called again. */
+int sill__flow_next(void *flow, sill_row *row);
+/* True until the input has ended: `do status = sill_score(...); while (status == SILL_OK && flow_more)`. */
+bool sill__flow_more(const sill__flow *flow);
+/* The record of one result of row INDEX: NULL when that row is not open (already answered). Fill it, then
+ * sill__flow_commit. Results of one row may come in any order. */
+sill__record *sill__flow_begin(sill__flow *flow, uint64_t index, int32_t sequence);
+/* Non-zero when the run must end (stop, or the output failed: see sill__flow_status). */
+int sill__flow_commit(sill__flow *flow);
+/* Answers row INDEX wholly with an error. */
+int sill__flow_fail(sill__flow *flow, uint64_t index, const char *message);
+/* First failure of the reader or the writer. */
+sill_status sill__flow_status(const sill__flow *flow, sill_error *err);
+sill__flow_counts sill__flow_get_counts(const sill__flow *flow);
+/* The first failed rows as "row N (line L): message"; NULL at the end. */
+const char *sill__flow_failure(const sill__flow *flow, size_t i);
+/* The row's value as given (for outputs that repeat it); NULL when not open. */
+const sill__corpus_row *sill__flow_row(const sill__flow *flow, uint64_t index);
+
+#endif

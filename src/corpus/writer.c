@@ -1,0 +1,380 @@
+/*
+ * writer.c - result rows as CSV, TSV or JSON Lines, and the output file: written under PATH.partial and
+ * renamed when it is whole, so that PATH never holds half a result.
+ *  - CSV and TSV: one header line; the input's columns, the new fields, "error"; a value is quoted only where
+ *    it must be; lines end with LF.
+ *  - JSONL from JSONL: the line's own bytes, then the new fields. From other inputs: an object of strings.
+ *  - CSV from JSONL: the columns are the keys of the first line; texts as they are, other values as JSON.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "corpus/reader.h"
+
+#define BUFFER ((size_t)256 << 10)
+#define MAX_RECORD ((size_t)1 << 30)
+
+struct sill__writer {
+    sill__format format;
+    char delimiter;
+    int fd;
+    bool own_fd, renames, finished, has_rows;
+    char *path, *partial;
+    sill__str buffer;
+    bool from_jsonl;
+    char **columns;          /* of the input, in order */
+    size_t *slots;           /* their cells in a row */
+    size_t n_columns;
+    char **given, **fields;  /* new fields: as asked for, and as named in the output; "error" last */
+    size_t n_given, n_fields;
+    char **notes;
+    size_t n_notes;
+    uint64_t noted;          /* JSONL: fields whose renaming was said already */
+    bool noted_extra;
+};
+
+const char *sill__writer_note(const sill__writer *w, size_t i) { return i < w->n_notes ? w->notes[i] : NULL; }
+sill__format sill__writer_format(const sill__writer *w) { return w->format; }
+const char *sill__writer_partial(const sill__writer *w) { return w->renames ? w->partial : NULL; }
+
+static bool is_column(const sill__writer *w, const char *name) {
+    for (size_t i = 0; i < w->n_columns; i++)
+        if (!strcmp(w->columns[i], name)) return true;
+    return false;
+}
+
+static void note_rename(sill__writer *w, const char *name, const char *renamed) {
+    sill__str s;
+    sill__str_init(&s, 1024);
+    if (sill__str_putf(&s, "the input has a column '%s' already; the new one is '%s'", name, renamed))
+        (void)sill__reader_add_name(&w->notes, &w->n_notes, s.p, s.n);
+    sill__str_free(&s);
+}
+
+static void note_extra(sill__writer *w, uint64_t number) {
+    sill__str s;
+    sill__str_init(&s, 1024);
+    if (sill__str_putf(&s, "row %llu has fields that the first row has not; %s leaves them out (write .jsonl to keep all)",
+                       (unsigned long long)number, sill__format_name(w->format)))
+        (void)sill__reader_add_name(&w->notes, &w->n_notes, s.p, s.n);
+    sill__str_free(&s);
+}
+
+/* Adds a field, with "sill_" in front as often as it takes to differ from the input's columns. */
+static bool add_field(sill__writer *w, const char *name) {
+    sill__str s;
+    sill__str_init(&s, 65536);
+    sill__str_puts(&s, name);
+    while (!s.failed && is_column(w, s.p)) {
+        char *old = sill__strndup(s.p, s.n);
+        sill__str_clear(&s);
+        if (!old || !sill__str_putf(&s, "sill_%s", old)) s.failed = true;
+        sill__free(old);
+    }
+    bool ok = !s.failed && sill__reader_add_name(&w->given, &w->n_given, name, strlen(name)) &&
+              sill__reader_add_name(&w->fields, &w->n_fields, s.p, s.n);
+    if (ok && strcmp(s.p, name)) note_rename(w, name, s.p);
+    sill__str_free(&s);
+    return ok;
+}
+
+/* ---- the file */
+
+static sill_status flush_bytes(sill__writer *w, sill_error *err) {
+    const char *p = w->buffer.p;
+    size_t n = w->buffer.n;
+    while (n) {
+        ssize_t k = write(w->fd, p, n);
+        if (k < 0 && errno == EINTR) continue;
+        if (k < 0) return sill__fail(err, SILL_EIO, "%s: %s", w->path, strerror(errno));
+        p += k;
+        n -= (size_t)k;
+    }
+    sill__str_clear(&w->buffer);
+    return SILL_OK;
+}
+
+static sill_status open_file(sill__writer *w, const char *path, bool overwrite, sill_error *err) {
+    struct stat st;
+    sill__str name;
+    bool exists = stat(path, &st) == 0;
+    if (exists && S_ISDIR(st.st_mode)) return sill__fail(err, SILL_EINVAL, "%s is a directory", path);
+    w->own_fd = true;
+    if (exists && !S_ISREG(st.st_mode)) { /* a device or a pipe: nothing to rename */
+        w->fd = open(path, O_WRONLY | O_CLOEXEC);
+        return w->fd < 0 ? sill__fail(err, SILL_EIO, "%s: %s", path, strerror(errno)) : SILL_OK;
+    }
+    if (exists && !overwrite)
+        return sill__fail(err, SILL_EINVAL, "%s exists; give --overwrite to replace it", path);
+    sill__str_init(&name, 65536);
+    sill__str_putf(&name, "%s.partial", path);
+    w->partial = name.failed ? NULL : sill__strndup(name.p, name.n);
+    sill__str_free(&name);
+    if (!w->partial) return sill__fail(err, SILL_ENOMEM, "no memory for a writer");
+    if (!overwrite && stat(w->partial, &st) == 0 && st.st_size > 0)
+        return sill__fail(err, SILL_EINVAL, "%s is left from an unfinished run (or one that is running); move it "
+                          "away, or give --overwrite to start again", w->partial);
+    w->fd = open(w->partial, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (w->fd < 0) return sill__fail(err, SILL_EIO, "%s: %s", w->partial, strerror(errno));
+    if (flock(w->fd, LOCK_EX | LOCK_NB) != 0)
+        return sill__fail(err, SILL_EINVAL, "%s is being written by another run", w->partial);
+    w->renames = true;
+    if (ftruncate(w->fd, 0) != 0) return sill__fail(err, SILL_EIO, "%s: %s", w->partial, strerror(errno));
+    return SILL_OK;
+}
+
+static sill_status write_header(sill__writer *w, sill_error *err) {
+    if (w->format == SILL__FORMAT_JSONL) return SILL_OK;
+    for (size_t i = 0; i < w->n_columns + w->n_fields; i++) {
+        const char *name = i < w->n_columns ? w->columns[i] : w->fields[i - w->n_columns];
+        if (i) sill__str_put(&w->buffer, &w->delimiter, 1);
+        sill__put_csv_value(&w->buffer, name, strlen(name), w->delimiter);
+    }
+    sill__str_put(&w->buffer, "\n", 1);
+    return w->buffer.failed ? sill__fail(err, SILL_ENOMEM, "no memory for the header") : SILL_OK;
+}
+
+static sill_status take_columns(sill__writer *w, sill__reader *reader, sill_error *err) {
+    const char *const *names;
+    size_t n;
+    sill_status s;
+    w->from_jsonl = sill__reader_format(reader) == SILL__FORMAT_JSONL;
+    if (w->from_jsonl && w->format == SILL__FORMAT_JSONL) return SILL_OK; /* raw lines */
+    s = sill__reader_columns(reader, &names, &n, err);
+    if (s != SILL_OK) return s;
+    w->slots = sill__calloc(n, sizeof *w->slots);
+    if (!w->slots) return sill__fail(err, SILL_ENOMEM, "no memory for %zu columns", n);
+    for (size_t i = 0; i < n; i++) {
+        w->slots[i] = i;
+        if (!sill__reader_add_name(&w->columns, &w->n_columns, names[i], strlen(names[i])))
+            return sill__fail(err, SILL_ENOMEM, "no memory for %zu columns", n);
+        if (w->from_jsonl && (s = sill__reader_select(reader, names[i], &w->slots[i], err)) != SILL_OK) return s;
+    }
+    return SILL_OK;
+}
+
+sill_status sill__writer_open(const sill__writer_options *o, sill__reader *reader, const char *const *fields,
+                              size_t n_fields, sill__writer **out, sill_error *err) {
+    bool to_stdout = !o->path || !strcmp(o->path, "-");
+    sill__format format = o->format ? o->format : to_stdout ? SILL__FORMAT_AUTO : sill__format_of_path(o->path);
+    *out = NULL;
+    if (format == SILL__FORMAT_AUTO || format == SILL__FORMAT_TXT)
+        return sill__fail(err, SILL_EINVAL, "cannot write results as '%s'; the output is .csv, .tsv or .jsonl",
+                          to_stdout ? sill__format_name(format) : o->path);
+    sill__writer *w = sill__calloc(1, sizeof *w);
+    if (!w) return sill__fail(err, SILL_ENOMEM, "no memory for a writer");
+    sill_status s = SILL_OK;
+    w->fd = to_stdout ? STDOUT_FILENO : -1;
+    w->format = format;
+    w->delimiter = format == SILL__FORMAT_TSV ? '\t' : o->delimiter ? o->delimiter : ',';
+    sill__str_init(&w->buffer, MAX_RECORD);
+    w->path = to_stdout ? sill__strndup("standard output", 15) : sill__strndup(o->path, strlen(o->path));
+    if (!w->path) s = sill__fail(err, SILL_ENOMEM, "no memory for a writer");
+    if (s == SILL_OK && reader) s = take_columns(w, reader, err);
+    for (size_t i = 0; s == SILL_OK && i <= n_fields; i++)
+        if (!add_field(w, i < n_fields ? fields[i] : "error"))
+            s = sill__fail(err, SILL_ENOMEM, "no memory for %zu fields", n_fields);
+    if (s == SILL_OK && !to_stdout) s = open_file(w, o->path, o->overwrite, err);
+    if (s == SILL_OK) s = write_header(w, err);
+    if (s != SILL_OK) {
+        sill__writer_free(w);
+        return s;
+    }
+    if (reader && w->from_jsonl && format == SILL__FORMAT_JSONL)
+        sill__reader_watch(reader, (const char *const *)w->given, w->n_given);
+    *out = w;
+    return SILL_OK;
+}
+
+sill_status sill__writer_put(sill__writer *w, const char *bytes, size_t n, sill_error *err) {
+    if (!sill__str_put(&w->buffer, bytes, n)) return sill__fail(err, SILL_ENOMEM, "no memory for a row of %zu bytes", n);
+    w->has_rows = w->has_rows || n;
+    return w->buffer.n >= BUFFER ? flush_bytes(w, err) : SILL_OK;
+}
+
+sill_status sill__writer_flush(sill__writer *w, sill_error *err) { return flush_bytes(w, err); }
+
+sill_status sill__writer_finish(sill__writer *w, sill_error *err) {
+    sill_status s = flush_bytes(w, err);
+    if (s != SILL_OK) return s;
+    if (w->renames) {
+        if (fsync(w->fd) != 0 && errno != EINVAL && errno != ENOTSUP)
+            return sill__fail(err, SILL_EIO, "%s: %s", w->partial, strerror(errno));
+        if (rename(w->partial, w->path) != 0)
+            return sill__fail(err, SILL_EIO, "cannot rename %s to %s: %s", w->partial, w->path, strerror(errno));
+    }
+    w->finished = true;
+    return SILL_OK;
+}
+
+static void free_names(char **names, size_t n) {
+    for (size_t i = 0; i < n; i++) sill__free(names[i]);
+    sill__free(names);
+}
+
+void sill__writer_free(sill__writer *w) {
+    if (!w) return;
+    if (!w->finished && w->has_rows && w->fd >= 0) (void)flush_bytes(w, NULL);
+    if (!w->finished && w->renames && !w->has_rows) unlink(w->partial);
+    if (w->own_fd && w->fd >= 0) close(w->fd);
+    free_names(w->columns, w->n_columns);
+    free_names(w->given, w->n_given);
+    free_names(w->fields, w->n_fields);
+    free_names(w->notes, w->n_notes);
+    sill__str_free(&w->buffer);
+    sill__free(w->slots);
+    sill__free(w->partial);
+    sill__free(w->path);
+    sill__free(w);
+}
+
+/* ---- records */
+
+void sill__record_init(sill__record *r, sill__writer *writer) {
+    memset(r, 0, sizeof *r);
+    r->writer = writer;
+    sill__str_init(&r->out, MAX_RECORD);
+}
+
+void sill__record_free(sill__record *r) { sill__str_free(&r->out); }
+
+static void put_cell(sill__record *r, const sill__cell *cell) {
+    if (r->writer->format != SILL__FORMAT_JSONL) {
+        sill__put_csv_value(&r->out, cell->p, cell->kind == SILL__CELL_MISSING ? 0 : cell->n, r->writer->delimiter);
+    } else if (cell->kind == SILL__CELL_MISSING) {
+        sill__str_puts(&r->out, "null");
+    } else {
+        r->bad_utf8 += sill__put_json_string(&r->out, cell->p, cell->n);
+    }
+}
+
+/* A row of a CSV with one empty value would be a blank line: it is written as "". Fields follow always, so
+ * this cannot happen here. */
+void sill__record_begin(sill__record *r, const sill__corpus_row *row) {
+    sill__writer *w = r->writer;
+    static const sill__cell missing;
+    r->row = row;
+    r->field = 0;
+    if (w->from_jsonl && w->format != SILL__FORMAT_JSONL && row && row->n_extra && !w->noted_extra) {
+        w->noted_extra = true;
+        note_extra(w, row->number);
+    }
+    if (w->format != SILL__FORMAT_JSONL) {
+        for (size_t i = 0; i < w->n_columns; i++) {
+            if (i) sill__str_put(&r->out, &w->delimiter, 1);
+            put_cell(r, row && w->slots[i] < row->n_cells ? &row->cells[w->slots[i]] : &missing);
+        }
+        return;
+    }
+    sill__str_put(&r->out, "{", 1);
+    if (w->from_jsonl && w->n_columns == 0) {
+        size_t from = 0, n = row ? row->n_raw : 0;
+        while (n && (row->raw[n - 1] == '}' || row->raw[n - 1] == ' ' || row->raw[n - 1] == '\t')) {
+            bool brace = row->raw[--n] == '}';
+            if (brace) break;
+        }
+        while (n > 1 && (row->raw[n - 1] == ' ' || row->raw[n - 1] == '\t')) n--;
+        if (n) from = 1;
+        if (n > from) sill__str_put(&r->out, row->raw + from, n - from);
+        return;
+    }
+    for (size_t i = 0; i < w->n_columns; i++) {
+        if (i) sill__str_put(&r->out, ",", 1);
+        r->bad_utf8 += sill__put_json_string(&r->out, w->columns[i], strlen(w->columns[i]));
+        sill__str_put(&r->out, ":", 1);
+        put_cell(r, row && w->slots[i] < row->n_cells ? &row->cells[w->slots[i]] : &missing);
+    }
+}
+
+/* The field's name in this row of JSONL: its own keys may have taken the plain one. */
+static void put_name(sill__record *r, size_t field) {
+    sill__writer *w = r->writer;
+    sill__str name, next;
+    if (!(w->from_jsonl && w->n_columns == 0) || !r->row || field >= 64 || !(r->row->clashes >> field & 1)) {
+        sill__put_json_string(&r->out, w->fields[field], strlen(w->fields[field]));
+        return;
+    }
+    sill__str_init(&name, 65536);
+    sill__str_init(&next, 65536);
+    sill__str_puts(&name, w->fields[field]);
+    while (!name.failed && sill__json_has_key(r->row->raw, r->row->n_raw, name.p)) {
+        sill__str_clear(&next);
+        if (!sill__str_putf(&next, "sill_%s", name.p)) name.failed = true;
+        sill__str_clear(&name);
+        sill__str_put(&name, next.p, next.n);
+    }
+    sill__put_json_string(&r->out, name.p ? name.p : "", name.n);
+    if (!(w->noted >> field & 1) && name.p) note_rename(w, w->fields[field], name.p);
+    w->noted |= (uint64_t)1 << field;
+    sill__str_free(&name);
+    sill__str_free(&next);
+}
+
+/* Opens the next field: delimiter and name. False when all are given already. */
+static bool next_field(sill__record *r) {
+    const sill__writer *w = r->writer;
+    if (r->field >= w->n_fields) return false;
+    if (w->format == SILL__FORMAT_JSONL) {
+        if (r->out.n && r->out.p[r->out.n - 1] != '{') sill__str_put(&r->out, ",", 1);
+        put_name(r, r->field);
+        sill__str_put(&r->out, ":", 1);
+    } else if (w->n_columns || r->field) {
+        sill__str_put(&r->out, &w->delimiter, 1);
+    }
+    r->field++;
+    return true;
+}
+
+static bool is_json(const sill__record *r) { return r->writer->format == SILL__FORMAT_JSONL; }
+
+void sill__record_null(sill__record *r) {
+    if (next_field(r) && is_json(r)) sill__str_puts(&r->out, "null");
+}
+
+void sill__record_text(sill__record *r, const char *text, size_t n_bytes) {
+    if (!next_field(r)) return;
+    if (is_json(r)) r->bad_utf8 += sill__put_json_string(&r->out, text, n_bytes);
+    else sill__put_csv_value(&r->out, text, n_bytes, r->writer->delimiter);
+}
+
+void sill__record_int(sill__record *r, int64_t value) {
+    if (next_field(r)) sill__str_putf(&r->out, "%lld", (long long)value);
+}
+
+static void put_number(sill__record *r, const char *text) {
+    if (!text[0]) text = is_json(r) ? "null" : "";
+    sill__str_puts(&r->out, text);
+}
+
+void sill__record_f32(sill__record *r, float value) {
+    char text[32];
+    sill__f32_text(value, text);
+    if (next_field(r)) put_number(r, text);
+}
+
+void sill__record_f64(sill__record *r, double value) {
+    char text[32];
+    sill__f64_text(value, text);
+    if (next_field(r)) put_number(r, text);
+}
+
+void sill__record_bool(sill__record *r, bool value) {
+    if (next_field(r)) sill__str_puts(&r->out, is_json(r) ? (value ? "true" : "false") : (value ? "1" : "0"));
+}
+
+void sill__record_json(sill__record *r, const char *json, size_t n_bytes) {
+    if (!next_field(r)) return;
+    if (is_json(r)) sill__str_put(&r->out, json, n_bytes);
+    else sill__put_csv_value(&r->out, json, n_bytes, r->writer->delimiter);
+}
+
+void sill__record_end(sill__record *r, const char *error) {
+    while (r->field + 1 < r->writer->n_fields) sill__record_null(r);
+    if (error) sill__record_text(r, error, strlen(error));
+    else sill__record_null(r);
+    sill__str_puts(&r->out, is_json(r) ? "}\n" : "\n");
+}
