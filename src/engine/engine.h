@@ -6,6 +6,9 @@
 
 #include "model/model.h"
 
+#define SILL__MAX_TOP 128        /* most alternatives that one row can be asked for */
+#define SILL__MAX_LAST_TARGETS 4096 /* most targets of one row (labels) */
+
 /* One timeline. Blocks are shared by reference count; a fork shares whole blocks and copies a partial one. */
 typedef int32_t sill__seq; /* handle, >= 0 */
 
@@ -13,15 +16,23 @@ typedef int32_t sill__seq; /* handle, >= 0 */
 typedef struct sill__span {
     sill__seq seq;
     const int32_t *tokens; int32_t n;  /* appended to the sequence */
-    int32_t first_out;                 /* rows [first_out, n) of the span are output rows; n: none */
+    int32_t first_out;                 /* rows [first_out, n) have a target each; n: none have */
     const int32_t *targets;            /* one target a row from first_out on (score), or NULL */
-    const int32_t *last_targets; int32_t n_last_targets; /* several targets of the last row (labels), or none */
-    bool want_logits;                  /* full logits of the last row (sampling) */
-    bool want_hidden;                  /* final-normed hidden state of the last row (heads, embeddings) */
+    const int32_t *last_targets; int32_t n_last_targets; /* several targets of the last row (labels), or none; not
+                                          together with `targets` */
+    bool want_logits;                  /* full logits of the last row (sampling), and their log-sum-exp */
+    bool all_logits;                   /* full logits of every row; n <= max_sequences */
+    bool want_hidden;                  /* final-normed hidden state of the last row (embeddings) */
+    bool want_scores;                  /* outputs of the classification head for the last row */
+    int32_t n_top;                     /* the k best of the last row; <= SILL__MAX_TOP */
     /* results, filled by step; point into the session until the next step */
     const float *target_logprobs;      /* (n - first_out) or (n_last_targets) */
-    const float *logits;               /* (n_vocab) */
+    const float *logits;               /* (n_vocab), or (n, n_vocab) with all_logits */
+    const float *lse;                  /* (1), with want_logits */
     const float *hidden;               /* (n_embd) */
+    const float *scores;               /* (n_labels) */
+    const int32_t *top_ids;            /* (n_top) */
+    const float *top_logprobs;         /* (n_top) */
 } sill__span;
 
 const sill_model *sill__session_model(const sill_session *s);
@@ -29,6 +40,7 @@ int32_t sill__session_n_ctx(const sill_session *s);
 int32_t sill__session_batch_tokens(const sill_session *s);
 int32_t sill__session_max_sequences(const sill_session *s);
 int32_t sill__session_free_blocks(const sill_session *s);
+int32_t sill__session_max_targets(const sill_session *s); /* most targets in one step */
 
 /* A new empty sequence, or -1 when all handles are in use. */
 sill__seq sill__seq_new(sill_session *s);
@@ -38,6 +50,11 @@ void sill__seq_free(sill_session *s, sill__seq seq);
 int32_t sill__seq_length(const sill_session *s, sill__seq seq);
 /* Blocks that appending n tokens would take. */
 int32_t sill__seq_blocks_for(const sill_session *s, sill__seq seq, int32_t n);
+
+/* Blocks that hold n tokens. */
+static inline int32_t sill__blocks_needed(int32_t n) {
+    return n / SILL__KV_BLOCK + (n % SILL__KV_BLOCK != 0);
+}
 
 /* One ragged step over spans of distinct sequences, in any order. Total tokens <= batch_tokens. On failure
  * the sequences are as before. */

@@ -57,6 +57,13 @@ static sill_status settle_types(sill_model *m, sill_dtype dtype, sill_error *err
     return SILL_OK;
 }
 
+sill_status sill__model_compute(const sill__file *file, sill_dtype dtype, sill__compute *out, sill_error *err) {
+    sill_model m = {.file = (sill__file *)file};
+    sill_status s = settle_types(&m, dtype, err);
+    *out = m.compute;
+    return s;
+}
+
 /* The device must offer every stored type with what it is computed with. */
 static sill_status check_support(const sill_model *m, const sill__slots *slots, sill_error *err) {
     for (int compute = 0; compute <= SILL__COMPUTE_BLOCK_I8; compute++) {

@@ -70,6 +70,8 @@ void sill__config_free(sill__config *config);
 /* Weight bytes in computed form, without loading (sill_plan). */
 sill_status sill__model_weight_bytes(const sill__file *file, const sill__config *config, const sill__backend *ops,
                                      sill__device *device, sill_dtype dtype, uint64_t *bytes, sill_error *err);
+/* What a file would be computed with, without loading (sill_plan). */
+sill_status sill__model_compute(const sill__file *file, sill_dtype dtype, sill__compute *out, sill_error *err);
 /* True for an id that ends a text. */
 bool sill__model_is_eos(const sill_model *model, int32_t id);
 

@@ -1,0 +1,81 @@
+/*
+ * internal.h - what the files of the engine share: the block pool, a session's insides, its plan.
+ */
+#ifndef SILL_ENGINE_INTERNAL_H
+#define SILL_ENGINE_INTERNAL_H
+
+#include "engine/engine.h"
+
+/* ---- KV blocks by number: reference counts and a stack of free ones, lowest first, so that a pool that is
+ * never full touches its first blocks only. */
+typedef struct sill__blocks {
+    int32_t n, n_free;
+    int32_t *refs;  /* (n) */
+    int32_t *stack; /* (n): the first n_free are free */
+} sill__blocks;
+
+sill_status sill__blocks_init(sill__blocks *b, int32_t n, sill_error *err);
+void sill__blocks_free(sill__blocks *b);
+int32_t sill__blocks_take(sill__blocks *b);           /* with one reference; -1 when none is free */
+void sill__blocks_ref(sill__blocks *b, int32_t block);
+void sill__blocks_drop(sill__blocks *b, int32_t block);
+
+/* ---- sizes of a session, decided before anything is allocated */
+typedef struct sill__layout {
+    int32_t n_ctx, batch_tokens, max_sequences, n_handles, max_targets, max_width;
+    int32_t n_vocab, n_labels;
+    sill__kv_shape kv;
+    /* byte offsets in the work buffer (x, q, attn, ff) and in the result buffer, each 256-aligned */
+    size_t x, q, attn, ff, work_bytes;
+    size_t logits, lse, target_logprobs, top_ids, top_logprobs, hidden, scores, out_bytes;
+    uint64_t kv_bytes, scratch_bytes;
+} sill__layout;
+
+/* Decides the sizes: what the options name is kept, what they leave open is chosen so that KV + scratch +
+ * `weights_to_come` fit in `available` where that is possible. plan->fits and advice say whether it is. */
+sill_status sill__layout_plan(const sill__config *config, const sill__backend *ops, const sill__device *device,
+                              sill__kv_type kv, const sill_session_options *options, uint64_t weight_bytes,
+                              uint64_t weights_to_come, uint64_t available, sill__layout *layout,
+                              sill_plan_info *plan, sill_error *err);
+/* The KV type that the options and the compute type ask for. */
+sill_status sill__kv_type_for(sill_kv_dtype wanted, sill__compute compute, sill__kv_type *out, sill_error *err);
+/* Session options after defaults; checks the struct's size. */
+sill_status sill__session_options_read(const sill_session_options *in, sill_session_options *out, sill_error *err);
+
+/* ---- a session */
+typedef struct sill__seq_state {
+    bool used;
+    int32_t n_tokens, n_blocks;
+    int32_t *blocks; /* (blocks of n_ctx) */
+} sill__seq_state;
+
+/* What is computed of the output rows of a step; each kind is one pass over its own rows. */
+enum { SILL__PASS_TARGETS, SILL__PASS_TOP, SILL__PASS_LOGITS, SILL__PASS_HIDDEN, SILL__PASS_SCORES, SILL__N_PASSES };
+typedef struct sill__pass {
+    int32_t n_rows, max_rows, n_top;
+    int32_t *rows;     /* (max_rows) */
+    sill__batch batch; /* the step's batch with this pass's rows */
+} sill__pass;
+
+struct sill_session {
+    sill_model *model;
+    sill__layout layout;
+    sill__kv *kv;
+    sill__queue *queue;
+    sill__buf *work_buf, *out_buf;
+    sill__work work;
+    uint8_t *out;      /* the result buffer as the host sees it */
+    uint8_t *out_copy; /* where the device's memory is not shared: the host's copy (out points to it) */
+    sill__blocks blocks;
+    sill__seq_state *seqs; /* (n_handles) */
+    int32_t *tables;       /* block tables of all handles */
+    sill_error fork_error; /* of a copy at a fork: comes out of the next step */
+    sill__batch empty;
+    /* the step's arrays */
+    int32_t *tokens, *positions, *target_starts, *targets;
+    sill__run *runs;
+    sill__pass passes[SILL__N_PASSES];
+    sill__arena arena;
+};
+
+#endif

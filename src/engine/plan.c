@@ -1,0 +1,202 @@
+/*
+ * plan.c - the sizes of a session and whether they fit, decided before anything is allocated.
+ *
+ * The rule. A session takes KV blocks for at least one sequence of n_ctx tokens (and the partial blocks of its
+ * forks). With more sequences in flight it takes max_sequences * min(n_ctx, 512) tokens, but where that is more
+ * than one sequence needs, no more than the larger of 256 MiB and the weights. What the options leave open
+ * (32 sequences, 512 tokens a batch) is halved step by step until it fits; what they name is kept and refused.
+ */
+#include "engine/internal.h"
+
+#include <stdio.h>
+
+#define DEFAULT_SEQUENCES 32
+#define DEFAULT_BATCH 512
+#define TYPICAL_TOKENS 512 /* of a sequence in flight */
+#define KV_FLOOR ((uint64_t)256 << 20)
+#define MAX_SEQUENCES 4096
+#define MAX_BATCH 65536
+#define MIB(bytes) ((double)(bytes) / 1048576.0)
+
+sill_status sill__kv_type_for(sill_kv_dtype wanted, sill__compute compute, sill__kv_type *out, sill_error *err) {
+    switch (wanted) {
+    case SILL_KV_AUTO: *out = compute == SILL__COMPUTE_F32 ? SILL__KV_F32 : SILL__KV_F16; return SILL_OK;
+    case SILL_KV_F32: *out = SILL__KV_F32; return SILL_OK;
+    case SILL_KV_F16: *out = SILL__KV_F16; return SILL_OK;
+    case SILL_KV_INT8: return sill__fail(err, SILL_EUNSUPPORTED, "keys and values are kept in f32 or f16, not int8");
+    }
+    return sill__fail(err, SILL_EINVAL, "kv_dtype %d is none of sill_kv_dtype's values", (int)wanted);
+}
+
+sill_status sill__session_options_read(const sill_session_options *in, sill_session_options *out, sill_error *err) {
+    memset(out, 0, sizeof *out);
+    out->size = sizeof *out;
+    if (!in) return SILL_OK;
+    if (in->size < sizeof in->size || in->size > sizeof *out)
+        return sill__fail(err, SILL_EINVAL, "sill_session_options.size is %zu, expected sizeof (%zu)", in->size,
+                          sizeof *out);
+    memcpy(out, in, in->size);
+    out->size = sizeof *out;
+    if (out->n_ctx < 0 || out->batch_tokens < 0 || out->max_sequences < 0)
+        return sill__fail(err, SILL_EINVAL, "session options: n_ctx %d, batch_tokens %d, max_sequences %d must not be "
+                          "negative", out->n_ctx, out->batch_tokens, out->max_sequences);
+    if (out->batch_tokens > MAX_BATCH || out->max_sequences > MAX_SEQUENCES)
+        return sill__fail(err, SILL_ERANGE, "session options: batch_tokens %d (at most %d), max_sequences %d (at most %d)",
+                          out->batch_tokens, MAX_BATCH, out->max_sequences, MAX_SEQUENCES);
+    return SILL_OK;
+}
+
+/* Puts n elements of `bytes` each behind *end, 256-aligned; returns where. *ok is cleared on overflow. */
+static size_t place(size_t *end, size_t n, size_t m, size_t bytes, bool *ok) {
+    size_t at = *end, size;
+    if (!sill__mul(n, m, &size) || !sill__mul(size, bytes, &size) || !sill__add(at, size, end) ||
+        !sill__add(*end, 255, end))
+        *ok = false;
+    *end &= ~(size_t)255;
+    return at;
+}
+
+/* Sizes for one choice of n_ctx, batch_tokens and max_sequences (set in *l). False when they overflow. */
+static bool lay_out(sill__layout *l, const sill__config *c, const sill__backend *ops, const sill__device *device,
+                    sill__kv_type kv, uint64_t weight_bytes) {
+    size_t tokens = (size_t)l->batch_tokens, rows = (size_t)l->max_sequences;
+    bool ok = true;
+    int32_t one = sill__blocks_needed(l->n_ctx) + 2, typical = sill__blocks_needed(SILL_MIN(l->n_ctx, TYPICAL_TOKENS)) + 1;
+    l->n_vocab = c->n_vocab;
+    l->n_labels = c->n_labels;
+    l->n_handles = 2 * l->max_sequences + 4;
+    l->max_targets = l->batch_tokens + SILL__MAX_LAST_TARGETS;
+    l->kv = (sill__kv_shape){.n_layers = c->n_layers, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .type = kv,
+                             .n_blocks = 1};
+    uint64_t block = ops->kv_bytes(device, &l->kv), cap = SILL_MAX(KV_FLOOR, weight_bytes) / SILL_MAX(block, 1);
+    int64_t want = l->max_sequences == 1 ? 0 : (int64_t)typical * l->max_sequences;
+    if ((uint64_t)want > cap) want = (int64_t)cap;
+    l->kv.n_blocks = (int32_t)SILL_MAX(want, one);
+    l->kv_bytes = ops->kv_bytes(device, &l->kv);
+    if (block == UINT64_MAX || l->kv_bytes == UINT64_MAX) return false;
+
+    int32_t q_width = c->n_heads * c->head_dim;
+    l->max_width = SILL_MAX(SILL_MAX(q_width + 2 * c->n_kv_heads * c->head_dim, 2 * c->n_ff),
+                            SILL_MAX(c->n_embd, c->n_labels));
+    l->work_bytes = l->out_bytes = 0;
+    l->x = place(&l->work_bytes, tokens, (size_t)c->n_embd, 4, &ok);
+    l->q = place(&l->work_bytes, tokens, (size_t)q_width, 4, &ok);
+    l->attn = place(&l->work_bytes, tokens, (size_t)q_width, 4, &ok);
+    l->ff = place(&l->work_bytes, tokens, (size_t)c->n_ff, 4, &ok);
+    l->logits = place(&l->out_bytes, rows, (size_t)c->n_vocab, 4, &ok);
+    l->lse = place(&l->out_bytes, rows, 1, 4, &ok);
+    l->target_logprobs = place(&l->out_bytes, (size_t)l->max_targets, 1, 4, &ok);
+    /* the top of rows with logits and of those without have each their own place */
+    l->top_ids = place(&l->out_bytes, 2 * rows, SILL__MAX_TOP, 4, &ok);
+    l->top_logprobs = place(&l->out_bytes, 2 * rows, SILL__MAX_TOP, 4, &ok);
+    l->hidden = place(&l->out_bytes, rows, (size_t)c->n_embd, 4, &ok);
+    l->scores = place(&l->out_bytes, rows, (size_t)c->n_labels, 4, &ok);
+    uint64_t queue = ops->queue_bytes(device, l->batch_tokens, SILL_MAX(l->batch_tokens, l->max_sequences), l->max_width,
+                                      c->n_vocab);
+    uint64_t tables = (uint64_t)l->n_handles * (uint64_t)sill__blocks_needed(l->n_ctx) * 4 + (uint64_t)l->max_targets * 16;
+    l->scratch_bytes = l->work_bytes + l->out_bytes + queue + tables;
+    return ok && queue != UINT64_MAX && l->scratch_bytes >= queue;
+}
+
+/* The next smaller choice of one kind that fits, in words. */
+static void advise(char *out, size_t cap, const sill__layout *l, const sill__config *c, const sill__backend *ops,
+                   const sill__device *device, sill__kv_type kv, uint64_t weight_bytes, uint64_t room) {
+    sill__layout t = *l;
+    if (room == 0) {
+        snprintf(out, cap, "the weights alone need %.0f MiB; choose a smaller type (--dtype) or model", MIB(weight_bytes));
+        return;
+    }
+    while (t.max_sequences > 1 || t.batch_tokens > 64) {
+        t.max_sequences = SILL_MAX(1, t.max_sequences / 2);
+        t.batch_tokens = t.batch_tokens > 64 ? SILL_MAX(64, t.batch_tokens / 2) : t.batch_tokens;
+        if (lay_out(&t, c, ops, device, kv, weight_bytes) && t.kv_bytes + t.scratch_bytes <= room) {
+            snprintf(out, cap, "max_sequences %d with batch_tokens %d would fit", t.max_sequences, t.batch_tokens);
+            return;
+        }
+    }
+    for (; t.n_ctx > 32; t.n_ctx /= 2)
+        if (lay_out(&t, c, ops, device, kv, weight_bytes) && t.kv_bytes + t.scratch_bytes <= room) {
+            snprintf(out, cap, "n_ctx %d with max_sequences %d and batch_tokens %d would fit", t.n_ctx, t.max_sequences,
+                     t.batch_tokens);
+            return;
+        }
+    snprintf(out, cap, "choose a smaller type (--dtype) or model, or end other programs");
+}
+
+sill_status sill__layout_plan(const sill__config *config, const sill__backend *ops, const sill__device *device,
+                              sill__kv_type kv, const sill_session_options *options, uint64_t weight_bytes,
+                              uint64_t weights_to_come, uint64_t available, sill__layout *layout,
+                              sill_plan_info *plan, sill_error *err) {
+    memset(layout, 0, sizeof *layout);
+    memset(plan, 0, sizeof *plan);
+    if (options->n_ctx > config->n_ctx)
+        return sill__fail(err, SILL_ERANGE, "n_ctx %d is more than the %d positions that the model was made for",
+                          options->n_ctx, config->n_ctx);
+    layout->n_ctx = options->n_ctx ? options->n_ctx : config->n_ctx;
+    layout->max_sequences = options->max_sequences ? options->max_sequences : DEFAULT_SEQUENCES;
+    layout->batch_tokens = options->batch_tokens ? options->batch_tokens : DEFAULT_BATCH;
+    if (available == 0) available = UINT64_MAX / 2; /* the system does not tell */
+    uint64_t room = available > weights_to_come ? available - weights_to_come : 0;
+    for (;;) {
+        if (!lay_out(layout, config, ops, device, kv, weight_bytes))
+            return sill__fail(err, SILL_ERANGE, "a session of %d sequences, %d tokens a batch and %d positions is too "
+                              "large to count in bytes", layout->max_sequences, layout->batch_tokens, layout->n_ctx);
+        if (room && layout->kv_bytes <= room && layout->scratch_bytes <= room - layout->kv_bytes) {
+            plan->fits = 1;
+            break;
+        }
+        bool fewer = !options->max_sequences && layout->max_sequences > 1;
+        bool smaller = !options->batch_tokens && layout->batch_tokens > 64;
+        if (!fewer && !smaller) break;
+        if (fewer) layout->max_sequences /= 2;
+        if (smaller) layout->batch_tokens /= 2;
+    }
+    plan->weight_bytes = weight_bytes;
+    plan->kv_bytes = layout->kv_bytes;
+    plan->scratch_bytes = layout->scratch_bytes;
+    plan->total_bytes = weight_bytes + layout->kv_bytes + layout->scratch_bytes;
+    plan->available_bytes = available == UINT64_MAX / 2 ? 0 : available;
+    plan->n_ctx = layout->n_ctx;
+    plan->batch_tokens = layout->batch_tokens;
+    plan->max_sequences = layout->max_sequences;
+    if (!plan->fits) advise(plan->advice, sizeof plan->advice, layout, config, ops, device, kv, weight_bytes, room);
+    return SILL_OK;
+}
+
+sill_status sill_plan(const char *path, const sill_model_options *mo, const sill_session_options *so,
+                      sill_plan_info *plan, sill_error *err) {
+    sill_model_options m = {0};
+    sill_session_options o;
+    sill__device_options device_options = {.n_threads = 1};
+    const sill__backend *ops = NULL;
+    sill__device *device = NULL;
+    sill__file *file = NULL;
+    sill__config config = {0};
+    sill__compute compute;
+    sill__kv_type kv;
+    sill__layout layout;
+    uint64_t weights = 0;
+    sill_status st;
+    if (!path || !*path || !plan) return sill__fail(err, SILL_EINVAL, "sill_plan: path and plan must not be NULL");
+    if (mo && (mo->size < sizeof mo->size || mo->size > sizeof m))
+        return sill__fail(err, SILL_EINVAL, "sill_model_options.size is %zu, expected sizeof (%zu)", mo->size, sizeof m);
+    if (mo) memcpy(&m, mo, mo->size);
+    memset(plan, 0, sizeof *plan);
+    if ((st = sill__session_options_read(so, &o, err)) != SILL_OK ||
+        (st = sill__backend_find(m.device ? m.device : "auto", &ops, err)) != SILL_OK ||
+        (st = sill__file_open(path, &file, err)) != SILL_OK)
+        return st;
+    if ((st = sill__config_read(file, &config, err)) != SILL_OK ||
+        (st = ops->open(&device_options, &device, err)) != SILL_OK ||
+        (st = sill__model_compute(file, m.dtype, &compute, err)) != SILL_OK ||
+        (st = sill__kv_type_for(o.kv_dtype, compute, &kv, err)) != SILL_OK ||
+        (st = sill__model_weight_bytes(file, &config, ops, device, m.dtype, &weights, err)) != SILL_OK)
+        goto out;
+    uint64_t limit = m.memory_limit_bytes ? m.memory_limit_bytes : sill__available_bytes();
+    st = sill__layout_plan(&config, ops, device, kv, &o, weights, weights, limit, &layout, plan, err);
+out:
+    if (device) ops->close(device);
+    sill__config_free(&config);
+    sill__file_close(file);
+    return st;
+}
