@@ -93,14 +93,12 @@ static sill_status room_for_maps(sill__file *f, size_t n, sill_error *err) {
     return f->maps ? SILL_OK : sill__fail(err, SILL_ENOMEM, "no memory for %zu files", n);
 }
 
-static sill_status open_single(sill__file *f, const char *path, sill_error *err) {
+/* Reads the one file of F, whose map is there. */
+static sill_status read_single(sill__file *f, const char *path, sill_error *err) {
     const char *slash = strrchr(path, '/');
     size_t n = !slash ? 0 : slash == path ? 1 : (size_t)(slash - path);
-    sill_status s;
-    if ((s = set_text(&f->path, path, strlen(path), err)) != SILL_OK || (s = room_for_maps(f, 1, err)) != SILL_OK ||
-        (s = add_map(f, path, err)) != SILL_OK)
-        return s;
     const sill__map *map = &f->maps[0];
+    sill_status s;
     if (looks_like_gguf(map)) {
         f->kind = SILL__FILE_GGUF;
         if ((s = set_text(&f->dir, "", 0, err)) != SILL_OK) return s;
@@ -113,6 +111,29 @@ static sill_status open_single(sill__file *f, const char *path, sill_error *err)
         (s = sill__safetensors_read(f, map, path, err)) != SILL_OK)
         return s;
     return sill__file_index(f, err);
+}
+
+static sill_status open_single(sill__file *f, const char *path, sill_error *err) {
+    sill_status s;
+    if ((s = set_text(&f->path, path, strlen(path), err)) != SILL_OK || (s = room_for_maps(f, 1, err)) != SILL_OK ||
+        (s = add_map(f, path, err)) != SILL_OK)
+        return s;
+    return read_single(f, path, err);
+}
+
+sill_status sill__file_open_memory(const void *data, size_t bytes, const char *path, sill__file **out, sill_error *err) {
+    sill_status s;
+    *out = NULL;
+    sill__file *f = sill__calloc(1, sizeof *f);
+    if (!f) return sill__fail(err, SILL_ENOMEM, "no memory to open %s", path);
+    if ((s = set_text(&f->path, path, strlen(path), err)) == SILL_OK && (s = room_for_maps(f, 1, err)) == SILL_OK) {
+        f->maps[0] = (sill__map){data, bytes, NULL};
+        f->n_maps = 1;
+        s = read_single(f, path, err);
+    }
+    if (s != SILL_OK) sill__file_close(f);
+    else *out = f;
+    return s;
 }
 
 /* ---- shards */
