@@ -1,0 +1,104 @@
+"""What a model is worth, measured by sill itself on published data: the numbers of docs/QUALITY.md.
+
+    bench/quality/quality.py wikitext|lambada|polarity DATA [--sill build/release/sill] [--limit N] [-- SILL OPTIONS]
+
+DATA holds wikitext2/wiki.test.raw.gz, lambada/lambada_test.jsonl.gz (as OpenAI prepared it),
+sentiment/rt-polarity.{pos,neg}.gz. Options after -- go to sill (-m MODEL, --dtype, --threads).
+
+wikitext: perplexity per token of the raw test split as one text, in windows of the model's context.
+lambada:  share of passages whose last word is what greedy decoding says, all of its tokens, as in
+          lm-evaluation-harness's lambada_openai.
+polarity: share of film-review sentences that zero-shot classification labels as their reviewers did.
+"""
+import argparse, gzip, json, os, subprocess, sys, tempfile, time
+
+root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def read(path):
+    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as f:
+        return f.read()
+
+
+def write_rows(path, rows):
+    with open(path, "w", encoding="utf-8") as f:
+        for row in rows:
+            f.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def rows_of(path):
+    with open(path, encoding="utf-8") as f:
+        return [json.loads(line) for line in f]
+
+
+def sill(args, *words):
+    command = [args.sill, *words, *args.options]
+    print("$", " ".join(os.path.basename(w) if "/" in w else w for w in command), flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"sill ended with status {done.returncode}")
+    return done.stdout
+
+
+def wikitext(args, work):
+    text = read(f"{args.data}/wikitext2/wiki.test.raw.gz")
+    if args.limit:
+        text = "".join(text.splitlines(keepends=True)[:args.limit])
+    write_rows(f"{work}/wiki.jsonl", [{"text": text}])
+    out = json.loads(sill(args, "perplexity", f"{work}/wiki.jsonl", "--text", "text", "--json").splitlines()[-1])
+    print(f"WikiText-2 raw test: perplexity {out['perplexity']:.3f} over {out['n_tokens']} tokens")
+
+
+def lambada(args, work):
+    rows = []
+    for line in read(f"{args.data}/lambada/lambada_test.jsonl.gz").splitlines():
+        prompt, word = json.loads(line)["text"].rsplit(" ", 1)
+        rows.append({"prompt": prompt, "target": " " + word})
+    rows = rows[:args.limit or None]
+    write_rows(f"{work}/lambada.jsonl", rows)
+    sill(args, "tokenize", f"{work}/lambada.jsonl", "--text", "target", "-o", f"{work}/targets.jsonl")
+    targets = [row["ids"] for row in rows_of(f"{work}/targets.jsonl")]
+    longest = max(map(len, targets))
+    sill(args, "generate", "-f", f"{work}/lambada.jsonl", "--text", "prompt", "--max-new-tokens", str(longest), "--raw",
+         "-o", f"{work}/said.jsonl")
+    said = [row["ids"] for row in rows_of(f"{work}/said.jsonl")]
+    assert len(said) == len(targets) == len(rows)
+    right = sum(s[:len(t)] == t for s, t in zip(said, targets))
+    print(f"LAMBADA: {right} of {len(rows)} last words, accuracy {right / len(rows):.4f}")
+
+
+def polarity(args, work):
+    rows = []
+    pos, neg = (read(f"{args.data}/sentiment/rt-polarity.{side}.gz").splitlines() for side in ("pos", "neg"))
+    for i, (p, n) in enumerate(zip(pos, neg)):
+        rows += [{"id": 2 * i, "gold": "positive", "text": p.strip()}, {"id": 2 * i + 1, "gold": "negative", "text": n.strip()}]
+    rows = rows[:args.limit or None]
+    write_rows(f"{work}/polarity.jsonl", rows)
+    sill(args, "classify", f"{work}/polarity.jsonl", "--text", "text", "--labels", "negative,positive", "--all-probs",
+         "-o", f"{work}/labels.jsonl")
+    out = rows_of(f"{work}/labels.jsonl")
+    assert len(out) == len(rows)
+    right = sum(o["label"] == o["gold"] for o in out)
+    said = sum(o["label"] == "positive" for o in out)
+    print(f"rt-polarity: {right} of {len(out)} sentences, accuracy {right / len(out):.4f} ({said} called positive)")
+
+
+def main():
+    words, options = sys.argv[1:], []
+    if "--" in words:
+        words, options = words[:words.index("--")], words[words.index("--") + 1:]
+    a = argparse.ArgumentParser(usage=__doc__)
+    a.add_argument("what", choices=("wikitext", "lambada", "polarity"))
+    a.add_argument("data")
+    a.add_argument("--sill", default=f"{root}/build/release/sill")
+    a.add_argument("--limit", type=int, default=0, help="only the first N lines or rows")
+    args = a.parse_args(words)
+    args.options = options
+    start = time.time()
+    with tempfile.TemporaryDirectory() as work:
+        {"wikitext": wikitext, "lambada": lambada, "polarity": polarity}[args.what](args, work)
+    print(f"{time.time() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
