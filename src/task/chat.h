@@ -1,0 +1,32 @@
+/*
+ * chat.h - the chat forms that sill renders itself: no template language is run, a template is recognised by its text.
+ */
+#ifndef SILL_TASK_CHAT_H
+#define SILL_TASK_CHAT_H
+
+#include "tokenizer/tokenizer.h"
+#include "task/ids.h"
+
+typedef enum sill__chat_form {
+    SILL__CHAT_NONE,   /* no template, or one that is not supported */
+    SILL__CHAT_CHATML, /* <|im_start|>role\ncontent<|im_end|>\n */
+    SILL__CHAT_ZEPHYR  /* <|role|>\ncontent + eos + \n */
+} sill__chat_form;
+
+/* The form of the tokenizer's template (t may be NULL). NONE also where the vocabulary lacks its control tokens. */
+sill__chat_form sill__chat_kind(const sill_tokenizer *t);
+
+/* A message: text, then ids, then more text; the parts but `text` are as a rule absent. */
+typedef struct sill__message {
+    const char *role, *text, *tail;
+    size_t n_text, n_tail;
+    const int32_t *ids;
+    size_t n_ids;
+} sill__message;
+
+/* Appends the conversation up to where the assistant's answer begins. Control tokens go in as ids; what messages say is
+ * never parsed for them. */
+sill_status sill__chat_render(const sill_tokenizer *t, const sill__message *messages, size_t n, sill__ids *out,
+                              sill_error *err);
+
+#endif
