@@ -17,6 +17,7 @@ static const char e_escape[] = "an escape that JSON does not have";
 static const char e_number[] = "a malformed number";
 static const char e_value[] = "a value was expected here";
 static const char e_depth[] = "more than 64 levels of nesting";
+static const char e_memory[] = "no memory for a string";
 
 static bool fail(sill__json *j, const char *p, const char *message) {
     if (!j->message) {
@@ -466,6 +467,11 @@ bool sill__json_bool(sill__json *j, bool *out) {
     return true;
 }
 
+static bool append(sill__json *j, sill__str *out, const char *p, size_t n) {
+    if (n > out->max - SILL_MIN(out->n, out->max)) return fail(j, j->p, "a string longer than allowed here");
+    return sill__str_put(out, p, n) || fail(j, j->p, e_memory);
+}
+
 bool sill__json_string(sill__json *j, sill__str *out) {
     trouble t;
     char c[4];
@@ -477,13 +483,13 @@ bool sill__json_string(sill__json *j, sill__str *out) {
     for (;;) {
         const char *q = scan_plain(p, end);
         if (q == end) return fail(j, q, e_end);
-        if (!sill__str_put(out, p, (size_t)(q - p))) break;
+        if (!append(j, out, p, (size_t)(q - p))) break;
         if (*q == '"') return ended(j, q + 1, NULL);
         if (*q != '\\') return fail(j, q, e_control);
         if (!(p = unescape(q, end, c, &n, &t))) return fail(j, t.at, t.why);
-        if (!sill__str_put(out, c, n)) break;
+        if (!append(j, out, c, n)) break;
     }
-    return fail(j, j->p, "a string longer than allowed here, or no memory for it");
+    return false;
 }
 
 /* ---- the whole */
@@ -498,7 +504,7 @@ bool sill__json_finish(sill__json *j) {
 }
 
 sill_status sill__json_fail(const sill__json *j, const char *file, sill_error *err) {
-    return sill__fail(err, SILL_EFORMAT, "%s: at byte %zu: %s", file, (size_t)(j->p - j->start),
+    return sill__fail(err, j->message == e_memory ? SILL_ENOMEM : SILL_EFORMAT, "%s: at byte %zu: %s", file, (size_t)(j->p - j->start),
                       j->message ? j->message : "not what was expected");
 }
 

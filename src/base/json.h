@@ -44,7 +44,7 @@ bool sill__json_bool(sill__json *j, bool *out);
 bool sill__json_string(sill__json *j, sill__str *out);
 /* True when nothing but white space is left and no error happened. */
 bool sill__json_finish(sill__json *j);
-/* Byte offset and message as a status: "FILE: at byte N: MESSAGE". */
+/* Byte offset and message as a status: "FILE: at byte N: MESSAGE". EFORMAT, or ENOMEM where it was that. */
 sill_status sill__json_fail(const sill__json *j, const char *file, sill_error *err);
 /* Finds a path of keys ("model", "type", NULL) from the object at J; leaves J at the value. When there is
  * none: false, J as it was (with a message only where the text is malformed). The first of equal keys. */
