@@ -4,3 +4,4 @@
 #define ISA avx2
 #include "backend/cpu/simd_avx2.h"
 #include "backend/cpu/vec.inc"
+#include "backend/cpu/mat.inc"

@@ -4,3 +4,4 @@
 #define ISA avx512
 #include "backend/cpu/simd_avx512.h"
 #include "backend/cpu/vec.inc"
+#include "backend/cpu/mat.inc"

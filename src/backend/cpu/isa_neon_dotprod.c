@@ -4,3 +4,4 @@
 #define ISA neon_dotprod
 #include "backend/cpu/simd_neon.h"
 #include "backend/cpu/vec.inc"
+#include "backend/cpu/mat.inc"

@@ -4,3 +4,4 @@
 #define ISA scalar
 #include "backend/cpu/simd_scalar.h"
 #include "backend/cpu/vec.inc"
+#include "backend/cpu/mat.inc"

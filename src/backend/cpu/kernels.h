@@ -27,7 +27,10 @@ typedef struct sill__cpu_mat {
     int32_t rows, cols;      /* logical: outputs, inputs */
     int32_t nr, n_panels;    /* outputs in a panel; panels (the last one padded with zeros) */
     int32_t group;           /* inputs that share a scale: 32 or 16; 0 for plain forms */
-    bool has_min, int8_act;
+    int32_t block;           /* inputs under one header of scales: 32, or 256 with two levels of scales; 0 */
+    int32_t kpack;           /* neighbouring inputs of one output that lie together */
+    int32_t zero;            /* the code that stands for 0 */
+    bool has_min, int8_act, bf16_act;
     size_t panel_bytes, bytes;
     uint8_t *data;           /* sill__alloc_pages */
 } sill__cpu_mat;

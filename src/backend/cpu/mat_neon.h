@@ -1,0 +1,75 @@
+/*
+ * mat_neon.h - what mat.inc needs beyond simd_neon.h: AArch64 NEON, with the dot products and bf16 where the compiler
+ * flags give them.
+ */
+enum { VL = LANES, NV = 4, MR_F32 = 6, MR_I8 = 6 };
+
+SILL__INLINE vf vf_load_i8(const uint8_t *p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    int16x8_t h = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(h)));
+}
+SILL__INLINE void vf_load_bf16x2(const uint8_t *p, vf *even, vf *odd) {
+    uint32x4_t w = vreinterpretq_u32_u8(vld1q_u8(p));
+    *even = vreinterpretq_f32_u32(vshlq_n_u32(w, 16));
+    *odd = vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xffff0000u)));
+}
+
+typedef int8x16_t vc; /* VL outputs x 4 codes */
+SILL__INLINE vc vc_load(const uint8_t *p) { return vreinterpretq_s8_u8(vld1q_u8(p)); }
+SILL__INLINE vc vc_low(vc a) { return vandq_s8(a, vdupq_n_s8(15)); }
+SILL__INLINE vc vc_high(vc a) { return vreinterpretq_s8_u8(vshrq_n_u8(vreinterpretq_u8_s8(a), 4)); }
+/* The i-th of each lane's four signed codes. */
+SILL__INLINE vf vc_float(vc a, int i) {
+    int32x4_t up = vshlq_s32(vreinterpretq_s32_s8(a), vdupq_n_s32(24 - 8 * i));
+    return vcvtq_f32_s32(vshrq_n_s32(up, 24));
+}
+
+/* Signed codes by signed activations. */
+enum { Q8_KPACK = 4, Q4_KPACK = 4, Q8_ZERO = 0, Q8_ACT_BYTES = 1 };
+typedef int8x16_t vq; /* codes or activations, ready for the product */
+SILL__INLINE vq q8_weights(const uint8_t *p) { return vc_load(p); }
+SILL__INLINE vq q_inputs(const uint8_t *x) {
+    int32_t v;
+    memcpy(&v, x, 4);
+    return vreinterpretq_s8_s32(vdupq_n_s32(v));
+}
+#ifdef __ARM_FEATURE_DOTPROD
+typedef int32x4_t vsum; /* VL outputs' integer sums */
+SILL__INLINE vsum q8_start(int32_t correction) { return vdupq_n_s32(correction); }
+SILL__INLINE vsum q8_dot(vsum acc, vq w, vq x) { return vdotq_s32(acc, w, x); }
+SILL__INLINE vsum q8_done(vsum acc, int32_t correction) { return (void)correction, acc; }
+SILL__INLINE vf vsum_float(vsum a) { return vcvtq_f32_s32(a); }
+#else
+typedef int32x4x2_t vsum; /* two partial sums of each of VL outputs, which q8_done brings together */
+SILL__INLINE vsum q8_start(int32_t correction) {
+    (void)correction;
+    return (vsum){{vdupq_n_s32(0), vdupq_n_s32(0)}};
+}
+SILL__INLINE vsum q8_dot(vsum acc, vq w, vq x) { /* a product fits 16 bits for every byte, -128 included */
+    acc.val[0] = vpadalq_s16(acc.val[0], vmull_s8(vget_low_s8(w), vget_low_s8(x)));
+    acc.val[1] = vpadalq_s16(acc.val[1], vmull_high_s8(w, x));
+    return acc;
+}
+SILL__INLINE vsum q8_done(vsum acc, int32_t correction) {
+    acc.val[0] = vaddq_s32(vpaddq_s32(acc.val[0], acc.val[1]), vdupq_n_s32(correction));
+    return acc;
+}
+SILL__INLINE vf vsum_float(vsum a) { return vcvtq_f32_s32(a.val[0]); }
+#endif
+SILL__INLINE vsum q4_start(int32_t correction) { return q8_start(correction); }
+SILL__INLINE vsum q4_dot(vsum acc, vq w, vq x) { return q8_dot(acc, w, x); }
+SILL__INLINE vsum q4_done(vsum acc, int32_t correction) { return q8_done(acc, correction); }
+
+#ifdef __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
+enum { BF16_NATIVE = 1 };
+#define MAT_HAS_BF16_DOT
+SILL__INLINE vf bf16_dot(vf acc, const uint8_t *w, const uint8_t *x) {
+    uint32_t pair;
+    memcpy(&pair, x, 4);
+    return vbfdotq_f32(acc, vreinterpretq_bf16_u8(vld1q_u8(w)), vreinterpretq_bf16_u32(vdupq_n_u32(pair)));
+}
+#else
+enum { BF16_NATIVE = 0 };
+#endif

@@ -1,0 +1,40 @@
+/*
+ * mat_scalar.h - what mat.inc needs beyond simd_scalar.h, in plain C. Hosts are little endian: byte i of a word of
+ * codes is its i-th input.
+ */
+enum { VL = LANES, NV = 8, MR_F32 = 2, MR_I8 = 2 };
+
+SILL__INLINE vf vf_load_i8(const uint8_t *p) { return (float)(int8_t)*p; }
+SILL__INLINE void vf_load_bf16x2(const uint8_t *p, vf *even, vf *odd) {
+    uint32_t w;
+    memcpy(&w, p, 4);
+    *even = sill__bits_f32(w << 16);
+    *odd = sill__bits_f32(w & 0xffff0000u);
+}
+
+typedef uint32_t vc; /* 4 codes */
+SILL__INLINE vc vc_load(const uint8_t *p) {
+    vc w;
+    memcpy(&w, p, 4);
+    return w;
+}
+SILL__INLINE vc vc_low(vc a) { return a & 0x0f0f0f0fu; }
+SILL__INLINE vc vc_high(vc a) { return a >> 4 & 0x0f0f0f0fu; }
+SILL__INLINE vf vc_float(vc a, int i) { return (float)(int8_t)(a >> (8 * i) & 255); }
+
+typedef int32_t vsum;
+typedef vc vq;
+SILL__INLINE vf vsum_float(vsum a) { return (float)a; }
+
+enum { Q8_KPACK = 4, Q4_KPACK = 4, Q8_ZERO = 0, Q8_ACT_BYTES = 1, BF16_NATIVE = 0 };
+SILL__INLINE vsum q8_start(int32_t correction) { return correction; }
+SILL__INLINE vq q8_weights(const uint8_t *p) { return vc_load(p); }
+SILL__INLINE vq q_inputs(const uint8_t *x) { return vc_load(x); }
+SILL__INLINE vsum q8_dot(vsum acc, vq w, vq x) {
+    for (int i = 0; i < 32; i += 8) acc += (int8_t)(w >> i & 255) * (int8_t)(x >> i & 255);
+    return acc;
+}
+SILL__INLINE vsum q8_done(vsum acc, int32_t correction) { return (void)correction, acc; }
+SILL__INLINE vsum q4_start(int32_t correction) { return correction; }
+SILL__INLINE vsum q4_dot(vsum acc, vq w, vq x) { return q8_dot(acc, w, x); }
+SILL__INLINE vsum q4_done(vsum acc, int32_t correction) { return (void)correction, acc; }
