@@ -1,0 +1,51 @@
+/* common.c - see task.h. */
+#include "task/task.h"
+
+sill_status sill__options_read(const void *in, void *out, size_t out_bytes, const char *name, sill_error *err) {
+    size_t size = 0;
+    memset(out, 0, out_bytes);
+    if (in) {
+        memcpy(&size, in, sizeof size);
+        if (size < sizeof size || size > out_bytes)
+            return sill__fail(err, SILL_EINVAL, "%s.size is %zu, expected sizeof (%zu)", name, size, out_bytes);
+        memcpy(out, in, size);
+    }
+    memcpy(out, &out_bytes, sizeof out_bytes);
+    return SILL_OK;
+}
+
+sill_status sill__row_next(sill_next_fn next, void *user, sill_row *row, bool *got, sill_error *err) {
+    memset(row, 0, sizeof *row);
+    int r = next(user, row);
+    *got = r > 0;
+    return r < 0 ? sill__fail(err, SILL_ECANCELLED, "cancelled by the source of rows") : SILL_OK;
+}
+
+sill_status sill__row_ids(const sill_model *model, const sill_row *row, uint32_t flags, sill__ids *out,
+                          sill_error *err) {
+    if (row->ids) {
+        for (size_t i = 0; i < row->n_ids; i++)
+            if (row->ids[i] < 0 || row->ids[i] >= model->config.n_vocab)
+                return sill__fail(err, SILL_ERANGE, "token id %d is outside the model's vocabulary of %d", row->ids[i],
+                                  model->config.n_vocab);
+        return sill__ids_put(out, row->ids, row->n_ids, err);
+    }
+    if (!row->text) return sill__fail(err, SILL_EINVAL, "the row has neither text nor ids");
+    return sill__ids_text(out, model->tokenizer, row->text, row->n_bytes, flags, err);
+}
+
+bool sill__is_fatal(sill_status status) {
+    return status == SILL_ENOMEM || status == SILL_EDEVICE || status == SILL_ECANCELLED || status == SILL_EINTERNAL;
+}
+
+int32_t sill__bos_id(const sill_model *model) {
+    if (model->config.bos_id >= 0) return model->config.bos_id;
+    return model->tokenizer ? sill__tokenizer_bos(model->tokenizer) : -1;
+}
+
+int32_t sill__start_id(const sill_model *model) {
+    int32_t bos = sill__bos_id(model);
+    if (bos >= 0) return bos;
+    if (model->config.n_eos > 0) return model->config.eos_ids[0];
+    return model->tokenizer ? sill__tokenizer_eos(model->tokenizer) : -1;
+}

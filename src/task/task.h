@@ -1,0 +1,25 @@
+/*
+ * task.h - what the tasks share: reading option structs, pulling rows, turning a row into ids.
+ */
+#ifndef SILL_TASK_TASK_H
+#define SILL_TASK_TASK_H
+
+#include "engine/sched.h"
+#include "task/chat.h"
+#include "task/ids.h"
+
+/* Copies the caller's option struct of any version into OUT (out_bytes, zeroed first). in may be NULL. */
+sill_status sill__options_read(const void *in, void *out, size_t out_bytes, const char *name, sill_error *err);
+/* Pulls a row: *got false at the end; ECANCELLED when the callback asked for it. */
+sill_status sill__row_next(sill_next_fn next, void *user, sill_row *row, bool *got, sill_error *err);
+/* Appends the row's own ids, or its text's. The errors are the row's. */
+sill_status sill__row_ids(const sill_model *model, const sill_row *row, uint32_t flags, sill__ids *out,
+                          sill_error *err);
+/* A status that ends the whole call rather than the row: memory, device, cancellation, our own bugs. */
+bool sill__is_fatal(sill_status status);
+/* BOS as the model's or the tokenizer's files tell it, -1 if none. */
+int32_t sill__bos_id(const sill_model *model);
+/* The id that stands in front of a text that needs something before it: BOS, else EOS, else -1. */
+int32_t sill__start_id(const sill_model *model);
+
+#endif
