@@ -177,12 +177,13 @@ SILL_API const char *sill_model_label(const sill_model *model, int32_t i);
 /* --------------------------------------------------------------- tokenizer */
 
 enum {
-    SILL_TOKENIZE_SPECIAL = 1, /* parse special tokens such as <|endoftext|> out of the text */
+    SILL_TOKENIZE_SPECIAL = 1, /* parse special (and other added) tokens, <|endoftext|> say, out of the text */
     SILL_TOKENIZE_BOS = 2,     /* put BOS in front (ERANGE if the model has none) */
     SILL_TOKENIZE_NO_PREFIX = 4 /* SentencePiece: no dummy space in front (a continuation) */
 };
 
-/* Loads a tokenizer alone: tokenizer.json, a directory, vocab.json (merges.txt beside it), or GGUF.
+/* Loads a tokenizer alone: tokenizer.json, a directory, vocab.json (merges.txt beside it), or GGUF; also
+ * OpenAI's encoder.json (vocab.bpe beside it), and merges.txt or vocab.bpe alone (ids in GPT-2's order).
  * Free with sill_tokenizer_free. */
 SILL_USE_RESULT SILL_API sill_status sill_tokenizer_load(const char *path, sill_tokenizer **out,
                                                          sill_error *err);
@@ -191,15 +192,25 @@ SILL_API int32_t sill_tokenizer_n_vocab(const sill_tokenizer *tokenizer);
 
 /* Most ids that n_bytes of text can become, BOS included. */
 SILL_API size_t sill_tokenize_bound(const sill_tokenizer *tokenizer, size_t n_bytes);
-/* text (n_bytes) -> ids. *n_ids is set to the number of ids also when CAP is too small (ERANGE; the
+/* text (n_bytes) -> ids. Any bytes are text, and sill_detokenize gives the same bytes back, with these
+ * exceptions, which are the vocabulary's: bytes that a byte-level vocabulary has no token for are left out
+ * (SmolLM2's lacks 21, control characters and bytes that UTF-8 rarely or never uses); characters that a
+ * SentencePiece vocabulary has neither a token nor bytes for become the unknown token. *n_ids is set to the number of ids also when CAP is too small (ERANGE; the
  * first CAP ids are then written). Time is linear in n_bytes up to a logarithm, whatever the text. */
 SILL_USE_RESULT SILL_API sill_status sill_tokenize(const sill_tokenizer *tokenizer, const char *text,
                                                    size_t n_bytes, uint32_t flags, int32_t *ids,
                                                    size_t cap, size_t *n_ids, sill_error *err);
 /* Most bytes that n_ids ids can become. */
 SILL_API size_t sill_detokenize_bound(const sill_tokenizer *tokenizer, const int32_t *ids, size_t n_ids);
-enum { SILL_DETOKENIZE_SKIP_SPECIAL = 1 };
+enum {
+    SILL_DETOKENIZE_SKIP_SPECIAL = 1, /* special tokens stand for nothing */
+    SILL_DETOKENIZE_CONTINUATION = 2  /* SentencePiece: these ids continue a text; see below */
+};
 /* ids -> bytes (not NUL-terminated), exactly the bytes that the ids stand for, valid UTF-8 or not.
+ * A SentencePiece tokenizer puts a dummy space in front of a text; decoding takes one leading space off
+ * again. Ids that continue other ids (a generated answer, the next piece of a stream) are decoded with
+ * SILL_DETOKENIZE_CONTINUATION, which keeps it: then the pieces of a text join to the whole. Byte-level
+ * tokenizers have no such space and ignore the flag.
  * ERANGE if CAP is too small (*n_bytes is set to what is needed) or an id is outside the vocabulary. */
 SILL_USE_RESULT SILL_API sill_status sill_detokenize(const sill_tokenizer *tokenizer, const int32_t *ids,
                                                      size_t n_ids, uint32_t flags, char *text,

@@ -30,6 +30,9 @@ const char *sill__tokenizer_bytes(const sill_tokenizer *t, int32_t id, size_t *n
 /* The chat template's text (GGUF tokenizer.chat_template, tokenizer_config.json, chat_template.jinja);
  * NULL when there is none. NUL-terminated, lives as long as the tokenizer. */
 const char *sill__tokenizer_chat_template(const sill_tokenizer *t);
+/* Byte-level vocabularies: how many of the 256 bytes have no token (21 in SmolLM2's). Such bytes are left
+ * out of the ids, as the reference tokenizers do. */
+uint32_t sill__tokenizer_missing_bytes(const sill_tokenizer *t);
 /* SHA-256 over the tokenizer's defining contents. */
 void sill__tokenizer_hash(const sill_tokenizer *t, uint8_t out[32]);
 
