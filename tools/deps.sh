@@ -94,7 +94,7 @@ python_packages() { # STAMP PACKAGES...
     [ -x $VENV/bin/python ] || python3 -m venv $VENV || { echo "deps: python3 -m venv failed" >&2; return 1; }
     [ "$(cat "$stamp" 2>/dev/null)" = "$*" ] && return 0
     echo "deps: $VENV/bin/pip install $*" >&2
-    $VENV/bin/python -m pip install -q --disable-pip-version-check "$@" >&2 || {
+    $VENV/bin/python -m pip install -qq --disable-pip-version-check "$@" >&2 || {
         echo "deps: pip failed; is there a network?" >&2; return 1; }
     printf '%s\n' "$*" >"$stamp"
 }
