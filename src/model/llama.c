@@ -29,7 +29,7 @@ static void add_norm(sill__slots *s, sill__norm *norm, uint64_t n, const char *l
 /* Up to three matrices one above the other, with their biases where the configuration has them. */
 static void add_linear(sill__slots *s, sill__weight **w, sill__ref *b, const sill__part *stems, int n, uint64_t cols,
                        bool biased) {
-    sill__part parts[3];
+    sill__part parts[3] = {{.rows = 0}};
     for (int i = 0; i < n; i++) parts[i] = sill__part_of(stems[i].rows, "%.80s.weight", stems[i].name);
     sill__slots_weight(s, w, SILL__ROLE_BODY, parts, n, cols, 0);
     for (int i = 0; i < n; i++) parts[i] = sill__part_of(stems[i].rows, "%.80s.bias", stems[i].name);

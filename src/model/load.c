@@ -3,6 +3,7 @@
  * fits in memory, imports the weights. Also what sill.h tells about a loaded model.
  */
 #include "model/family.h"
+#include "task/chat.h"
 
 #include <stdio.h>
 
@@ -123,7 +124,8 @@ static sill_status check_fits(sill_model *m, uint64_t limit, sill_error *err) {
     if (free_bytes == 0 || m->weight_bytes <= free_bytes) return SILL_OK; /* 0: the system does not tell */
     if (m->quantized) snprintf(advice, sizeof advice, "take a smaller model");
     if (!m->quantized && m->compute == SILL__COMPUTE_F32 &&
-        sill__model_weight_bytes(m->file, &m->config, m->ops, m->device, SILL_DTYPE_BF16, &smaller, NULL) == SILL_OK)
+        sill__model_weight_bytes(m->file, &m->config, m->ops, m->device, SILL_DTYPE_BF16, &smaller, NULL) == SILL_OK &&
+        smaller < m->weight_bytes)
         snprintf(advice, sizeof advice, "dtype bf16 would need %.1f MiB%s", (double)smaller / mib,
                  smaller <= free_bytes ? "" : ", still too much: take a smaller or a quantized model");
     if (m->quantized && m->dtype == SILL_DTYPE_F32 &&
@@ -367,7 +369,7 @@ void sill_model_get_info(const sill_model *m, sill_model_info *info, size_t info
         if (i.bos_id < 0) i.bos_id = sill__tokenizer_bos(m->tokenizer);
         if (i.pad_id < 0) i.pad_id = sill__tokenizer_pad(m->tokenizer);
         i.add_bos = sill__tokenizer_add_bos(m->tokenizer);
-        i.is_instruct = sill__tokenizer_chat_template(m->tokenizer) != NULL;
+        i.is_instruct = sill__chat_kind(m->tokenizer) != SILL__CHAT_NONE;
     }
     i.n_threads = m->ops->n_threads(m->device);
     memcpy(info, &i, SILL_MIN(info_size, sizeof i));
