@@ -256,7 +256,7 @@ static void read_head(fields *f, const sill__file *file, sill__config *c) {
     }
     c->n_labels = (int32_t)score->dims[0];
     read_labels(f, c);
-    c->problem = c->n_labels == 1 ? SILL__PROBLEM_REGRESSION : SILL__PROBLEM_SINGLE;
+    c->problem = SILL__PROBLEM_SINGLE; /* also of one label, for which the pipeline of transformers takes the sigmoid */
     if (!get_string(f, NULL, NAMES("problem_type"), problem, sizeof problem)) return;
     if (!strcmp(problem, "single_label_classification")) c->problem = SILL__PROBLEM_SINGLE;
     else if (!strcmp(problem, "multi_label_classification")) c->problem = SILL__PROBLEM_MULTI;

@@ -1,0 +1,139 @@
+/* records.h - reads tests/fixtures/task/records.txt (see tools/fixtures/make_task.py), and models by name. */
+#ifndef SILL_TEST_RECORDS_H
+#define SILL_TEST_RECORDS_H
+
+#include "test.h"
+
+#define FIXTURES "tests/fixtures/task/"
+
+typedef struct rec {
+    char kind[16];
+    int n;
+    char *keys[24], *values[24];
+} rec;
+
+typedef struct recs {
+    char *text, *at;
+    rec now;
+} recs;
+
+static inline bool recs_open(recs *r) {
+    size_t n;
+    sill_error err = {0};
+    memset(r, 0, sizeof *r);
+    if (sill__read_file(FIXTURES "records.txt", (size_t)16 << 20, &r->text, &n, &err) != SILL_OK) {
+        FAIL("%s", err.msg);
+        return false;
+    }
+    r->at = r->text;
+    return true;
+}
+
+static inline void recs_close(recs *r) { sill__free(r->text); }
+
+static inline void rec_unescape(char *s) {
+    char *to = s;
+    for (; *s; s++) {
+        if (*s == '\\' && s[1]) {
+            s++;
+            *to++ = *s == 'n' ? '\n' : *s;
+        } else {
+            *to++ = *s;
+        }
+    }
+    *to = 0;
+}
+
+/* The next record of KIND. */
+static inline bool recs_next(recs *r, const char *kind) {
+    rec *now = &r->now;
+    while (*r->at) {
+        now->n = 0;
+        char *line = r->at, *end;
+        snprintf(now->kind, sizeof now->kind, "%.*s", (int)strcspn(line + 7, "\n"), line + 7);
+        for (line += strcspn(line, "\n") + 1; *line && *line != '\n'; line = end + 1) {
+            end = line + strcspn(line, "\n");
+            *end = 0;
+            char *space = strchr(line, ' ');
+            if (space && now->n < 24) {
+                *space = 0;
+                rec_unescape(space + 1);
+                now->keys[now->n] = line;
+                now->values[now->n++] = space + 1;
+            }
+        }
+        r->at = *line ? line + 1 : line;
+        if (!strcmp(now->kind, kind)) return true;
+    }
+    return false;
+}
+
+static inline char *rec_text(const rec *r, const char *key) {
+    for (int i = 0; i < r->n; i++)
+        if (!strcmp(r->keys[i], key)) return r->values[i];
+    return NULL;
+}
+
+static inline double rec_number(const rec *r, const char *key) {
+    const char *s = rec_text(r, key);
+    return s ? strtod(s, NULL) : 0;
+}
+
+/* Lists into the caller's array; returns their length. */
+static inline int rec_floats(const rec *r, const char *key, double *out, int cap) {
+    char *s = rec_text(r, key);
+    int n = 0;
+    while (s && *s && n < cap) {
+        char *end;
+        double d = strtod(s, &end);
+        if (end == s) break;
+        out[n++] = d;
+        s = end;
+    }
+    return n;
+}
+
+static inline int rec_ints(const rec *r, const char *key, int32_t *out, int cap) {
+    double d[1024];
+    int n = rec_floats(r, key, d, SILL_MIN(cap, 1024));
+    for (int i = 0; i < n; i++) out[i] = (int32_t)d[i];
+    return n;
+}
+
+/* Splits at '|' in place. */
+static inline int rec_split(char *s, const char **out, int cap) {
+    int n = 0;
+    while (s && n < cap) {
+        out[n++] = s;
+        s = strchr(s, '|');
+        if (s) *s++ = 0;
+    }
+    return n;
+}
+
+static inline sill_model *test_model(const char *path, const char *device, int threads) {
+    sill_model_options o = {.size = sizeof o, .device = device, .n_threads = threads};
+    sill_error err = {0};
+    sill_model *m = NULL;
+    CHECK_OK(sill_model_load(path, &o, &m, &err), err);
+    return m;
+}
+
+static inline sill_session *test_session(sill_model *m, int n_ctx, int batch, int sequences) {
+    sill_session_options o = {.size = sizeof o, .n_ctx = n_ctx, .batch_tokens = batch, .max_sequences = sequences};
+    sill_error err = {0};
+    sill_session *s = NULL;
+    if (m) CHECK_OK(sill_session_create(m, &o, &s, &err), err);
+    return s;
+}
+
+/* A source of rows from an array. */
+typedef struct test_rows { const sill_row *rows; int n, at; } test_rows;
+
+static inline int test_next(test_rows *s, sill_row *row) {
+    if (s->at == s->n) return 0;
+    *row = s->rows[s->at++];
+    return 1;
+}
+
+#endif
