@@ -68,9 +68,11 @@ if [ -n "$missing" ]; then
         fi
         echo "deps: $sudo apt-get install -y$debian" >&2
         export DEBIAN_FRONTEND=noninteractive
+        log=$(mktemp)
         # shellcheck disable=SC2086
-        { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends $debian; } >&2 || {
-            echo "deps: apt-get failed; is there a network?" >&2; exit 1; }
+        { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends $debian; } >"$log" 2>&1 || {
+            tail -n 20 "$log" >&2; rm -f "$log"; echo "deps: apt-get failed; is there a network?" >&2; exit 1; }
+        rm -f "$log"
     elif [ "$(uname -s)" = Darwin ]; then
         have cc && cc --version >/dev/null 2>&1 || { echo "deps: run: xcode-select --install" >&2; exit 1; }
         if [ -n "$brew" ]; then
@@ -92,7 +94,7 @@ python_packages() { # STAMP PACKAGES...
     [ -x $VENV/bin/python ] || python3 -m venv $VENV || { echo "deps: python3 -m venv failed" >&2; return 1; }
     [ "$(cat "$stamp" 2>/dev/null)" = "$*" ] && return 0
     echo "deps: $VENV/bin/pip install $*" >&2
-    $VENV/bin/python -m pip install -q --disable-pip-version-check "$@" >&2 || {
+    $VENV/bin/python -m pip install -qq --disable-pip-version-check "$@" >&2 || {
         echo "deps: pip failed; is there a network?" >&2; return 1; }
     printf '%s\n' "$*" >"$stamp"
 }

@@ -65,15 +65,19 @@ typedef struct sill__reader_options {
     sill__format format;   /* AUTO: by extension */
     char delimiter;        /* CSV; 0: ',' unless the header line has none and has ';' or a tab */
     size_t max_row_bytes;  /* 0: 16 MiB; a longer row becomes a row with an error */
+    const char *txt_column; /* name of the column of plain text; NULL: "text" */
 } sill__reader_options;
 
 /* Opens PATH ("-": standard input). Errors: ENOENT, EIO, EINVAL (format unknown), EFORMAT (no header). */
 sill_status sill__reader_open(const char *path, const sill__reader_options *options, sill__reader **out,
                               sill_error *err);
+/* Rows from memory: N texts, kept by reference, as one column. Its format is TXT. */
+sill_status sill__reader_open_texts(const char *column, const char *const *texts, const size_t *n_bytes, size_t n,
+                                    sill__reader **out, sill_error *err);
 void sill__reader_free(sill__reader *reader);
 sill__format sill__reader_format(const sill__reader *reader);
 char sill__reader_delimiter(const sill__reader *reader);
-/* Column names: the header; "text" for plain text; for JSONL the keys of the first line. */
+/* Column names: the header; one for plain text; for JSONL the keys of the first line. */
 sill_status sill__reader_columns(sill__reader *reader, const char *const **names, size_t *n, sill_error *err);
 /* Slot of a column in row.cells. CSV, TSV, TXT: ENOENT with the names there are, EFORMAT when the header
  * has the name twice. JSONL: any name may be selected; a row without it has a MISSING cell. */

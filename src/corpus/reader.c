@@ -201,7 +201,8 @@ sill_status sill__reader_open(const char *path, const sill__reader_options *opti
                            r->n_columns, MAX_COLUMNS);
     }
     if (s == SILL_OK && format == SILL__FORMAT_TXT) {
-        if (!sill__reader_add_name(&r->columns, &r->n_columns, "text", 4))
+        const char *name = o->txt_column ? o->txt_column : "text";
+        if (!sill__reader_add_name(&r->columns, &r->n_columns, name, strlen(name)))
             s = sill__fail(err, SILL_ENOMEM, "no memory for a reader");
         r->have_columns = true;
     }
@@ -211,6 +212,40 @@ sill_status sill__reader_open(const char *path, const sill__reader_options *opti
     }
     *out = r;
     return SILL_OK;
+}
+
+sill_status sill__reader_open_texts(const char *column, const char *const *texts, const size_t *n_bytes, size_t n,
+                                    sill__reader **out, sill_error *err) {
+    sill__reader *r = sill__calloc(1, sizeof *r);
+    *out = NULL;
+    if (r) r->name = sill__strndup("the arguments", 13);
+    if (!r || !r->name || !sill__reader_add_name(&r->columns, &r->n_columns, column, strlen(column))) {
+        sill__reader_free(r);
+        return sill__fail(err, SILL_ENOMEM, "no memory for a reader");
+    }
+    r->fd = -1;
+    r->format = SILL__FORMAT_TXT;
+    r->have_columns = r->eof = true;
+    r->texts = texts;
+    r->texts_bytes = n_bytes;
+    r->n_texts = n;
+    for (size_t i = 0; i < n; i++) r->stats.bytes_total += n_bytes[i];
+    sill__str_init(&r->scratch, SIZE_MAX);
+    *out = r;
+    return SILL_OK;
+}
+
+static sill_status next_text(sill__reader *r, sill__corpus_row **row, sill_error *err) {
+    if (r->stats.rows == r->n_texts) return SILL_OK;
+    const char *text = r->texts[r->stats.rows];
+    size_t n = r->texts_bytes[r->stats.rows];
+    sill__str_clear(&r->scratch);
+    if (!sill__reader_want_cells(r, 1) || !sill__str_put(&r->scratch, text, n))
+        return sill__fail(err, SILL_ENOMEM, "no memory for a text of %zu bytes", n);
+    r->cells[0] = (sill__cell){(const char *)0, n, SILL__CELL_TEXT};
+    r->line++;
+    r->stats.bytes_done += n;
+    return sill__reader_make_row(r, 1, NULL, 0, NULL, row, err);
 }
 
 static void free_names(char **names, size_t n) {
@@ -289,6 +324,7 @@ sill_status sill__reader_select(sill__reader *r, const char *name, size_t *slot,
 
 sill_status sill__reader_next(sill__reader *r, sill__corpus_row **row, sill_error *err) {
     *row = NULL;
+    if (r->texts) return next_text(r, row, err);
     if (r->format == SILL__FORMAT_CSV || r->format == SILL__FORMAT_TSV) return sill__csv_next(r, row, err);
     return sill__lines_next(r, row, err);
 }

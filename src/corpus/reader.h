@@ -23,6 +23,9 @@ struct sill__reader {
     size_t n_selected;
     const char *const *watched;
     size_t n_watched;
+    const char *const *texts; /* rows from memory; NULL: from fd */
+    const size_t *texts_bytes;
+    size_t n_texts;
     uint64_t line;          /* line at buf[start], from 1 */
     uint64_t rescanned;     /* bytes looked at again after quotes that never closed */
     sill__reader_stats stats;

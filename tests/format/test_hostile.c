@@ -59,6 +59,7 @@ static sill_status try_bytes(const void *data, size_t n, const char *path, sill_
     X(ARRAY_SIZE_OVERFLOW, EFORMAT, "metadata k.array is an array of 4611686018427387905 elements")          \
     X(ARRAY_OF_STRINGS_CUT, EFORMAT, "needs 1152921504606846976 bytes")                                      \
     X(ARRAY_OF_ARRAYS_BOMB, EFORMAT, "metadata k.array nests arrays more than 4 deep")                       \
+    X(NESTED_FIVE_DEEP, EFORMAT, "metadata k.array nests arrays more than 4 deep")                           \
     X(ARRAY_OF_ARRAYS_WIDE, EFORMAT, "metadata k.array is an array of 1099511627776 elements")               \
     X(ALIGNMENT_ZERO, EFORMAT, "an alignment of 0, expected a power of two up to 1048576")                   \
     X(ALIGNMENT_THREE, EFORMAT, "an alignment of 3,")                                                        \
@@ -133,8 +134,8 @@ static void gguf_metadata(sill__str *s, bad_gguf c) {
     else if (c == ARRAY_SIZE_OVERFLOW) u32(s, 5), u64(s, ((uint64_t)1 << 62) + 1);
     else if (c == ARRAY_OF_STRINGS_CUT) u32(s, 8), u64(s, 2), text(s, "a", 1), u64(s, (uint64_t)1 << 60);
     else if (c == ARRAY_OF_ARRAYS_WIDE) u32(s, 9), u64(s, (uint64_t)1 << 40);
-    else if (c == ARRAY_OF_ARRAYS_BOMB || c == NESTED_FOUR_DEEP) {
-        for (int i = 0; i < (c == NESTED_FOUR_DEEP ? 3 : 2000); i++) u32(s, 9), u64(s, 1);
+    else if (c == ARRAY_OF_ARRAYS_BOMB || c == NESTED_FOUR_DEEP || c == NESTED_FIVE_DEEP) {
+        for (int i = 0; i < (c == NESTED_FOUR_DEEP ? 3 : c == NESTED_FIVE_DEEP ? 4 : 2000); i++) u32(s, 9), u64(s, 1);
         u32(s, 0);
         u64(s, 0);
     } else u32(s, 4), u64(s, 2), u32(s, 1), u32(s, 2);

@@ -1,0 +1,180 @@
+/*
+ * chat.c - `sill chat`: a conversation with an instruct model. A line of standard input is a turn; answers go to
+ * standard output. Every turn is computed from the whole conversation, so an answer depends on the texts alone.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "sampling.h"
+
+typedef struct chat_options {
+    cli_model_options model;
+    cli_sampling sampling;
+    const char *system;
+} chat_options;
+
+typedef struct chat {
+    const chat_options *o;
+    cli_engine *engine;
+    char **roles_contents; /* contents; roles alternate behind an optional system text */
+    size_t n, cap, first;  /* first: 1 when there is a system text */
+    const int32_t *ids;
+    size_t n_ids;
+    bool given, stream;
+    sill__str answer;
+    sill_status row_status;
+    char message[512];
+} chat;
+
+static bool add_message(chat *c, const char *text, size_t n) {
+    if (c->n == c->cap) {
+        size_t cap = c->cap ? c->cap * 2 : 16;
+        char **p = sill__realloc(c->roles_contents, cap * sizeof *p);
+        if (!p) return false;
+        c->roles_contents = p;
+        c->cap = cap;
+    }
+    c->roles_contents[c->n] = sill__strndup(text, n);
+    return c->roles_contents[c->n++] != NULL;
+}
+
+static void drop_messages(chat *c, size_t from, size_t n) {
+    for (size_t i = from; i < from + n; i++) sill__free(c->roles_contents[i]);
+    memmove(c->roles_contents + from, c->roles_contents + from + n, (c->n - from - n) * sizeof *c->roles_contents);
+    c->n -= n;
+}
+
+static int next(void *user, sill_row *row) {
+    chat *c = user;
+    if (cli_stop) return -1;
+    if (c->given) return 0;
+    c->given = true;
+    memset(row, 0, sizeof *row);
+    row->key = c->n;
+    row->ids = c->ids;
+    row->n_ids = c->n_ids;
+    return 1;
+}
+
+static int done(void *user, const sill_generated *r) {
+    chat *c = user;
+    if (r->status != SILL_OK) {
+        c->row_status = r->status;
+        snprintf(c->message, sizeof c->message, "%s", r->error ? r->error : sill_status_text(r->status));
+    } else if (r->final) {
+        sill__str_put(&c->answer, r->text, r->n_bytes);
+    } else {
+        fwrite(r->text, 1, r->n_bytes, stdout);
+        fflush(stdout);
+    }
+    return cli_stop;
+}
+
+/* The ids of the conversation; the oldest turns leave it while it is too long for the context. */
+static sill_status render(chat *c, int32_t **ids, size_t *n, sill_error *err) {
+    size_t room = (size_t)(c->o->model.n_ctx ? c->o->model.n_ctx : c->engine->info.n_ctx);
+    size_t answer = (size_t)c->o->sampling.o.max_new_tokens;
+    for (;;) {
+        const char **roles = sill__calloc(c->n, sizeof *roles);
+        if (!roles) return sill__fail(err, SILL_ENOMEM, "no memory for the conversation");
+        for (size_t i = 0; i < c->n; i++)
+            roles[i] = i < c->first ? "system" : (i - c->first) % 2 ? "assistant" : "user";
+        sill_status s = sill_chat_ids(c->engine->model, roles, (const char *const *)c->roles_contents, c->n, ids, n, err);
+        sill__free(roles);
+        if (s != SILL_OK || *n + SILL_MIN(answer, room / 4) <= room || c->n < c->first + 3) return s;
+        sill_free(*ids);
+        drop_messages(c, c->first, 2);
+        cli_say("the conversation is longer than the context of %zu tokens; its oldest turn is left out", room);
+    }
+}
+
+static sill_status answer_turn(chat *c, sill_error *err) {
+    int32_t *ids = NULL;
+    sill_status s = render(c, &ids, &c->n_ids, err);
+    if (s != SILL_OK) return s;
+    c->ids = ids;
+    c->given = false;
+    c->row_status = SILL_OK;
+    sill__str_clear(&c->answer);
+    s = sill_generate(c->engine->session, &c->o->sampling.o, next, done, c->stream, c, err);
+    sill_free(ids);
+    if (s == SILL_OK && c->row_status != SILL_OK) s = sill__fail(err, c->row_status, "%s", c->message);
+    if (s != SILL_OK) return s;
+    if (!c->stream) fwrite(c->answer.p ? c->answer.p : "", 1, c->answer.n, stdout);
+    putchar('\n');
+    fflush(stdout);
+    return add_message(c, c->answer.p ? c->answer.p : "", c->answer.n) ? SILL_OK
+                                                                        : sill__fail(err, SILL_ENOMEM, "no memory for the conversation");
+}
+
+static int talk(chat *c) {
+    bool terminal = cli_is_terminal(stdin);
+    char *line = NULL;
+    size_t cap = 0;
+    sill_error err = {0};
+    int status = -1;
+    if (terminal) cli_say("a line is a turn; /reset begins anew, /exit or Ctrl-D ends");
+    while (status < 0) {
+        if (terminal) fputs("> ", stderr);
+        ssize_t n = getline(&line, &cap, stdin);
+        if (cli_stop || n < 0) break;
+        while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
+        line[n] = 0;
+        if (!n) continue;
+        if (!strcmp(line, "/exit") || !strcmp(line, "/quit")) break;
+        if (!strcmp(line, "/reset")) {
+            drop_messages(c, c->first, c->n - c->first);
+            continue;
+        }
+        if (!add_message(c, line, (size_t)n)) status = EXIT_FAILED;
+        else if (answer_turn(c, &err) != SILL_OK && !cli_stop) status = cli_fail(&err);
+        if (cli_stop) break;
+    }
+    free(line);
+    if (cli_stop) {
+        fprintf(stderr, "\nsill: interrupted\n");
+        return EXIT_INTERRUPTED;
+    }
+    return status < 0 ? cli_flush_stdout() : status;
+}
+
+int cli_chat(int argc, char **argv) {
+    static chat_options o;
+    static const arg_option own[] = {
+        {"system", 0, ARG_TEXT, offsetof(chat_options, system), 0, 0, NULL, "TEXT", "instruction in front of the conversation"},
+    };
+    cli_sampling_init(&o.sampling);
+    o.sampling.o.max_new_tokens = 256;
+    const arg_command command = {
+        "chat", "[-m MODEL] [--system TEXT]",
+        "A conversation with an instruct model: every line of standard input is a turn, the answer goes to standard output. "
+        "An answer has at most 256 tokens unless --max-new-tokens says otherwise.",
+        {{"conversation", own, SILL_ARRAY_LEN(own), &o}, cli_sampling_table(&o.sampling), cli_model_table(&o.model),
+         cli_general_table()},
+        NULL, 0, 0};
+    char **args;
+    int n;
+    cli_engine engine = {0};
+    sill_error err = {0};
+    chat c = {.o = &o, .engine = &engine};
+    int status = args_parse(&command, argc, argv, &args, &n);
+    if (status < 0) status = cli_sampling_check(&o.sampling, "chat");
+    if (status < 0 && o.sampling.o.num_return_sequences > 1) status = args_usage("chat", "a turn has one answer");
+    if (status < 0 && cli_engine_open(&o.model, &engine, &err) != SILL_OK) status = cli_fail(&err);
+    if (status < 0 && !engine.info.is_instruct)
+        status = args_usage("chat", "%s is not an instruct model (it has no chat template that is known here); see sill generate",
+                            engine.path);
+    if (status < 0) status = cli_sampling_prepare(&o.sampling, "chat", &engine);
+    if (status < 0) {
+        sill__str_init(&c.answer, (size_t)1 << 28);
+        c.stream = cli_is_terminal(stdout);
+        c.first = o.system != NULL;
+        status = o.system && !add_message(&c, o.system, strlen(o.system)) ? EXIT_FAILED : talk(&c);
+    }
+    for (size_t i = 0; i < c.n; i++) sill__free(c.roles_contents[i]);
+    sill__free(c.roles_contents);
+    sill__str_free(&c.answer);
+    cli_sampling_free(&o.sampling);
+    cli_engine_close(&engine);
+    return status;
+}

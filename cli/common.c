@@ -1,0 +1,210 @@
+/* common.c - the options that commands share, messages, signals, and finding and loading the model. */
+#include "common.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DEFAULT_MODEL "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+cli_general_options cli_general;
+volatile int cli_stop;
+
+/* ---- options */
+
+static const char *const dtypes[] = {"auto", "f32", "f16", "bf16", "q8", "q4", "int8", NULL};
+static const char *const kv_dtypes[] = {"auto", "f32", "f16", "int8", NULL};
+static const char *const formats[] = {"auto", "csv", "tsv", "jsonl", "txt", NULL};
+static const char *const output_formats[] = {"auto", "csv", "tsv", "jsonl", NULL};
+static const char *const policies[] = {"default", "error", "truncate", "window", "split-mean", NULL};
+
+#define AT(type, member) offsetof(type, member)
+
+arg_table cli_model_table(cli_model_options *values) {
+    typedef cli_model_options t;
+    static const arg_option options[] = {
+        {"model", 'm', ARG_TEXT, AT(t, model), 0, 0, NULL, "MODEL",
+         "a directory as on the hub, a .gguf or .safetensors file, or a name in the cache (default: SmolLM2-135M-Instruct)"},
+        {"device", 0, ARG_TEXT, AT(t, device), 0, 0, NULL, "NAME", "auto, cpu, or ref, the slow scalar reference (default auto)"},
+        {"dtype", 0, ARG_CHOICE, AT(t, dtype), 0, 0, dtypes, "TYPE",
+         "type computed with: auto (as stored), f32 (the parity path), f16, bf16"},
+        {"kv-dtype", 0, ARG_CHOICE, AT(t, kv_dtype), 0, 0, kv_dtypes, "TYPE", "type of the KV cache: auto, f32, f16"},
+        {"threads", 0, ARG_INT, AT(t, threads), 1, 1024, NULL, "N", "threads (default: the physical cores)"},
+        {"ctx", 0, ARG_INT, AT(t, n_ctx), 1, 1 << 24, NULL, "N", "longest sequence in tokens (default: the model's)"},
+        {"batch-tokens", 0, ARG_INT, AT(t, batch_tokens), 1, 1 << 24, NULL, "N", "most tokens in one batch"},
+        {"max-sequences", 0, ARG_INT, AT(t, max_sequences), 1, 1 << 20, NULL, "N", "most texts in flight"},
+    };
+    return (arg_table){"model", options, SILL_ARRAY_LEN(options), values};
+}
+
+arg_table cli_corpus_table(cli_corpus_options *values) {
+    typedef cli_corpus_options t;
+    static const arg_option options[] = {
+        {"text", 0, ARG_TEXT, AT(t, text), 0, 0, NULL, "COLUMN", "column (or JSONL field) of the text"},
+        {"id", 0, ARG_TEXT, AT(t, id), 0, 0, NULL, "COLUMN", "column that keys the random numbers of a row (default: its number)"},
+        {"format", 0, ARG_CHOICE, AT(t, format), 0, 0, formats, "FORMAT",
+         "of the input: csv, tsv, jsonl, txt (default: by the extension; txt from standard input)"},
+        {"delimiter", 0, ARG_TEXT, AT(t, delimiter), 0, 0, NULL, "CHAR",
+         "of a CSV (default ','; ';' or a tab when the header has no ',' but one of those)"},
+        {"output", 'o', ARG_TEXT, AT(t, output), 0, 0, NULL, "OUT", "results: .csv, .tsv or .jsonl (default: standard output)"},
+        {"output-format", 0, ARG_CHOICE, AT(t, output_format), 0, 0, output_formats, "FORMAT",
+         "csv, tsv, jsonl (default: by OUT's extension, else as the input)"},
+        {"json", 0, ARG_FLAG, AT(t, json), 0, 0, NULL, NULL, "results as JSON Lines"},
+        {"overwrite", 0, ARG_FLAG, AT(t, overwrite), 0, 0, NULL, NULL, "replace OUT if it exists"},
+        {"shard", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+    };
+    return (arg_table){"input and output", options, SILL_ARRAY_LEN(options), values};
+}
+
+arg_table cli_text_table(cli_text_options *values) {
+    typedef cli_text_options t;
+    static const arg_option options[] = {
+        {"special", 0, ARG_FLAG, AT(t, special), 0, 0, NULL, NULL, "control tokens such as <|endoftext|> in a text count as such"},
+        {"no-special", 0, ARG_UNFLAG, AT(t, special), 0, 0, NULL, NULL, "a text never becomes a control token"},
+        {"long", 0, ARG_CHOICE, AT(t, long_policy), 0, 0, policies, "POLICY",
+         "texts longer than the context: error, truncate, window, split-mean"},
+    };
+    return (arg_table){"texts", options, SILL_ARRAY_LEN(options), values};
+}
+
+arg_table cli_general_table(void) {
+    typedef cli_general_options t;
+    static const arg_option options[] = {
+        {"quiet", 'q', ARG_FLAG, AT(t, quiet), 0, 0, NULL, NULL, "no messages but errors"},
+        {"verbose", 'v', ARG_FLAG, AT(t, verbose), 0, 0, NULL, NULL, "more messages"},
+    };
+    return (arg_table){"general", options, SILL_ARRAY_LEN(options), &cli_general};
+}
+
+/* ---- messages */
+
+bool cli_is_terminal(FILE *stream) { return isatty(fileno(stream)) == 1; }
+
+void cli_say(const char *format, ...) {
+    va_list ap;
+    if (cli_general.quiet) return;
+    fputs("sill: ", stderr);
+    va_start(ap, format);
+    vfprintf(stderr, format, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+}
+
+int cli_exit_status(sill_status code) {
+    return code == SILL_OK ? EXIT_OK : code == SILL_ENOFIT ? EXIT_NOFIT : code == SILL_ECANCELLED ? EXIT_INTERRUPTED : EXIT_FAILED;
+}
+
+int cli_fail(const sill_error *err) {
+    bool colour = cli_is_terminal(stderr) && !getenv("NO_COLOR");
+    fprintf(stderr, "sill: %serror:%s %s\n", colour ? "\033[1;31m" : "", colour ? "\033[0m" : "",
+            err->msg[0] ? err->msg : sill_status_text(err->code));
+    return cli_exit_status(err->code);
+}
+
+int cli_flush_stdout(void) {
+    if (fflush(stdout) == 0 && !ferror(stdout)) return EXIT_OK;
+    fprintf(stderr, "sill: error: cannot write to standard output\n");
+    return EXIT_FAILED;
+}
+
+static void log_line(void *user, int level, const char *line) {
+    (void)user;
+    if (cli_general.quiet || (level > 1 && !cli_general.verbose)) return;
+    fprintf(stderr, "sill: %s%s\n", level == 1 ? "warning: " : "", line);
+}
+
+/* ---- signals */
+
+static void on_signal(int number) {
+    (void)number;
+    cli_stop = 1;
+}
+
+void cli_catch_signals(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_signal;
+    action.sa_flags = (int)SA_RESETHAND; /* the second one ends the process */
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* ---- the model */
+
+static bool cache_models(char *path, size_t cap) {
+    const char *cache = getenv("SILL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n;
+    if (cache && *cache) n = snprintf(path, cap, "%s/models", cache);
+    else if (xdg && *xdg) n = snprintf(path, cap, "%s/sill/models", xdg);
+#ifdef __APPLE__
+    else n = snprintf(path, cap, "%s/Library/Caches/sill/models", home ? home : "");
+#else
+    else n = snprintf(path, cap, "%s/.cache/sill/models", home ? home : "");
+#endif
+    return n > 0 && (size_t)n < cap;
+}
+
+/* A file or directory of the cache whose name is NAME, or begins with NAME and a dot. */
+static bool find_cached(const char *dir, const char *name, char *path, size_t cap) {
+    char found[256] = "";
+    size_t n = strlen(name);
+    DIR *d = opendir(dir);
+    if (!d) return false;
+    for (struct dirent *e; (e = readdir(d));) {
+        size_t m = strlen(e->d_name);
+        bool exact = !strcmp(e->d_name, name);
+        bool prefix = m > n && !strncmp(e->d_name, name, n) && e->d_name[n] == '.' && m > 5 && !strcmp(e->d_name + m - 5, ".gguf");
+        if (e->d_name[0] == '.' || m >= sizeof found || !(exact || prefix)) continue;
+        if (exact || !found[0] || strcmp(e->d_name, found) < 0) memcpy(found, e->d_name, m + 1);
+        if (exact) break;
+    }
+    closedir(d);
+    return found[0] && sill__path_join(path, cap, dir, found);
+}
+
+sill_status cli_model_path(const char *name, char *path, size_t cap, sill_error *err) {
+    char dir[900];
+    if (!cache_models(dir, sizeof dir)) return sill__fail(err, SILL_ERANGE, "the cache directory's name is too long");
+    if (!name) {
+        if (!sill__path_join(path, cap, dir, DEFAULT_MODEL)) return sill__fail(err, SILL_ERANGE, "%s is too long", dir);
+        if (sill__is_file(path)) return SILL_OK;
+        return sill__fail(err, SILL_ENOENT, "the default model is not there yet (%s); fetch it with `make model` or "
+                          "tools/fetch_model.sh, or name a model with -m", path);
+    }
+    if (strlen(name) >= cap) return sill__fail(err, SILL_ERANGE, "the model's path is too long");
+    memcpy(path, name, strlen(name) + 1);
+    if (sill__is_file(path) || sill__is_dir(path)) return SILL_OK;
+    if (!strchr(name, '/') && find_cached(dir, name, path, cap)) return SILL_OK;
+    return sill__fail(err, SILL_ENOENT, "no model '%s': not a file or directory here, and not in %s", name, dir);
+}
+
+void cli_fill_options(const cli_model_options *o, sill_model_options *mo, sill_session_options *so) {
+    *mo = (sill_model_options){.size = sizeof *mo, .device = o->device, .dtype = (sill_dtype)o->dtype, .n_threads = o->threads};
+    *so = (sill_session_options){.size = sizeof *so, .n_ctx = o->n_ctx, .batch_tokens = o->batch_tokens,
+                                 .max_sequences = o->max_sequences, .kv_dtype = (sill_kv_dtype)o->kv_dtype};
+}
+
+sill_status cli_engine_open(const cli_model_options *options, cli_engine *engine, sill_error *err) {
+    sill_model_options mo;
+    sill_session_options so;
+    memset(engine, 0, sizeof *engine);
+    cli_fill_options(options, &mo, &so);
+    sill_set_log(log_line, NULL);
+    sill_status s = cli_model_path(options->model, engine->path, sizeof engine->path, err);
+    if (s == SILL_OK) s = sill_model_load(engine->path, &mo, &engine->model, err);
+    if (s == SILL_OK) sill_model_get_info(engine->model, &engine->info, sizeof engine->info);
+    if (s == SILL_OK) s = sill_session_create(engine->model, &so, &engine->session, err);
+    if (s != SILL_OK) cli_engine_close(engine);
+    return s;
+}
+
+void cli_engine_close(cli_engine *engine) {
+    sill_session_free(engine->session);
+    sill_model_free(engine->model);
+    engine->session = NULL;
+    engine->model = NULL;
+}

@@ -1,0 +1,121 @@
+/*
+ * common.h - what the commands share: their common options, messages, the model, interruption, and the run
+ * of a corpus through a task.
+ */
+#ifndef SILL_CLI_COMMON_H
+#define SILL_CLI_COMMON_H
+
+#include <stdio.h>
+
+#include "args.h"
+#include "corpus/corpus.h"
+#include "sill.h"
+
+#define EXIT_OK 0
+#define EXIT_FAILED 1
+#define EXIT_USAGE 2
+#define EXIT_ROWS 3
+#define EXIT_NOFIT 4
+#define EXIT_INTERRUPTED 5
+
+/* ---- options. Zero or NULL is "not given" unless said otherwise. */
+typedef struct cli_model_options {
+    const char *model, *device;
+    int dtype, kv_dtype; /* sill_dtype, sill_kv_dtype */
+    int32_t threads, batch_tokens, max_sequences, n_ctx;
+} cli_model_options;
+
+typedef struct cli_corpus_options {
+    const char *text, *id, *output, *delimiter;
+    int format, output_format; /* sill__format; output: 0 auto, 1 csv, 2 tsv, 3 jsonl */
+    bool overwrite, json;
+} cli_corpus_options;
+
+typedef struct cli_text_options {
+    bool special;
+    int long_policy; /* sill_long */
+} cli_text_options;
+
+typedef struct cli_general_options { bool quiet, verbose; } cli_general_options;
+extern cli_general_options cli_general;
+
+arg_table cli_model_table(cli_model_options *values);
+arg_table cli_corpus_table(cli_corpus_options *values);
+arg_table cli_text_table(cli_text_options *values);
+arg_table cli_general_table(void);
+
+/* ---- messages, all on stderr */
+/* "sill: MESSAGE" (nothing with --quiet). */
+void cli_say(const char *format, ...) SILL_PRINTF(1, 2);
+/* "sill: error: MESSAGE"; returns the exit status of CODE. */
+int cli_fail(const sill_error *err);
+int cli_exit_status(sill_status code);
+bool cli_is_terminal(FILE *stream);
+/* stdout written and checked: EXIT_OK, or EXIT_FAILED with a message. */
+int cli_flush_stdout(void);
+
+/* ---- interruption: the first SIGINT or SIGTERM sets the flag, the second ends the process. */
+void cli_catch_signals(void);
+extern volatile int cli_stop;
+
+/* ---- the model */
+/* The path of what -m names: a path, or a name in the cache; NULL: the default model. */
+sill_status cli_model_path(const char *name, char *path, size_t cap, sill_error *err);
+typedef struct cli_engine {
+    sill_model *model;
+    sill_session *session;
+    sill_model_info info;
+    char path[1024];
+} cli_engine;
+sill_status cli_engine_open(const cli_model_options *options, cli_engine *engine, sill_error *err);
+void cli_engine_close(cli_engine *engine);
+void cli_fill_options(const cli_model_options *o, sill_model_options *mo, sill_session_options *so);
+
+/* ---- a corpus run: input, output and what lies between (run.c) */
+typedef struct cli_run {
+    const char *command;
+    const cli_corpus_options *options;
+    sill__reader *reader;
+    sill__writer *writer;
+    sill__flow *flow;
+    size_t text_slot, id_slot;
+    bool bar;
+    double started, last_tick;
+    sill__str json;      /* scratch for values made of JSON */
+    void *task;          /* the command's own */
+} cli_run;
+
+/* Opens FILE and finds its columns; refuses what can be refused before a model is loaded. Returns -1 or the exit
+ * status. TXT_COLUMN names the column of plain text. */
+int cli_run_input(cli_run *run, const char *command, const char *file, const cli_corpus_options *options,
+                  const char *txt_column);
+/* The same with rows that are texts in memory, as column COLUMN. */
+int cli_run_texts(cli_run *run, const char *command, const cli_corpus_options *options, const char *column,
+                  const char *const *texts, const size_t *n_bytes, size_t n);
+/* The format that results will have. */
+sill__format cli_run_output_format(const cli_run *run);
+/* Opens the output and the flow. */
+int cli_run_output(cli_run *run, const char *const *fields, size_t n_fields, int32_t n_sequences);
+/* Ends the run: STATUS of the task; the engine (may be NULL) is named in the summary. Frees everything and returns
+ * the exit status. */
+int cli_run_end(cli_run *run, sill_status status, const sill_error *err, const cli_engine *engine);
+/* Frees everything after an early failure. */
+void cli_run_free(cli_run *run);
+
+/* JSON lists into run->json and then into the record. */
+void cli_put_ids(cli_run *run, sill__record *record, const int32_t *ids, size_t n);
+void cli_put_floats(cli_run *run, sill__record *record, const float *values, size_t n);
+
+/* ---- commands */
+typedef int (*cli_command_fn)(int argc, char **argv);
+int cli_generate(int argc, char **argv);
+int cli_chat(int argc, char **argv);
+int cli_score(int argc, char **argv);
+int cli_perplexity(int argc, char **argv);
+int cli_classify(int argc, char **argv);
+int cli_tokenize(int argc, char **argv);
+int cli_detokenize(int argc, char **argv);
+int cli_inspect(int argc, char **argv);
+int cli_plan(int argc, char **argv);
+
+#endif

@@ -1,0 +1,199 @@
+/* perplexity.c - `sill perplexity`: of a whole plain text, or of all rows of a file together. */
+#include <math.h>
+#include <string.h>
+
+#include "common.h"
+
+typedef struct perplexity_options {
+    cli_model_options model;
+    cli_corpus_options corpus;
+    cli_text_options text;
+    bool bos, json;
+    int32_t stride;
+} perplexity_options;
+
+typedef struct totals {
+    sill__reader *reader;   /* rows, or NULL: one text */
+    size_t slot;
+    const char *text;
+    size_t n_bytes;
+    bool given;
+    sill__corpus_row **rows; /* in flight, by row number & mask; a row is freed when its result is there */
+    size_t n_rows_cap;
+    double sum_logprob;
+    uint64_t n_scored, n_tokens, n_windows, n_texts, n_failed;
+    sill_status status;
+    sill_error err;
+} totals;
+
+/* Rows in flight are few, and their numbers are near each other: a small table that grows when they clash. */
+static bool keep_row(totals *t, sill__corpus_row *row) {
+    for (;;) {
+        if (t->n_rows_cap && !t->rows[row->number & (t->n_rows_cap - 1)]) {
+            t->rows[row->number & (t->n_rows_cap - 1)] = row;
+            return true;
+        }
+        size_t cap = t->n_rows_cap ? t->n_rows_cap * 2 : 64;
+        sill__corpus_row **rows = cap > (size_t)1 << 24 ? NULL : sill__calloc(cap, sizeof *rows);
+        if (!rows) return false;
+        for (size_t i = 0; i < t->n_rows_cap; i++)
+            if (t->rows[i]) rows[t->rows[i]->number & (cap - 1)] = t->rows[i];
+        sill__free(t->rows);
+        t->rows = rows;
+        t->n_rows_cap = cap;
+    }
+}
+
+static void drop_row(totals *t, uint64_t number) {
+    if (!t->n_rows_cap) return;
+    sill__corpus_row **at = &t->rows[number & (t->n_rows_cap - 1)];
+    if (*at && (*at)->number == number) {
+        sill__row_free(*at);
+        *at = NULL;
+    }
+}
+
+static void bad_row(totals *t, uint64_t number, const char *message) {
+    if (t->n_failed++ < 20) cli_say("row %llu: %s", (unsigned long long)number, message);
+}
+
+static int next(void *user, sill_row *row) {
+    totals *t = user;
+    sill__corpus_row *r;
+    if (cli_stop) return -1;
+    memset(row, 0, sizeof *row);
+    if (!t->reader) {
+        if (t->given) return 0;
+        t->given = true;
+        row->text = t->text;
+        row->n_bytes = t->n_bytes;
+        return 1;
+    }
+    for (;;) {
+        if ((t->status = sill__reader_next(t->reader, &r, &t->err)) != SILL_OK) return -1;
+        if (!r) return 0;
+        const sill__cell *cell = &r->cells[t->slot];
+        if (r->error || cell->kind == SILL__CELL_MISSING) {
+            bad_row(t, r->number, r->error ? r->error : "the row has no text");
+            sill__row_free(r);
+            continue;
+        }
+        if (!keep_row(t, r)) {
+            sill__row_free(r);
+            t->status = sill__fail(&t->err, SILL_ENOMEM, "no memory for rows in flight");
+            return -1;
+        }
+        row->index = row->key = r->number;
+        row->text = cell->p;
+        row->n_bytes = cell->n;
+        return 1;
+    }
+}
+
+/* The sum runs in the order in which rows end; it is added in double, and the last digits may differ. */
+static int done(void *user, const sill_scored *r) {
+    totals *t = user;
+    if (r->status != SILL_OK) {
+        bad_row(t, r->index, r->error);
+    } else {
+        t->sum_logprob += r->sum_logprob;
+        t->n_scored += r->n_scored;
+        t->n_tokens += r->n_ids;
+        t->n_windows += (uint64_t)r->n_windows;
+        t->n_texts++;
+    }
+    drop_row(t, r->index);
+    return cli_stop;
+}
+
+static int print(const perplexity_options *o, const totals *t) {
+    double nll = t->n_scored ? -t->sum_logprob / (double)t->n_scored : (double)NAN;
+    char perplexity[32], mean[32];
+    sill__f64_text(exp(nll), perplexity);
+    sill__f64_text(nll, mean);
+    if (o->json || o->corpus.json)
+        printf("{\"perplexity\":%s,\"n_tokens\":%llu,\"nll\":%s}\n", perplexity[0] ? perplexity : "null",
+               (unsigned long long)t->n_scored, mean[0] ? mean : "null");
+    else printf("%s\n", perplexity[0] ? perplexity : "nan");
+    return cli_flush_stdout();
+}
+
+static int run_perplexity(const perplexity_options *o, totals *t) {
+    cli_engine engine;
+    sill_error err = {0};
+    sill_score_options so = {.size = sizeof so, .bos = o->bos, .long_policy = (sill_long)o->text.long_policy, .stride = o->stride,
+                             .tokenize_flags = o->text.special ? SILL_TOKENIZE_SPECIAL : 0};
+    if (cli_engine_open(&o->model, &engine, &err) != SILL_OK) return cli_fail(&err);
+    double started = sill__now();
+    sill_status s = sill_score(engine.session, &so, next, done, t, &err);
+    double seconds = sill__now() - started;
+    int status;
+    if (cli_stop) {
+        fprintf(stderr, "sill: interrupted\n");
+        status = EXIT_INTERRUPTED;
+    } else if (t->status != SILL_OK || s != SILL_OK) {
+        status = cli_fail(t->status != SILL_OK ? &t->err : &err);
+    } else if (!t->n_texts && t->n_failed) {
+        status = EXIT_FAILED;
+    } else {
+        status = print(o, t);
+        cli_say("perplexity: %llu of %llu tokens scored, %llu text%s in %llu window%s, %.2f s, %.0f tokens/s",
+                (unsigned long long)t->n_scored, (unsigned long long)t->n_tokens, (unsigned long long)t->n_texts,
+                t->n_texts == 1 ? "" : "s", (unsigned long long)t->n_windows, t->n_windows == 1 ? "" : "s", seconds,
+                seconds > 0 ? (double)t->n_tokens / seconds : 0.0);
+        if (status == EXIT_OK && t->n_failed) status = EXIT_ROWS;
+    }
+    cli_engine_close(&engine);
+    return status;
+}
+
+static const char notes[] =
+    "A .txt file (or standard input) is one text, line ends included, as in the usual WikiText-2 numbers; the rows\n"
+    "of a CSV, TSV or JSONL file (--text COLUMN) are texts of their own whose tokens are averaged together.\n"
+    "Longer texts than the context (--ctx) are read in windows that overlap: each adds --stride tokens, which are\n"
+    "scored given those before them in the window. --ctx 512 --stride 512 gives windows without overlap.\n"
+    "Prints the perplexity; --json: perplexity, n_tokens (those scored), nll (mean, in nats; perplexity is exp(nll)).\n";
+
+int cli_perplexity(int argc, char **argv) {
+    static perplexity_options o;
+    static const char *const formats[] = {"auto", "csv", "tsv", "jsonl", "txt", NULL};
+    static const arg_option own[] = {
+        {"bos", 0, ARG_FLAG, offsetof(perplexity_options, bos), 0, 0, NULL, NULL, "beginning of text in front, so that the first token is scored too"},
+        {"stride", 0, ARG_INT, offsetof(perplexity_options, stride), 1, 1 << 24, NULL, "N", "tokens that each further window adds (default: half the context)"},
+        {"text", 0, ARG_TEXT, offsetof(perplexity_options, corpus.text), 0, 0, NULL, "COLUMN", "rows of a CSV, TSV or JSONL file"},
+        {"format", 0, ARG_CHOICE, offsetof(perplexity_options, corpus.format), 0, 0, formats,
+         "FORMAT", "of the input: csv, tsv, jsonl, txt"},
+        {"json", 0, ARG_FLAG, offsetof(perplexity_options, json), 0, 0, NULL, NULL, "the result as JSON"},
+    };
+    const arg_command command = {
+        "perplexity", "FILE [--text COLUMN]", "Perplexity of a text, or of all rows of a file, under a model.",
+        {{"perplexity", own, SILL_ARRAY_LEN(own), &o}, cli_text_table(&o.text), cli_model_table(&o.model), cli_general_table()},
+        notes, 1, 1};
+    char **files, *text = NULL;
+    int n;
+    sill_error err = {0};
+    totals t = {0};
+    int status = args_parse(&command, argc, argv, &files, &n);
+    if (status >= 0) return status;
+    bool is_stdin = !strcmp(files[0], "-");
+    sill__format format = o.corpus.format ? (sill__format)o.corpus.format : is_stdin ? SILL__FORMAT_TXT : sill__format_of_path(files[0]);
+    if (format == SILL__FORMAT_TXT && o.corpus.text) return args_usage("perplexity", "--text needs CSV, TSV or JSONL, not plain text");
+    if (format == SILL__FORMAT_TXT) {
+        sill_status s = sill__read_file(is_stdin ? "/dev/stdin" : files[0], (size_t)1 << 30, &text, &t.n_bytes, &err);
+        if (s != SILL_OK) return cli_fail(&err);
+        t.text = text;
+        status = run_perplexity(&o, &t);
+    } else {
+        cli_run run;
+        status = cli_run_input(&run, "perplexity", files[0], &o.corpus, NULL);
+        if (status >= 0) return status;
+        t.reader = run.reader;
+        t.slot = run.text_slot;
+        status = run_perplexity(&o, &t);
+        for (size_t i = 0; i < t.n_rows_cap; i++) sill__row_free(t.rows[i]);
+        sill__free(t.rows);
+        cli_run_free(&run);
+    }
+    sill__free(text);
+    return status;
+}

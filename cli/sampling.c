@@ -1,0 +1,151 @@
+/* sampling.c - the options of transformers' generate by their names, and their way into sill_generate_options. */
+#include "sampling.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INT_TOP 2147483647.0
+
+void cli_sampling_init(cli_sampling *s) {
+    memset(s, 0, sizeof *s);
+    s->o.size = sizeof s->o;
+    s->top_k = -1;
+}
+
+arg_table cli_sampling_table(cli_sampling *s) {
+    typedef cli_sampling t;
+#define O(member) offsetof(t, o) + offsetof(sill_generate_options, member)
+    static const arg_option options[] = {
+        {"max-new-tokens", 0, ARG_INT, O(max_new_tokens), 1, INT_TOP, NULL, "N", "most new tokens (default 20)"},
+        {"max-length", 0, ARG_INT, O(max_length), 1, INT_TOP, NULL, "N", "the same, prompt included; --max-new-tokens wins"},
+        {"min-new-tokens", 0, ARG_INT, O(min_new_tokens), 0, INT_TOP, NULL, "N", "no end of text before N tokens"},
+        {"do-sample", 0, ARG_FLAG, offsetof(t, do_sample), 0, 0, NULL, NULL, "draw at random instead of taking the likeliest"},
+        {"greedy", 0, ARG_FLAG, offsetof(t, greedy), 0, 0, NULL, NULL, "take the likeliest token (the default)"},
+        {"temperature", 0, ARG_ABOVE, O(temperature), 0, 1000, NULL, "T", "divides the logits (default 1)"},
+        {"top-k", 0, ARG_INT, offsetof(t, top_k), 0, INT_TOP, NULL, "N", "only the N likeliest (default 50; 0: off)"},
+        {"top-p", 0, ARG_ABOVE, O(top_p), 0, 1, NULL, "P", "only the likeliest that together reach P (default 1: off)"},
+        {"min-p", 0, ARG_FLOAT, O(min_p), 0, 1, NULL, "P", "only those with at least P times the greatest probability"},
+        {"typical-p", 0, ARG_FLOAT, O(typical_p), 0, 1, NULL, "P", "only the most typical that together reach P"},
+        {"epsilon-cutoff", 0, ARG_FLOAT, O(epsilon_cutoff), 0, 0.999999, NULL, "E", "only those with a probability of at least E"},
+        {"eta-cutoff", 0, ARG_FLOAT, O(eta_cutoff), 0, 0.999999, NULL, "E", "the same with a bound that follows the entropy"},
+        {"repetition-penalty", 0, ARG_ABOVE, O(repetition_penalty), 0, 1000, NULL, "R", "above 1: less of what was there (default 1)"},
+        {"no-repeat-ngram-size", 0, ARG_INT, O(no_repeat_ngram_size), 0, INT_TOP, NULL, "N", "no N tokens in a row twice"},
+        {"bad-words", 0, ARG_LIST, offsetof(t, bad_words), 0, 0, NULL, "A,B", "never these words, with and without a space in front"},
+        {"logit-bias", 0, ARG_LIST, offsetof(t, bias), 0, 0, NULL, "ID=V", "adds V to the logit of token ID; may be repeated"},
+        {"num-return-sequences", 0, ARG_INT, O(num_return_sequences), 1, 65536, NULL, "N", "N answers a prompt (with --do-sample)"},
+        {"seed", 0, ARG_U64, O(seed), 0, 0, NULL, "N", "of the random numbers (default 0: the same text every time)"},
+        {"stop", 0, ARG_LIST, offsetof(t, stop), 0, 0, NULL, "S", "end before this string; may be repeated"},
+        {"ignore-eos", 0, ARG_FLAG, offsetof(t, ignore_eos), 0, 0, NULL, NULL, "go on behind an end of text"},
+        {"num-beams", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},      {"length-penalty", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+        {"early-stopping", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL}, {"choices", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+        {"json-schema", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},    {"regex", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+        {"compat", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+    };
+#undef O
+    return (arg_table){"generation", options, SILL_ARRAY_LEN(options), s};
+}
+
+static int parse_bias(cli_sampling *s, const char *command) {
+    size_t n = s->bias.n;
+    if (!n) return -1;
+    s->bias_ids = sill__calloc(n, sizeof *s->bias_ids);
+    s->bias_values = sill__calloc(n, sizeof *s->bias_values);
+    if (!s->bias_ids || !s->bias_values) return args_usage(command, "no memory for %zu biases", n);
+    for (size_t i = 0; i < n; i++) {
+        char *end, *end2;
+        long id = strtol(s->bias.items[i], &end, 10);
+        double v = *end == '=' ? strtod(end + 1, &end2) : 0;
+        if (*end != '=' || end == s->bias.items[i] || end2 == end + 1 || *end2 || id < 0 || (double)id > INT_TOP || isnan(v))
+            return args_usage(command, "--logit-bias is '%.60s'; it takes ID=VALUE, such as 50256=-100", s->bias.items[i]);
+        s->bias_ids[i] = (int32_t)id;
+        s->bias_values[i] = (float)v;
+    }
+    s->o.bias_ids = s->bias_ids;
+    s->o.bias_values = s->bias_values;
+    s->o.n_bias = n;
+    return -1;
+}
+
+int cli_sampling_check(cli_sampling *s, const char *command) {
+    if (s->do_sample && s->greedy) return args_usage(command, "--do-sample and --greedy exclude each other");
+    if (s->o.num_return_sequences > 1 && !s->do_sample)
+        return args_usage(command, "--num-return-sequences %d needs --do-sample: greedy gives the same text every time",
+                          (int)s->o.num_return_sequences);
+    if (s->o.max_new_tokens && s->o.min_new_tokens > s->o.max_new_tokens)
+        return args_usage(command, "--min-new-tokens %d is more than --max-new-tokens %d", (int)s->o.min_new_tokens,
+                          (int)s->o.max_new_tokens);
+    s->o.do_sample = s->do_sample;
+    s->o.ignore_eos = s->ignore_eos;
+    s->o.top_k = s->top_k < 0 ? 0 : s->top_k == 0 ? -1 : s->top_k;
+    for (size_t i = 0; i < s->stop.n; i++)
+        if (!s->stop.items[i][0]) return args_usage(command, "--stop is empty");
+    s->o.stop = s->stop.items;
+    s->o.n_stop = s->stop.n;
+    return parse_bias(s, command);
+}
+
+/* One word as ids behind those there are; SPACE: with a space in front. */
+static sill_status add_word(cli_sampling *s, const sill_tokenizer *t, const char *word, size_t n, bool space,
+                            size_t *used, size_t cap, sill_error *err) {
+    size_t n_ids = 0, from = s->o.n_bad_words ? s->bad_ends[s->o.n_bad_words - 1] : 0;
+    sill__str text;
+    sill__str_init(&text, SIZE_MAX / 2);
+    if (space) sill__str_put(&text, " ", 1);
+    sill__str_put(&text, word, n);
+    sill_status status = text.failed ? sill__fail(err, SILL_ENOMEM, "no memory for bad words")
+                                     : sill_tokenize(t, text.p, text.n, SILL_TOKENIZE_NO_PREFIX, s->bad_ids + from,
+                                                     cap - from, &n_ids, err);
+    sill__str_free(&text);
+    if (status != SILL_OK || !n_ids) return status;
+    s->bad_ends[s->o.n_bad_words++] = from + n_ids;
+    *used = from + n_ids;
+    return SILL_OK;
+}
+
+static sill_status prepare_bad_words(cli_sampling *s, const sill_tokenizer *t, sill_error *err) {
+    size_t cap = 0, words = 0, used = 0;
+    sill_status status = SILL_OK;
+    for (size_t i = 0; i < s->bad_words.n; i++)
+        for (const char *p = s->bad_words.items[i];; p++) {
+            size_t n = strcspn(p, ",");
+            cap += 2 * sill_tokenize_bound(t, n + 1);
+            words += 2;
+            p += n;
+            if (!*p) break;
+        }
+    s->bad_ids = sill__calloc(cap, sizeof *s->bad_ids);
+    s->bad_ends = sill__calloc(words, sizeof *s->bad_ends);
+    if (!s->bad_ids || !s->bad_ends) return sill__fail(err, SILL_ENOMEM, "no memory for bad words");
+    for (size_t i = 0; i < s->bad_words.n; i++)
+        for (const char *p = s->bad_words.items[i];; p++) {
+            size_t n = strcspn(p, ",");
+            if (n) status = add_word(s, t, p, n, false, &used, cap, err);
+            if (n && status == SILL_OK) status = add_word(s, t, p, n, true, &used, cap, err);
+            if (status != SILL_OK) return status;
+            p += n;
+            if (!*p) break;
+        }
+    s->o.bad_words = s->bad_ids;
+    s->o.bad_word_ends = s->bad_ends;
+    return SILL_OK;
+}
+
+int cli_sampling_prepare(cli_sampling *s, const char *command, const cli_engine *engine) {
+    sill_error err = {0};
+    for (size_t i = 0; i < s->o.n_bias; i++)
+        if (s->bias_ids[i] >= engine->info.n_vocab)
+            return args_usage(command, "--logit-bias names token %d; the model's are 0 to %d", (int)s->bias_ids[i],
+                              (int)engine->info.n_vocab - 1);
+    if (!s->bad_words.n) return -1;
+    const sill_tokenizer *t = sill_model_tokenizer(engine->model);
+    if (!t) return args_usage(command, "--bad-words needs a tokenizer, and the model's files have none");
+    return prepare_bad_words(s, t, &err) == SILL_OK ? -1 : cli_fail(&err);
+}
+
+void cli_sampling_free(cli_sampling *s) {
+    sill__free(s->bias_ids);
+    sill__free(s->bias_values);
+    sill__free(s->bad_ids);
+    sill__free(s->bad_ends);
+}

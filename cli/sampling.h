@@ -1,0 +1,25 @@
+/* sampling.h - the options that say how text is generated; shared by generate and chat. */
+#ifndef SILL_CLI_SAMPLING_H
+#define SILL_CLI_SAMPLING_H
+
+#include "common.h"
+
+typedef struct cli_sampling {
+    sill_generate_options o; /* zero: default */
+    bool do_sample, greedy, ignore_eos;
+    int32_t top_k;           /* -1: not given; 0: off, as in transformers */
+    arg_list stop, bias, bad_words;
+    int32_t *bias_ids, *bad_ids;
+    float *bias_values;
+    size_t *bad_ends;
+} cli_sampling;
+
+void cli_sampling_init(cli_sampling *s);
+arg_table cli_sampling_table(cli_sampling *s);
+/* What can be checked and converted without a model. Returns -1 or the exit status. */
+int cli_sampling_check(cli_sampling *s, const char *command);
+/* Completes s->o with what needs the tokenizer: bad words, biased ids. */
+int cli_sampling_prepare(cli_sampling *s, const char *command, const cli_engine *engine);
+void cli_sampling_free(cli_sampling *s);
+
+#endif

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Builds the fuzzers of the parsers with clang and runs each for a number of seconds.
+#
+#   tests/fuzz/run.sh [SECONDS [NAME...]]      default 20 seconds, all of them
+#
+# Prints PASS, FAIL or SKIP for each and ends with status 1 when one failed. What was found interesting
+# stays in $FUZZ_DIR (default build/fuzz), inputs that failed in $FUZZ_DIR/NAME-*.
+set -u
+cd "$(dirname "$0")/../.."
+seconds=${1:-20}
+[ $# -gt 0 ] && shift
+all=(json safetensors gguf)
+names=("${@:-${all[@]}}")
+: "${FUZZ_DIR:=build/fuzz}" "${FUZZ_CC:=clang}"
+mkdir -p "$FUZZ_DIR"
+if ! echo 'int LLVMFuzzerTestOneInput(const unsigned char *p, unsigned long n) { (void)p; (void)n; return 0; }' |
+    "$FUZZ_CC" -fsanitize=fuzzer,address -x c - -o "$FUZZ_DIR/probe" 2>/dev/null; then
+    for name in "${names[@]}"; do echo "SKIP fuzz_$name: $FUZZ_CC has no libFuzzer (Debian: libclang-rt-14-dev)"; done
+    exit 0
+fi
+
+# Seeds: what the fixtures hold, each text of the JSON cases a file of its own.
+seed_json() {
+    python3 - "$1" <<'PY'
+import hashlib, sys
+for line in open("tests/fixtures/format/json_cases.txt"):
+    if not line.startswith(("#", "-")):
+        data = bytes.fromhex(line.split()[0])
+        open(sys.argv[1] + "/" + hashlib.sha1(data).hexdigest(), "wb").write(data)
+PY
+}
+seed_safetensors() { cp tests/fixtures/format/tiny.safetensors tests/fixtures/format/sharded/*.safetensors "$1"; }
+seed_gguf() { cp tests/fixtures/format/*.gguf "$1"; }
+
+status=0
+for name in "${names[@]}"; do
+    corpus=$FUZZ_DIR/corpus-$name seeds=$FUZZ_DIR/seeds-$name log=$FUZZ_DIR/$name.log
+    mkdir -p "$corpus" "$seeds"
+    "seed_$name" "$seeds"
+    if ! "$FUZZ_CC" -std=c11 -D_GNU_SOURCE -D_DARWIN_C_SOURCE -DSILL_DEBUG -O1 -g -ffp-contract=off -Iinclude -Isrc \
+        -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+        "tests/fuzz/fuzz_$name.c" src/base/error.c src/base/hash.c src/base/json.c src/base/mem.c src/base/system.c src/format/*.c \
+        -lm -lpthread -o "$FUZZ_DIR/fuzz_$name" >"$log" 2>&1; then
+        echo "FAIL fuzz_$name: does not build"; cat "$log"; status=1; continue
+    fi
+    if "$FUZZ_DIR/fuzz_$name" -max_total_time="$seconds" -max_len=8192 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
+        -artifact_prefix="$FUZZ_DIR/$name-" "$corpus" "$seeds" >"$log" 2>&1; then
+        echo "PASS fuzz_$name ($(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs)"
+    else
+        echo "FAIL fuzz_$name"; tail -n 60 "$log"; status=1
+    fi
+done
+exit $status
