@@ -17,6 +17,7 @@
 #define SILL__TOKENIZER_FILE_MAX ((size_t)512 << 20)
 
 #define SILL__NO_ID UINT32_MAX
+#define SILL__WAITING 8
 #define SILL__KEY_BYTES 11 /* tokens up to this length have their bytes in the table itself */
 
 /* What a token is. Only normal tokens can come out of ordinary text; byte tokens through byte fallback. */
@@ -48,9 +49,20 @@ typedef enum sill__cut {
 /* added: parsed with SILL_TOKENIZE_SPECIAL (special tokens, and added ones that are not special). */
 typedef struct sill__token { uint32_t start; uint16_t n; uint8_t attr, added; } sill__token;
 
-/* A normal token of at most 11 bytes: the bytes zero-padded in lo and hi, the length in hi's top byte. */
-typedef struct sill__short_slot { uint64_t lo; uint32_t hi, id; } sill__short_slot;
-typedef struct sill__long_slot { uint32_t tag, id; } sill__long_slot;
+/* Tables hold ids with two bits of an answer: does the token's own text become this one token? Neither bit:
+ * not asked yet. Any thread may write the one right answer. Not every token can: its bytes may be merged on
+ * another way first. */
+#define SILL__WHOLE 0x40000000u
+#define SILL__NOT_WHOLE 0x80000000u
+#define SILL__ID_MASK 0x3fffffffu
+typedef _Atomic uint32_t sill__slot_id;
+
+/* A normal token of at most 11 bytes: the bytes zero-padded in lo and hi, the length in hi's top byte (0 where
+ * the slot is empty). Longer ones: part of the hash (0: empty). */
+typedef struct sill__short_slot { uint64_t lo; uint32_t hi; sill__slot_id id; } sill__short_slot;
+typedef struct sill__long_slot { uint32_t tag; sill__slot_id id; } sill__long_slot;
+typedef struct sill__short_table { sill__short_slot *slots; unsigned bits; } sill__short_table;
+/* left is the id + 1 (0: empty). */
 typedef struct sill__merge_slot { uint32_t left, right, rank, id; } sill__merge_slot;
 /* Node of the trie of added tokens; children are a linked list. */
 typedef struct sill__trie_node { uint32_t child, sibling, id; uint8_t byte; } sill__trie_node;
@@ -63,14 +75,15 @@ struct sill_tokenizer {
     sill__str blob;            /* the tokens' bytes; SentencePiece's word mark is a space here */
     uint32_t longest;          /* bytes of the longest normal token */
 
-    sill__short_slot *shorts;
+    /* The first tokens of a vocabulary are by far the most frequent: they have a table of their own, small
+     * enough to stay in the nearest cache. */
+    sill__short_table first, rest;
     sill__long_slot *longs;
     sill__merge_slot *merges;
-    unsigned short_bits, long_bits, merge_bits;
-    uint32_t n_merges;
-    /* (n) Does the token's own text become this one token? 0: not asked yet, 1: yes, 2: no. Any thread may
-     * write the one right answer. */
-    _Atomic uint8_t *whole;
+    unsigned long_bits, merge_bits;
+    uint32_t n_merges, n_ranks, last_merged;
+    sill__merge_slot waiting[SILL__WAITING]; /* merges whose slots are on their way into the cache */
+    unsigned n_waiting;
     uint32_t byte_id[256];     /* byte-level: the byte's token; SentencePiece: its <0x..> token */
     uint32_t char_id[128];     /* SentencePiece: token of an ASCII character */
     uint32_t n_missing_bytes;  /* byte-level: bytes that have no token */
@@ -111,8 +124,12 @@ sill_status sill__tok_merge_line(sill_tokenizer *t, const char *line, size_t n, 
 sill_status sill__tok_merges_from_scores(sill_tokenizer *t, const float *scores, sill_error *err);
 /* After the last merge: what follows from the rest. */
 sill_status sill__tok_finish(sill_tokenizer *t, sill_error *err);
-/* Id of a normal token by its bytes. */
-uint32_t sill__tok_lookup(const sill_tokenizer *t, const uint8_t *p, size_t n);
+/* Where a normal token's id stands, by its bytes; NULL if there is none. */
+sill__slot_id *sill__tok_slot(const sill_tokenizer *t, const uint8_t *p, size_t n);
+static inline uint32_t sill__tok_lookup(const sill_tokenizer *t, const uint8_t *p, size_t n) {
+    const sill__slot_id *slot = sill__tok_slot(t, p, n);
+    return slot ? atomic_load_explicit(slot, memory_order_relaxed) & SILL__ID_MASK : SILL__NO_ID;
+}
 /* Id of a token of any kind, the whole list searched where the tables have none. */
 uint32_t sill__tok_search(const sill_tokenizer *t, const char *p, size_t n);
 
@@ -131,8 +148,8 @@ static inline const sill__merge_slot *sill__tok_find_merge(const sill_tokenizer 
     uint32_t i = (uint32_t)(sill__tok_mix(left, right) >> (64 - t->merge_bits));
     for (;; i = (i + 1) & mask) {
         const sill__merge_slot *m = &t->merges[i];
-        if (m->left == left && m->right == right) return m;
-        if (m->left == SILL__NO_ID) return NULL;
+        if (m->left == left + 1 && m->right == right) return m;
+        if (m->left == 0) return NULL;
     }
 }
 

@@ -1,6 +1,6 @@
 /*
  * tokenize.c - the calls: text to ids, ids to bytes, and what a tokenizer tells about itself. A tokenizer is
- * never written to here but for `whole`, where every thread would write the same answer.
+ * never written to here but for the answer to "is this token whole", which is the same for every thread.
  */
 #include "tokenizer/internal.h"
 #include "tokenizer/unicode.h"
@@ -65,42 +65,41 @@ static inline size_t char_symbol(const sill_tokenizer *t, const uint8_t *p, cons
     return n ? n : 1;
 }
 
-/* Whether the text of a normal token becomes that one token. Not every token can: its bytes may be merged on
- * another way first. Tokens have at most SILL__TOKEN_MAX_BYTES. */
-static sill_status is_whole(const sill_tokenizer *t, uint32_t id, bool *whole, sill_error *err) {
-    uint8_t state = atomic_load_explicit(&t->whole[id], memory_order_relaxed);
-    if (state == 0) {
-        uint32_t sym[SILL__TOKEN_MAX_BYTES];
-        const uint8_t *p = sill__tok_text(t, id);
-        size_t n = t->tokens[id].n, k = 0;
-        bool known = true;
-        if (t->kind == SILL__TOK_BPE_BYTES) k = byte_symbols(t, p, n, sym);
-        else
-            for (size_t i = 0; i < n && known; k++) {
-                i += char_symbol(t, p + i, p + n, &sym[k]);
-                known = sym[k] != SILL__NO_ID;
-            }
-        if (known && k > 1) {
-            sill_status s = sill__bpe_merge(t, sym, &k, err);
-            if (s != SILL_OK) return s;
+/* Finds out whether the text of a normal token becomes that one token: SILL__WHOLE or SILL__NOT_WHOLE. Tokens have
+ * at most SILL__TOKEN_MAX_BYTES. */
+static sill_status ask_whole(const sill_tokenizer *t, uint32_t id, uint32_t *answer, sill_error *err) {
+    uint32_t sym[SILL__TOKEN_MAX_BYTES];
+    const uint8_t *p = sill__tok_text(t, id);
+    size_t n = t->tokens[id].n, k = 0;
+    bool known = true;
+    if (t->kind == SILL__TOK_BPE_BYTES) k = byte_symbols(t, p, n, sym);
+    else
+        for (size_t i = 0; i < n && known; k++) {
+            i += char_symbol(t, p + i, p + n, &sym[k]);
+            known = sym[k] != SILL__NO_ID;
         }
-        state = known && k == 1 && sym[0] == id ? 1 : 2;
-        atomic_store_explicit(&t->whole[id], state, memory_order_relaxed);
+    if (known && k > 1) {
+        sill_status s = sill__bpe_merge(t, sym, &k, err);
+        if (s != SILL_OK) return s;
     }
-    *whole = state == 1;
+    *answer = known && k == 1 && sym[0] == id ? SILL__WHOLE : SILL__NOT_WHOLE;
     return SILL_OK;
 }
 
 /* Puts the token that the piece is as a whole; *done tells whether there is one. */
 static inline sill_status whole_piece(writer *w, const uint8_t *p, size_t n, bool *done) {
-    uint32_t id = sill__tok_lookup(w->t, p, n);
+    sill__slot_id *slot = sill__tok_slot(w->t, p, n);
     *done = false;
-    if (id == SILL__NO_ID) return SILL_OK;
-    if (w->t->ignore_merges) *done = true;
-    else {
-        sill_status s = is_whole(w->t, id, done, w->err);
+    if (!slot) return SILL_OK;
+    uint32_t v = atomic_load_explicit(slot, memory_order_relaxed), id = v & SILL__ID_MASK;
+    if (!(v & (SILL__WHOLE | SILL__NOT_WHOLE)) && !w->t->ignore_merges) {
+        uint32_t answer;
+        sill_status s = ask_whole(w->t, id, &answer, w->err);
         if (s != SILL_OK) return s;
+        v |= answer;
+        atomic_store_explicit(slot, v, memory_order_relaxed);
     }
+    *done = w->t->ignore_merges || (v & SILL__WHOLE);
     if (*done) put(w, id);
     return SILL_OK;
 }
@@ -391,7 +390,7 @@ void sill__tokenizer_hash(const sill_tokenizer *t, uint8_t out[32]) {
     uint64_t sum[2] = {0, 0};
     for (size_t i = 0; i < (size_t)1 << t->merge_bits; i++) {
         const sill__merge_slot *m = &t->merges[i];
-        if (m->left == SILL__NO_ID) continue;
+        if (m->left == 0) continue;
         uint64_t x = sill__tok_mix(m->left, m->right), y = sill__tok_mix(m->rank, m->id);
         sum[0] += sill__tok_mix(x, y);
         sum[1] += sill__tok_mix(y, x ^ 0x5851f42d4c957f2du);

@@ -15,6 +15,8 @@
 #define MAX_PROBES 4096           /* more: the file was made to collide */
 #define SPM_MAX_BYTES 256         /* SentencePiece tokens, each of whose splits is tried */
 #define TRIE_MAX (1u << 24)
+#define AHEAD 8                   /* tokens whose slots are fetched before they are needed */
+#define FIRST_TOKENS 2048         /* in the small table: 64 KiB */
 #define WORD_MARK "\xe2\x96\x81"  /* U+2581 */
 
 sill_tokenizer *sill__tok_new(void) {
@@ -27,14 +29,18 @@ sill_tokenizer *sill__tok_new(void) {
     return t;
 }
 
+/* Tables are zeroed when empty; large ones lie in huge pages. */
+static void *new_table(unsigned bits, size_t slot_bytes) { return sill__alloc_pages(slot_bytes << bits); }
+static void free_table(void *table, unsigned bits, size_t slot_bytes) { sill__free_pages(table, slot_bytes << bits); }
+
 void sill_tokenizer_free(sill_tokenizer *t) {
     if (!t) return;
     sill__free(t->chat_template);
     sill__free(t->trie);
-    sill__free((void *)t->whole);
-    sill__free(t->merges);
-    sill__free(t->longs);
-    sill__free(t->shorts);
+    free_table(t->merges, t->merge_bits, sizeof *t->merges);
+    free_table(t->longs, t->long_bits, sizeof *t->longs);
+    free_table(t->rest.slots, t->rest.bits, sizeof *t->rest.slots);
+    free_table(t->first.slots, t->first.bits, sizeof *t->first.slots);
     sill__str_free(&t->blob);
     sill__free(t->tokens);
     sill__free(t);
@@ -203,31 +209,39 @@ static inline void short_key(const uint8_t *p, size_t n, uint64_t *lo, uint32_t 
     *hi = (uint32_t)b | (uint32_t)n << 24;
 }
 
-static inline uint32_t find_short(const sill_tokenizer *t, const uint8_t *p, size_t n) {
-    uint64_t lo;
-    uint32_t hi, mask = ((uint32_t)1 << t->short_bits) - 1;
-    short_key(p, n, &lo, &hi);
-    uint32_t i = (uint32_t)(sill__tok_mix(lo, hi) >> (64 - t->short_bits));
-    for (;; i = (i + 1) & mask) {
-        const sill__short_slot *s = &t->shorts[i];
-        if (s->lo == lo && s->hi == hi) return s->id;
-        if (s->hi == 0) return SILL__NO_ID;
+static inline sill__slot_id *find_short(const sill__short_table *t, uint64_t lo, uint32_t hi, uint64_t hash) {
+    uint32_t mask = ((uint32_t)1 << t->bits) - 1;
+    for (uint32_t i = (uint32_t)(hash >> (64 - t->bits));; i = (i + 1) & mask) {
+        sill__short_slot *s = &t->slots[i];
+        if (s->lo == lo && s->hi == hi) return &s->id;
+        if (s->hi == 0) return NULL;
     }
 }
 
-static uint32_t find_long(const sill_tokenizer *t, const uint8_t *p, size_t n) {
+static bool same_token(const sill_tokenizer *t, uint32_t id, const uint8_t *p, size_t n) {
+    return t->tokens[id].n == n && !memcmp(sill__tok_text(t, id), p, n);
+}
+
+static sill__slot_id *find_long(const sill_tokenizer *t, const uint8_t *p, size_t n) {
     uint64_t h = sill__hash64(p, n);
-    uint32_t mask = ((uint32_t)1 << t->long_bits) - 1, i = (uint32_t)(h >> (64 - t->long_bits)), tag = (uint32_t)h;
-    for (;; i = (i + 1) & mask) {
-        const sill__long_slot *s = &t->longs[i];
-        if (s->id == SILL__NO_ID) return SILL__NO_ID;
-        if (s->tag == tag && t->tokens[s->id].n == n && !memcmp(sill__tok_text(t, s->id), p, n)) return s->id;
+    uint32_t mask = ((uint32_t)1 << t->long_bits) - 1;
+    for (uint32_t i = (uint32_t)(h >> (64 - t->long_bits));; i = (i + 1) & mask) {
+        sill__long_slot *s = &t->longs[i];
+        if (s->tag == 0) return NULL;
+        if (s->tag == ((uint32_t)h | 1) &&
+            same_token(t, atomic_load_explicit(&s->id, memory_order_relaxed) & SILL__ID_MASK, p, n)) return &s->id;
     }
 }
 
-uint32_t sill__tok_lookup(const sill_tokenizer *t, const uint8_t *p, size_t n) {
-    if (n == 0 || n > t->longest) return SILL__NO_ID;
-    return n <= SILL__KEY_BYTES ? find_short(t, p, n) : find_long(t, p, n);
+sill__slot_id *sill__tok_slot(const sill_tokenizer *t, const uint8_t *p, size_t n) {
+    uint64_t lo;
+    uint32_t hi;
+    if (n == 0 || n > t->longest) return NULL;
+    if (n > SILL__KEY_BYTES) return find_long(t, p, n);
+    short_key(p, n, &lo, &hi);
+    uint64_t hash = sill__tok_mix(lo, hi);
+    sill__slot_id *slot = find_short(&t->first, lo, hi, hash);
+    return slot ? slot : find_short(&t->rest, lo, hi, hash);
 }
 
 uint32_t sill__tok_search(const sill_tokenizer *t, const char *p, size_t n) {
@@ -259,50 +273,65 @@ static sill_status twins(const sill_tokenizer *t, uint32_t a, uint32_t b, sill_e
                       shown(sill__tok_text(t, a), t->tokens[a].n, name));
 }
 
-static sill_status insert_token(sill_tokenizer *t, uint32_t id, sill_error *err) {
-    const uint8_t *p = sill__tok_text(t, id);
-    size_t n = t->tokens[id].n;
+static sill_status insert_short(sill_tokenizer *t, sill__short_table *table, uint32_t id, sill_error *err) {
+    uint64_t lo;
+    uint32_t hi, mask = ((uint32_t)1 << table->bits) - 1;
     unsigned probes = 0;
-    if (n <= SILL__KEY_BYTES) {
-        uint64_t lo;
-        uint32_t hi, mask = ((uint32_t)1 << t->short_bits) - 1;
-        short_key(p, n, &lo, &hi);
-        uint32_t i = (uint32_t)(sill__tok_mix(lo, hi) >> (64 - t->short_bits));
-        for (; t->shorts[i].hi != 0; i = (i + 1) & mask) {
-            if (t->shorts[i].lo == lo && t->shorts[i].hi == hi) return twins(t, t->shorts[i].id, id, err);
-            if (++probes > MAX_PROBES) return collided(err);
-        }
-        t->shorts[i] = (sill__short_slot){lo, hi, id};
-        return SILL_OK;
+    short_key(sill__tok_text(t, id), t->tokens[id].n, &lo, &hi);
+    uint64_t hash = sill__tok_mix(lo, hi);
+    if (table != &t->first) {
+        sill__slot_id *twin = find_short(&t->first, lo, hi, hash);
+        if (twin) return twins(t, *twin, id, err);
     }
-    uint64_t h = sill__hash64(p, n);
-    uint32_t mask = ((uint32_t)1 << t->long_bits) - 1, i = (uint32_t)(h >> (64 - t->long_bits));
-    for (; t->longs[i].id != SILL__NO_ID; i = (i + 1) & mask) {
-        const sill__long_slot *s = &t->longs[i];
-        if (s->tag == (uint32_t)h && t->tokens[s->id].n == n && !memcmp(sill__tok_text(t, s->id), p, n))
-            return twins(t, s->id, id, err);
+    uint32_t i = (uint32_t)(hash >> (64 - table->bits));
+    for (; table->slots[i].hi != 0; i = (i + 1) & mask) {
+        if (table->slots[i].lo == lo && table->slots[i].hi == hi) return twins(t, table->slots[i].id, id, err);
         if (++probes > MAX_PROBES) return collided(err);
     }
-    t->longs[i] = (sill__long_slot){(uint32_t)h, id};
+    table->slots[i].lo = lo;
+    table->slots[i].hi = hi;
+    table->slots[i].id = id;
+    return SILL_OK;
+}
+
+static sill_status insert_long(sill_tokenizer *t, uint32_t id, sill_error *err) {
+    const uint8_t *p = sill__tok_text(t, id);
+    size_t n = t->tokens[id].n;
+    uint64_t h = sill__hash64(p, n);
+    uint32_t mask = ((uint32_t)1 << t->long_bits) - 1, i = (uint32_t)(h >> (64 - t->long_bits));
+    unsigned probes = 0;
+    for (; t->longs[i].tag != 0; i = (i + 1) & mask) {
+        const sill__long_slot *s = &t->longs[i];
+        if (s->tag == ((uint32_t)h | 1) && same_token(t, s->id, p, n)) return twins(t, s->id, id, err);
+        if (++probes > MAX_PROBES) return collided(err);
+    }
+    t->longs[i].tag = (uint32_t)h | 1;
+    t->longs[i].id = id;
     return SILL_OK;
 }
 
 static sill_status merge_table(sill_tokenizer *t, size_t n, sill_error *err) {
     if (n > SILL__MERGES_MAX)
         return sill__fail(err, SILL_EFORMAT, "%zu merges; at most %u can be", n, SILL__MERGES_MAX);
-    t->merge_bits = table_bits(n);
-    size_t slots = (size_t)1 << t->merge_bits;
-    sill__free(t->merges);
+    free_table(t->merges, t->merge_bits, sizeof *t->merges);
     t->n_merges = 0;
-    t->merges = sill__alloc(slots * sizeof *t->merges);
-    if (!t->merges) return sill__fail(err, SILL_ENOMEM, "out of memory for %zu merges", n);
-    memset(t->merges, 0xff, slots * sizeof *t->merges);
-    return SILL_OK;
+    t->merge_bits = table_bits(n);
+    t->merges = new_table(t->merge_bits, sizeof *t->merges);
+    return t->merges ? SILL_OK : sill__fail(err, SILL_ENOMEM, "out of memory for %zu merges", n);
+}
+
+/* Brings the slot that a token will go to into the cache. */
+static void fetch_slot(const sill_tokenizer *t, uint32_t id) {
+    uint64_t lo;
+    uint32_t hi;
+    if (t->tokens[id].n == 0 || t->tokens[id].n > SILL__KEY_BYTES) return;
+    short_key(sill__tok_text(t, id), t->tokens[id].n, &lo, &hi);
+    __builtin_prefetch(&t->rest.slots[sill__tok_mix(lo, hi) >> (64 - t->rest.bits)], 1);
 }
 
 sill_status sill__tok_index(sill_tokenizer *t, size_t n_merges, sill_error *err) {
     size_t n_short = 0, n_long = 0;
-    sill_status s;
+    sill_status s = SILL_OK;
     if (t->n == 0) return sill__fail(err, SILL_EFORMAT, "the vocabulary is empty");
     for (uint32_t i = 0; i < t->n; i++) {
         const sill__token *k = &t->tokens[i];
@@ -318,49 +347,74 @@ sill_status sill__tok_index(sill_tokenizer *t, size_t n_merges, sill_error *err)
         if (k->n <= SILL__KEY_BYTES) n_short++;
         else n_long++;
     }
-    t->short_bits = table_bits(n_short);
+    t->first.bits = table_bits(SILL_MIN(n_short, (size_t)FIRST_TOKENS));
+    t->rest.bits = table_bits(n_short - SILL_MIN(n_short, (size_t)FIRST_TOKENS));
     t->long_bits = table_bits(n_long);
-    t->shorts = sill__calloc((size_t)1 << t->short_bits, sizeof *t->shorts);
-    t->longs = sill__alloc(sizeof *t->longs << t->long_bits);
-    t->whole = sill__calloc(t->n, sizeof *t->whole);
-    if (!t->shorts || !t->longs || !t->whole)
+    t->first.slots = new_table(t->first.bits, sizeof *t->first.slots);
+    t->rest.slots = new_table(t->rest.bits, sizeof *t->rest.slots);
+    t->longs = new_table(t->long_bits, sizeof *t->longs);
+    if (!t->first.slots || !t->rest.slots || !t->longs)
         return sill__fail(err, SILL_ENOMEM, "out of memory for a vocabulary of %u tokens", t->n);
-    memset(t->longs, 0xff, sizeof *t->longs << t->long_bits);
-    for (uint32_t i = 0; i < t->n; i++)
-        if (t->tokens[i].attr == SILL__ATTR_NORMAL && (s = insert_token(t, i, err)) != SILL_OK) return s;
-    return merge_table(t, n_merges, err);
+    for (uint32_t i = 0, k = 0; i < t->n && s == SILL_OK; i++) {
+        if (i + AHEAD < t->n) fetch_slot(t, i + AHEAD);
+        if (t->tokens[i].attr != SILL__ATTR_NORMAL) continue;
+        if (t->tokens[i].n > SILL__KEY_BYTES) s = insert_long(t, i, err);
+        else s = insert_short(t, k++ < FIRST_TOKENS ? &t->first : &t->rest, i, err);
+    }
+    return s == SILL_OK ? merge_table(t, n_merges, err) : s;
 }
 
 /* ---- merges */
 
-static sill_status add_merge(sill_tokenizer *t, uint32_t left, uint32_t right, uint32_t rank, uint32_t id,
-                             sill_error *err) {
-    uint32_t mask = ((uint32_t)1 << t->merge_bits) - 1;
-    uint32_t i = (uint32_t)(sill__tok_mix(left, right) >> (64 - t->merge_bits));
+static uint32_t merge_home(const sill_tokenizer *t, uint32_t left, uint32_t right) {
+    return (uint32_t)(sill__tok_mix(left, right) >> (64 - t->merge_bits));
+}
+
+static sill_status insert_merge(sill_tokenizer *t, const sill__merge_slot *m, sill_error *err) {
+    uint32_t mask = ((uint32_t)1 << t->merge_bits) - 1, i = merge_home(t, m->left - 1, m->right);
     unsigned probes = 0;
-    for (; t->merges[i].left != SILL__NO_ID; i = (i + 1) & mask) {
-        if (t->merges[i].left == left && t->merges[i].right == right) { /* listed twice: the later one counts */
-            t->merges[i].rank = rank;
+    t->n_ranks = SILL_MAX(t->n_ranks, m->rank + 1);
+    for (; t->merges[i].left != 0; i = (i + 1) & mask) {
+        if (t->merges[i].left == m->left && t->merges[i].right == m->right) { /* listed twice: the later one counts */
+            t->merges[i].rank = m->rank;
             return SILL_OK;
         }
         if (++probes > MAX_PROBES) return collided(err);
     }
-    t->merges[i] = (sill__merge_slot){left, right, rank, id};
+    t->merges[i] = *m;
     t->n_merges++;
     return SILL_OK;
+}
+
+static sill_status insert_waiting(sill_tokenizer *t, sill_error *err) {
+    sill_status s = SILL_OK;
+    for (unsigned i = 0; i < t->n_waiting && s == SILL_OK; i++) s = insert_merge(t, &t->waiting[i], err);
+    t->n_waiting = 0;
+    return s;
 }
 
 /* A table of twice the size once half of it is full: JSON does not announce how many merges follow. */
 static sill_status grow_merges(sill_tokenizer *t, sill_error *err) {
     sill__merge_slot *old = t->merges;
-    size_t slots = (size_t)1 << t->merge_bits;
+    unsigned bits = t->merge_bits;
+    size_t slots = (size_t)1 << bits;
     if ((size_t)t->n_merges * 2 < slots) return SILL_OK;
     t->merges = NULL;
     sill_status s = merge_table(t, slots, err);
     for (size_t i = 0; i < slots && s == SILL_OK; i++)
-        if (old[i].left != SILL__NO_ID) s = add_merge(t, old[i].left, old[i].right, old[i].rank, old[i].id, err);
-    sill__free(old);
+        if (old[i].left != 0) s = insert_merge(t, &old[i], err);
+    free_table(old, bits, sizeof *old);
     return s;
+}
+
+/* The table is larger than a core's cache: a merge waits until its slot has been fetched. */
+static sill_status add_merge(sill_tokenizer *t, uint32_t left, uint32_t right, uint32_t rank, uint32_t id,
+                             sill_error *err) {
+    __builtin_prefetch(&t->merges[merge_home(t, left, right)], 1);
+    t->waiting[t->n_waiting++] = (sill__merge_slot){left + 1, right, rank, id};
+    if (t->n_waiting < SILL__WAITING) return SILL_OK;
+    sill_status s = insert_waiting(t, err);
+    return s == SILL_OK ? grow_merges(t, err) : s;
 }
 
 sill_status sill__tok_merge_written(sill_tokenizer *t, const char *left, size_t n_left, const char *right,
@@ -369,17 +423,19 @@ sill_status sill__tok_merge_written(sill_tokenizer *t, const char *left, size_t 
     char a[48], b[48];
     size_t n = 0, m = 0;
     uint32_t l = SILL__NO_ID, r = SILL__NO_ID, id = SILL__NO_ID;
-    sill_status s = grow_merges(t, err);
-    if (s != SILL_OK) return s;
     if (bytes_of(t, left, n_left, bytes, &n) && bytes_of(t, right, n_right, bytes + n, &m)) {
         l = sill__tok_lookup(t, bytes, n);
         r = sill__tok_lookup(t, bytes + n, m);
-        id = sill__tok_lookup(t, bytes, n + m);
+        /* Vocabularies list the results of merges in the order of the merges: mostly no search is needed. */
+        uint32_t guess = t->last_merged + 1;
+        if (guess < t->n && t->tokens[guess].attr == SILL__ATTR_NORMAL && same_token(t, guess, bytes, n + m)) id = guess;
+        else id = sill__tok_lookup(t, bytes, n + m);
     }
     if (l == SILL__NO_ID || r == SILL__NO_ID || id == SILL__NO_ID)
         return sill__fail(err, SILL_EFORMAT, "merge %u, \"%s\" and \"%s\": %s not in the vocabulary", rank,
                           shown(left, n_left, a), shown(right, n_right, b),
                           l == SILL__NO_ID ? "the first is" : r == SILL__NO_ID ? "the second is" : "the two joined are");
+    t->last_merged = id;
     return add_merge(t, l, r, rank, id, err);
 }
 
@@ -509,7 +565,8 @@ static bool space_inside(const sill_tokenizer *t) {
 
 sill_status sill__tok_finish(sill_tokenizer *t, sill_error *err) {
     size_t cap = 0;
-    sill_status s;
+    sill_status s = insert_waiting(t, err);
+    if (s != SILL_OK) return s;
     for (uint32_t i = 0; i < t->n; i++)
         if (t->tokens[i].added && (s = trie_add(t, i, &cap, err)) != SILL_OK) return s;
     if (t->kind == SILL__TOK_BPE_SPM) {
