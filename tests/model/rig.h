@@ -62,7 +62,7 @@ static inline sill_status rig_open(rig *r, sill_model *m, sill__kv_type type, in
         at[i] = bytes;
         bytes += (widths[i] * t * 4 + 63) & ~(size_t)63;
     }
-    r->hidden_at = t * vocab * 4;
+    r->hidden_at = SILL_MIN(t, (size_t)64) * vocab * 4; /* logits of at most 64 rows a step */
     r->targets_at = r->hidden_at + (size_t)c->n_embd * t * 4;
     r->top_at = r->targets_at + t * 4;
     r->class_at = r->top_at + 2 * 5 * t * 4;
@@ -87,7 +87,7 @@ static inline sill_status rig_step(rig *r, const int32_t *ids, int32_t n, int32_
     const sill_model *m = r->m;
     const sill__backend *ops = m->ops;
     int32_t starts[4097];
-    if (n > r->max_tokens || n > 4096) return sill__fail(err, SILL_ERANGE, "rig: too many tokens");
+    if (n > r->max_tokens || n > 4096 || (want.logits && n > 64)) return sill__fail(err, SILL_ERANGE, "rig: too many tokens");
     for (int32_t i = 0; i < n; i++) {
         r->ids[i] = ids[i];
         r->positions[i] = pos + i;
