@@ -38,7 +38,7 @@ void sill__fail_context(sill_error *err, const char *format, ...) {
     memcpy(tail, err->msg, sizeof tail);
     n = strlen(head);
     snprintf(err->msg, sizeof err->msg, "%s", head);
-    snprintf(err->msg + n, sizeof err->msg - n, ": %s", tail);
+    if (snprintf(err->msg + n, sizeof err->msg - n, ": %s", tail) < 0) err->msg[n] = 0; /* a long tail is cut */
 }
 
 sill_status sill__bug(sill_error *err, const char *file, int line, const char *what) {

@@ -34,10 +34,12 @@ static const char *skip_space(const char *p, const char *end) {
 
 void sill__json_init(sill__json *j, const char *text, size_t n_bytes) {
     memset(j, 0, sizeof *j);
+    if (!text) text = ""; /* an empty buffer; arithmetic on NULL is undefined */
     j->p = j->start = text;
     j->end = text + n_bytes;
     j->at = AT_VALUE;
-    if (n_bytes >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) j->message = "a byte order mark, which JSON does not allow";
+    if (n_bytes >= 3 && !memcmp(text, "\xef\xbb\xbf", 3))
+        j->message = "a byte order mark, which JSON does not allow";
 }
 
 /* ---- tokens: each takes the place of the token's first byte and returns the place behind it, or NULL
@@ -122,7 +124,8 @@ static const char *unescape(const char *p, const char *end, char out[4], size_t 
     if (c < 0) return bad(t, p, "\\u without four hexadecimal digits");
     p += 6;
     if (c >= 0xd800 && c < 0xe000) {
-        if (c < 0xdc00 && end - p >= 2 && p[0] == '\\' && p[1] == 'u' && (low = hex4(p + 2, end)) >= 0xdc00 && low < 0xe000) {
+        if (c < 0xdc00 && end - p >= 2 && p[0] == '\\' && p[1] == 'u' && (low = hex4(p + 2, end)) >= 0xdc00 &&
+            low < 0xe000) {
             *n = put_utf8(0x10000u + ((uint32_t)(c - 0xd800) << 10) + (uint32_t)(low - 0xdc00), out);
             return p + 6;
         }
@@ -280,7 +283,9 @@ static const char *pass_value(const char *p, const char *end, int depth, trouble
                 d--;
                 continue;
             }
-            if (*p != ',') return bad(t, p, object ? "a comma or } was expected here" : "a comma or ] was expected here");
+            if (*p != ',')
+                return bad(t, p,
+                           object ? "a comma or } was expected here" : "a comma or ] was expected here");
             p = skip_space(p + 1, end);
             if (object && !(p = pass_key(p, end, t))) return NULL;
             break;
@@ -298,7 +303,9 @@ bool sill__json_enter(sill__json *j, sill__json_kind container) {
     sill__json_kind kind = start_value(j);
     if (kind == SILL__JSON_ERROR) return false;
     if (kind != container || (kind != SILL__JSON_OBJECT && kind != SILL__JSON_ARRAY))
-        return fail(j, j->p, container == SILL__JSON_OBJECT ? "an object was expected here" : "an array was expected here");
+        return fail(j, j->p,
+                    container == SILL__JSON_OBJECT ? "an object was expected here"
+                                                   : "an array was expected here");
     if (j->depth >= SILL__JSON_MAX_DEPTH) return fail(j, j->p, e_depth);
     j->depth++;
     j->p++;
@@ -461,7 +468,8 @@ bool sill__json_bool(sill__json *j, bool *out) {
     trouble t;
     sill__json_kind kind = start_value(j);
     if (kind == SILL__JSON_ERROR) return false;
-    if (kind != SILL__JSON_TRUE && kind != SILL__JSON_FALSE) return fail(j, j->p, "true or false was expected here");
+    if (kind != SILL__JSON_TRUE && kind != SILL__JSON_FALSE)
+        return fail(j, j->p, "true or false was expected here");
     if (!ended(j, pass_scalar(j->p, j->end, &t), &t)) return false;
     *out = kind == SILL__JSON_TRUE;
     return true;
@@ -504,8 +512,8 @@ bool sill__json_finish(sill__json *j) {
 }
 
 sill_status sill__json_fail(const sill__json *j, const char *file, sill_error *err) {
-    return sill__fail(err, j->message == e_memory ? SILL_ENOMEM : SILL_EFORMAT, "%s: at byte %zu: %s", file, (size_t)(j->p - j->start),
-                      j->message ? j->message : "not what was expected");
+    return sill__fail(err, j->message == e_memory ? SILL_ENOMEM : SILL_EFORMAT, "%s: at byte %zu: %s", file,
+                      (size_t)(j->p - j->start), j->message ? j->message : "not what was expected");
 }
 
 bool sill__json_find(sill__json *j, const char *key, ...) {
@@ -517,7 +525,8 @@ bool sill__json_find(sill__json *j, const char *key, ...) {
     va_start(ap, key);
     for (; found && key; key = va_arg(ap, const char *)) {
         found = false;
-        if (sill__json_peek(&place) != SILL__JSON_OBJECT || !sill__json_enter(&place, SILL__JSON_OBJECT)) break;
+        if (sill__json_peek(&place) != SILL__JSON_OBJECT || !sill__json_enter(&place, SILL__JSON_OBJECT))
+            break;
         while (!found && sill__json_next_member(&place, name, sizeof name, &n))
             found = n == strlen(key) && n < sizeof name && !memcmp(name, key, n);
     }

@@ -23,7 +23,8 @@ bool sill__tensor_size(sill__type type, const uint64_t *dims, int n_dims, size_t
 sill_status sill__file_reserve(sill__file *f, size_t n, const char *path, sill_error *err) {
     size_t need, bytes;
     if (!sill__add(f->n_tensors, n, &need) || need > SILL__MAX_TENSORS)
-        return sill__fail(err, SILL_EFORMAT, "%s: more than the limit of %u tensors", path, SILL__MAX_TENSORS);
+        return sill__fail(err, SILL_EFORMAT, "%s: more than the limit of %u tensors", path,
+                          SILL__MAX_TENSORS);
     if (need <= f->cap_tensors) return SILL_OK;
     size_t cap = SILL_MAX(need, 2 * f->cap_tensors);
     sill__tensor *t = sill__mul(cap, sizeof *t, &bytes) ? sill__realloc(f->tensors, bytes) : NULL;
@@ -37,7 +38,9 @@ sill_status sill__file_reserve(sill__file *f, size_t n, const char *path, sill_e
 static void sift(sill__span *a, size_t i, size_t n) {
     sill__span x = a[i];
     for (size_t k; (k = 2 * i + 1) < n; i = k) {
-        if (k + 1 < n && (a[k].begin < a[k + 1].begin || (a[k].begin == a[k + 1].begin && a[k].end < a[k + 1].end))) k++;
+        if (k + 1 < n &&
+            (a[k].begin < a[k + 1].begin || (a[k].begin == a[k + 1].begin && a[k].end < a[k + 1].end)))
+            k++;
         if (x.begin > a[k].begin || (x.begin == a[k].begin && x.end >= a[k].end)) break;
         a[i] = a[k];
     }
@@ -66,8 +69,8 @@ sill__shown sill__show(const char *s, size_t n) {
 /* ---- names */
 
 /* The slot of NAME: its own, or the empty one where it would go. NAME_AT tells the name of item I. */
-static uint32_t *slot_of(const sill__names *names, const void *items, const char *(*name_at)(const void *, size_t),
-                         const char *name) {
+static uint32_t *slot_of(const sill__names *names, const void *items,
+                         const char *(*name_at)(const void *, size_t), const char *name) {
     size_t i = (size_t)sill__hash64(name, strlen(name)) & names->mask;
     while (names->slots[i] && strcmp(name_at(items, names->slots[i] - 1), name)) i = (i + 1) & names->mask;
     return &names->slots[i];
@@ -76,8 +79,8 @@ static uint32_t *slot_of(const sill__names *names, const void *items, const char
 static const char *tensor_name(const void *items, size_t i) { return ((const sill__tensor *)items)[i].name; }
 static const char *meta_key(const void *items, size_t i) { return ((const sill__meta *)items)[i].key; }
 
-static sill_status index_names(sill__names *names, const char *path, const char *what, const void *items, size_t n,
-                               const char *(*name_at)(const void *, size_t), sill_error *err) {
+static sill_status index_names(sill__names *names, const char *path, const char *what, const void *items,
+                               size_t n, const char *(*name_at)(const void *, size_t), sill_error *err) {
     size_t size = 8;
     while (size < 2 * n) size *= 2;
     if (!(names->slots = sill__calloc(size, sizeof *names->slots)))
@@ -87,15 +90,19 @@ static sill_status index_names(sill__names *names, const char *path, const char 
         const char *name = name_at(items, i);
         uint32_t *slot = slot_of(names, items, name_at, name);
         if (*slot)
-            return sill__fail(err, SILL_EFORMAT, "%s: two %s with the name %s", path, what, sill__show(name, strlen(name)).text);
+            return sill__fail(err, SILL_EFORMAT, "%s: two %s with the name %s", path, what,
+                              sill__show(name, strlen(name)).text);
         *slot = (uint32_t)i + 1;
     }
     return SILL_OK;
 }
 
 sill_status sill__file_index(sill__file *f, sill_error *err) {
-    sill_status s = index_names(&f->tensor_names, f->path, "tensors", f->tensors, f->n_tensors, tensor_name, err);
-    return s != SILL_OK ? s : index_names(&f->meta_names, f->path, "metadata entries", f->meta, f->n_meta, meta_key, err);
+    sill_status s =
+        index_names(&f->tensor_names, f->path, "tensors", f->tensors, f->n_tensors, tensor_name, err);
+    return s != SILL_OK
+               ? s
+               : index_names(&f->meta_names, f->path, "metadata entries", f->meta, f->n_meta, meta_key, err);
 }
 
 const sill__tensor *sill__file_find(const sill__file *file, const char *name) {
@@ -118,7 +125,9 @@ const sill__tensor *sill__file_tensor(const sill__file *file, size_t i) {
     return i < file->n_tensors ? &file->tensors[i] : NULL;
 }
 size_t sill__file_n_meta(const sill__file *file) { return file->n_meta; }
-const sill__meta *sill__file_meta(const sill__file *file, size_t i) { return i < file->n_meta ? &file->meta[i] : NULL; }
+const sill__meta *sill__file_meta(const sill__file *file, size_t i) {
+    return i < file->n_meta ? &file->meta[i] : NULL;
+}
 
 void sill__file_close(sill__file *file) {
     if (!file) return;

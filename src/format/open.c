@@ -15,11 +15,16 @@ static const char supported[] = "sill reads safetensors and GGUF";
 /* ---- kinds */
 
 /* Files that are met in practice and not read: their first bytes, and what to do. */
-static const struct { const char *magic; size_t at, n; const char *what; } foreign[] = {
-    {"PK\3\4", 0, 4, "a ZIP archive, probably a PyTorch checkpoint (.bin, .pt); save it again with safetensors"},
-    {"\x80\2", 0, 2, "a Python pickle, probably an old PyTorch checkpoint (.bin, .pt); save it again with safetensors"},
-    {"\x80\3", 0, 2, "a Python pickle, probably an old PyTorch checkpoint (.bin, .pt); save it again with safetensors"},
-    {"\x80\4", 0, 2, "a Python pickle, probably an old PyTorch checkpoint (.bin, .pt); save it again with safetensors"},
+static const struct { const char *magic; size_t at, n; const char *what;
+} foreign[] = {
+    {"PK\3\4", 0, 4,
+     "a ZIP archive, probably a PyTorch checkpoint (.bin, .pt); save it again with safetensors"},
+    {"\x80\2", 0, 2,
+     "a Python pickle, probably an old PyTorch checkpoint (.bin, .pt); save it again with safetensors"},
+    {"\x80\3", 0, 2,
+     "a Python pickle, probably an old PyTorch checkpoint (.bin, .pt); save it again with safetensors"},
+    {"\x80\4", 0, 2,
+     "a Python pickle, probably an old PyTorch checkpoint (.bin, .pt); save it again with safetensors"},
     {"\x89HDF\r\n\x1a\n", 0, 8, "an HDF5 file, probably a Keras checkpoint; save it again with safetensors"},
     {"lmgg", 0, 4, "a file in the old GGML format, before GGUF; convert the original model to GGUF"},
     {"fmgg", 0, 4, "a file in the old GGMF format, before GGUF; convert the original model to GGUF"},
@@ -32,7 +37,8 @@ static const struct { const char *magic; size_t at, n; const char *what; } forei
     {"\x28\xb5\x2f\xfd", 0, 4, "zstd-compressed; unpack it first"},
     {"<!DOCTYPE", 0, 9, "a web page, not a model; the download went wrong"},
     {"<html", 0, 5, "a web page, not a model; the download went wrong"},
-    {"model_checkpoint_path", 0, 21, "the state file of a TensorFlow checkpoint; take the safetensors form of the model"},
+    {"model_checkpoint_path", 0, 21,
+     "the state file of a TensorFlow checkpoint; take the safetensors form of the model"},
     {"{", 0, 1, "JSON text, not weights; give the directory that it is in"},
 };
 
@@ -47,9 +53,10 @@ static sill_status refuse(const sill__map *map, const char *path, sill_error *er
     const char *what = NULL;
     if (map->bytes == 0) return sill__fail(err, SILL_EFORMAT, "%s: the file is empty (fetch it again)", path);
     for (size_t i = 0; i < SILL_ARRAY_LEN(foreign) && !what; i++)
-        if (map->bytes >= foreign[i].at + foreign[i].n && !memcmp(p + foreign[i].at, foreign[i].magic, foreign[i].n))
+        if (map->bytes >= foreign[i].at + foreign[i].n &&
+            !memcmp(p + foreign[i].at, foreign[i].magic, foreign[i].n))
             what = foreign[i].what;
-    /* A TensorFlow checkpoint's index is a sorted table, known by its last eight bytes; its data has no mark. */
+    /* A TensorFlow checkpoint: the index is known by its last eight bytes, the data by its name alone. */
     if (!what && ((map->bytes >= 8 && !memcmp(p + map->bytes - 8, "\x57\xfb\x80\x8b\x24\x75\x47\xdb", 8)) ||
                   ends_with(path, ".data-00000-of-00001")))
         what = "a part of a TensorFlow checkpoint; take the safetensors form of the model";
@@ -57,10 +64,13 @@ static sill_status refuse(const sill__map *map, const char *path, sill_error *er
     if (!what && (ends_with(path, ".onnx") || (map->bytes >= 4 && p[0] == 8 && p[1] < 32 && p[2] == 0x12)))
         what = "an ONNX model; take the safetensors form of the model";
     if (!what && ends_with(path, ".pb")) what = "a TensorFlow graph; take the safetensors form of the model";
-    if (!what && ends_with(path, ".msgpack")) what = "a Flax checkpoint; take the safetensors form of the model";
+    if (!what && ends_with(path, ".msgpack"))
+        what = "a Flax checkpoint; take the safetensors form of the model";
     if (what) return sill__fail(err, SILL_EUNSUPPORTED, "%s is %s (%s)", path, what, supported);
-    return sill__fail(err, SILL_EFORMAT, "%s is neither a safetensors nor a GGUF file (it starts with the bytes %02x %02x %02x %02x)",
-                      path, p[0], map->bytes > 1 ? p[1] : 0, map->bytes > 2 ? p[2] : 0, map->bytes > 3 ? p[3] : 0);
+    return sill__fail(
+        err, SILL_EFORMAT,
+        "%s is neither a safetensors nor a GGUF file (it starts with the bytes %02x %02x %02x %02x)", path,
+        p[0], map->bytes > 1 ? p[1] : 0, map->bytes > 2 ? p[2] : 0, map->bytes > 3 ? p[3] : 0);
 }
 
 /* A header length below 4 GiB and an opening brace behind it: nothing else that is known looks so. */
@@ -82,8 +92,9 @@ static sill_status set_text(char **out, const char *s, size_t n, sill_error *err
 static sill_status add_map(sill__file *f, const char *path, sill_error *err) {
     /* Devices and pipes are kept away from open, which could block on them. */
     if (sill__is_dir(path)) return sill__fail(err, SILL_EIO, "%s is a directory, expected a file", path);
-    sill_status s = sill__is_file(path) ? sill__map_open(path, &f->maps[f->n_maps], err)
-                                        : sill__fail(err, SILL_ENOENT, "%s: no such file, or not a regular one", path);
+    sill_status s = sill__is_file(path)
+                        ? sill__map_open(path, &f->maps[f->n_maps], err)
+                        : sill__fail(err, SILL_ENOENT, "%s: no such file, or not a regular one", path);
     if (s == SILL_OK) f->n_maps++;
     return s;
 }
@@ -104,7 +115,8 @@ static sill_status read_single(sill__file *f, const char *path, sill_error *err)
         if ((s = set_text(&f->dir, "", 0, err)) != SILL_OK) return s;
         return sill__gguf_read(f, map, path, err);
     }
-    if (!looks_like_safetensors(map) && !(ends_with(path, ".safetensors") && map->bytes > 0 && map->bytes <= 8))
+    if (!looks_like_safetensors(map) &&
+        !(ends_with(path, ".safetensors") && map->bytes > 0 && map->bytes <= 8))
         return refuse(map, path, err);
     f->kind = SILL__FILE_SAFETENSORS;
     if ((s = set_text(&f->dir, slash ? path : ".", slash ? n : 1, err)) != SILL_OK ||
@@ -115,18 +127,20 @@ static sill_status read_single(sill__file *f, const char *path, sill_error *err)
 
 static sill_status open_single(sill__file *f, const char *path, sill_error *err) {
     sill_status s;
-    if ((s = set_text(&f->path, path, strlen(path), err)) != SILL_OK || (s = room_for_maps(f, 1, err)) != SILL_OK ||
-        (s = add_map(f, path, err)) != SILL_OK)
+    if ((s = set_text(&f->path, path, strlen(path), err)) != SILL_OK ||
+        (s = room_for_maps(f, 1, err)) != SILL_OK || (s = add_map(f, path, err)) != SILL_OK)
         return s;
     return read_single(f, path, err);
 }
 
-sill_status sill__file_open_memory(const void *data, size_t bytes, const char *path, sill__file **out, sill_error *err) {
+sill_status sill__file_open_memory(const void *data, size_t bytes, const char *path, sill__file **out,
+                                   sill_error *err) {
     sill_status s;
     *out = NULL;
     sill__file *f = sill__calloc(1, sizeof *f);
     if (!f) return sill__fail(err, SILL_ENOMEM, "no memory to open %s", path);
-    if ((s = set_text(&f->path, path, strlen(path), err)) == SILL_OK && (s = room_for_maps(f, 1, err)) == SILL_OK) {
+    if ((s = set_text(&f->path, path, strlen(path), err)) == SILL_OK &&
+        (s = room_for_maps(f, 1, err)) == SILL_OK) {
         f->maps[0] = (sill__map){data, bytes, NULL};
         f->n_maps = 1;
         s = read_single(f, path, err);
@@ -158,7 +172,8 @@ static sill_status add_shard(shards *sh, sill_error *err) {
     for (size_t i = sh->n; i-- > 0;) /* tensors of a shard mostly stand together: the last one first */
         if (!strcmp(sh->names[i], sh->name.p)) return SILL_OK;
     if (sh->n == SILL__MAX_SHARDS)
-        return sill__fail(err, SILL_EFORMAT, "%s: more than the limit of %u shards", sh->index, SILL__MAX_SHARDS);
+        return sill__fail(err, SILL_EFORMAT, "%s: more than the limit of %u shards", sh->index,
+                          SILL__MAX_SHARDS);
     if (sh->n == sh->cap) {
         size_t cap = sh->cap ? 2 * sh->cap : 8;
         char **p = sill__realloc(sh->names, cap * sizeof *p);
@@ -187,21 +202,26 @@ static sill_status walk_index(shards *sh, const sill__file *f, sill_error *err) 
         sill__str_clear(&sh->name);
         if (!sill__json_string(&j, &sh->name)) return sill__json_fail(&j, sh->index, err);
         if (++count > SILL__MAX_TENSORS)
-            return sill__fail(err, SILL_EFORMAT, "%s: more than the limit of %u tensors", sh->index, SILL__MAX_TENSORS);
+            return sill__fail(err, SILL_EFORMAT, "%s: more than the limit of %u tensors", sh->index,
+                              SILL__MAX_TENSORS);
         if (!is_plain_name(&sh->name))
-            return sill__fail(err, SILL_EFORMAT, "%s: the shard name %s is not the plain name of a file beside the index", sh->index,
-                              sill__show(sh->name.p ? sh->name.p : "", sh->name.n).text);
+            return sill__fail(err, SILL_EFORMAT,
+                              "%s: the shard name %s is not the plain name of a file beside the index",
+                              sh->index, sill__show(sh->name.p ? sh->name.p : "", sh->name.n).text);
         if (!f) {
             s = add_shard(sh, err);
             continue;
         }
-        const sill__tensor *t = n <= SILL__MAX_NAME && !memchr(tensor, 0, n) ? sill__file_find(f, tensor) : NULL;
+        const sill__tensor *t =
+            n <= SILL__MAX_NAME && !memchr(tensor, 0, n) ? sill__file_find(f, tensor) : NULL;
         if (!t || strcmp(sh->names[t->map - f->maps], sh->name.p))
-            return sill__fail(err, SILL_EFORMAT, "%s: tensor %s is not in %s, where the index says it is", sh->index,
-                              sill__show(tensor, strlen(tensor)).text, sill__show(sh->name.p, sh->name.n).text);
+            return sill__fail(err, SILL_EFORMAT, "%s: tensor %s is not in %s, where the index says it is",
+                              sh->index, sill__show(tensor, strlen(tensor)).text,
+                              sill__show(sh->name.p, sh->name.n).text);
     }
     if (s == SILL_OK && j.message) s = sill__json_fail(&j, sh->index, err);
-    if (s == SILL_OK && sh->n == 0) s = sill__fail(err, SILL_EFORMAT, "%s: the weight_map is empty", sh->index);
+    if (s == SILL_OK && sh->n == 0)
+        s = sill__fail(err, SILL_EFORMAT, "%s: the weight_map is empty", sh->index);
     return s;
 }
 
@@ -211,12 +231,14 @@ static sill_status open_shards(sill__file *f, const char *dir, const char *index
     char *text = NULL;
     sill_status s;
     sill__str_init(&sh.name, 4096);
-    if ((s = set_text(&f->path, index, strlen(index), err)) != SILL_OK || (s = set_text(&f->dir, dir, strlen(dir), err)) != SILL_OK ||
+    if ((s = set_text(&f->path, index, strlen(index), err)) != SILL_OK ||
+        (s = set_text(&f->dir, dir, strlen(dir), err)) != SILL_OK ||
         (s = sill__read_file(index, MAX_INDEX, &text, &sh.bytes, err)) != SILL_OK)
         goto done;
     sh.text = text;
     f->kind = SILL__FILE_SAFETENSORS;
-    if ((s = walk_index(&sh, NULL, err)) != SILL_OK || (s = room_for_maps(f, sh.n, err)) != SILL_OK) goto done;
+    if ((s = walk_index(&sh, NULL, err)) != SILL_OK || (s = room_for_maps(f, sh.n, err)) != SILL_OK)
+        goto done;
     for (size_t i = 0; i < sh.n; i++) {
         if (!sill__path_join(path, sizeof path, dir, sh.names[i])) {
             s = sill__fail(err, SILL_ERANGE, "%s: a path of more than %u bytes", index, SILL__MAX_PATH - 1);
@@ -226,7 +248,8 @@ static sill_status open_shards(sill__file *f, const char *dir, const char *index
             sill__fail_context(err, "%s names a shard that cannot be read", index);
             goto done;
         }
-        s = looks_like_safetensors(&f->maps[i]) ? sill__safetensors_read(f, &f->maps[i], path, err) : refuse(&f->maps[i], path, err);
+        s = looks_like_safetensors(&f->maps[i]) ? sill__safetensors_read(f, &f->maps[i], path, err)
+                                                : refuse(&f->maps[i], path, err);
         if (s != SILL_OK) goto done;
     }
     if ((s = sill__file_index(f, err)) == SILL_OK) s = walk_index(&sh, f, err);
@@ -247,7 +270,8 @@ typedef struct listing {
 } listing;
 
 static void list_dir(const char *dir, listing *l) {
-    static const char *const tails[] = {".bin", ".pt", ".pth", ".h5", ".ckpt", ".onnx", ".msgpack", ".index", ".pb", ".npz"};
+    static const char *const tails[] = {".bin",  ".pt",      ".pth",   ".h5", ".ckpt",
+                                        ".onnx", ".msgpack", ".index", ".pb", ".npz"};
     memset(l, 0, sizeof *l);
     DIR *d = opendir(dir);
     if (!d) return;
@@ -283,14 +307,16 @@ static sill_status open_dir(sill__file *f, const char *dir, sill_error *err) {
     list_dir(dir, &l);
     if (l.n_gguf == 1 && sill__path_join(path, sizeof path, dir, l.gguf)) return open_single(f, path, err);
     if (l.n_gguf > 1)
-        return sill__fail(err, SILL_EINVAL, "%s holds %d .gguf files; name one of them (%s, for example)", dir, l.n_gguf,
-                          sill__show(l.gguf, strlen(l.gguf)).text);
+        return sill__fail(err, SILL_EINVAL, "%s holds %d .gguf files; name one of them (%s, for example)",
+                          dir, l.n_gguf, sill__show(l.gguf, strlen(l.gguf)).text);
     if (l.other[0])
         return sill__fail(err, SILL_EUNSUPPORTED,
-                          "%s holds no model.safetensors, only %s, which is not supported; save the model again with safetensors "
+                          "%s holds no model.safetensors, only %s, which is not supported; save the model "
+                          "again with safetensors "
                           "(%s)",
                           dir, sill__show(l.other, strlen(l.other)).text, supported);
-    return sill__fail(err, SILL_ENOENT, "%s holds no model.safetensors, model.safetensors.index.json or .gguf file", dir);
+    return sill__fail(err, SILL_ENOENT,
+                      "%s holds no model.safetensors, model.safetensors.index.json or .gguf file", dir);
 }
 
 sill_status sill__file_open(const char *path, sill__file **out, sill_error *err) {

@@ -34,10 +34,11 @@ static sill_status read_dtype(reader *r, sill__tensor *t, sill_error *err) {
             t->type = dtypes[i].type;
             return SILL_OK;
         }
-    return sill__fail(err, SILL_EUNSUPPORTED,
-                      "%s: tensor %s has the type %s, which is not supported (F32, F16, BF16 and, outside of weights, "
-                      "F64, I8, I16, I32, I64, U8, BOOL are)",
-                      r->path, r->name.text, sill__show(r->text.p, r->text.n).text);
+    return sill__fail(
+        err, SILL_EUNSUPPORTED,
+        "%s: tensor %s has the type %s, which is not supported (F32, F16, BF16 and, outside of weights, "
+        "F64, I8, I16, I32, I64, U8, BOOL are)",
+        r->path, r->name.text, sill__show(r->text.p, r->text.n).text);
 }
 
 static sill_status read_shape(reader *r, sill__tensor *t, sill_error *err) {
@@ -47,11 +48,11 @@ static sill_status read_shape(reader *r, sill__tensor *t, sill_error *err) {
     while (sill__json_next_element(&r->j)) {
         if (!sill__json_int(&r->j, &v)) return broken(r, err);
         if (v < 0)
-            return sill__fail(err, SILL_EFORMAT, "%s: tensor %s has the negative dimension %lld", r->path, r->name.text,
-                              (long long)v);
+            return sill__fail(err, SILL_EFORMAT, "%s: tensor %s has the negative dimension %lld", r->path,
+                              r->name.text, (long long)v);
         if (t->n_dims == SILL__MAX_DIMS)
-            return sill__fail(err, SILL_EUNSUPPORTED, "%s: tensor %s has more than %d dimensions", r->path, r->name.text,
-                              SILL__MAX_DIMS);
+            return sill__fail(err, SILL_EUNSUPPORTED, "%s: tensor %s has more than %d dimensions", r->path,
+                              r->name.text, SILL__MAX_DIMS);
         t->dims[t->n_dims++] = (uint64_t)v;
     }
     return r->j.message ? broken(r, err) : SILL_OK;
@@ -64,31 +65,36 @@ static sill_status read_offsets(reader *r, uint64_t offsets[2], sill_error *err)
     while (sill__json_next_element(&r->j)) {
         if (!sill__json_int(&r->j, &v)) return broken(r, err);
         if (n == 2 || v < 0)
-            return sill__fail(err, SILL_EFORMAT, "%s: data_offsets of tensor %s are not two numbers from 0 up", r->path,
+            return sill__fail(err, SILL_EFORMAT,
+                              "%s: data_offsets of tensor %s are not two numbers from 0 up", r->path,
                               r->name.text);
         offsets[n++] = (uint64_t)v;
     }
     if (r->j.message) return broken(r, err);
     if (n != 2)
-        return sill__fail(err, SILL_EFORMAT, "%s: data_offsets of tensor %s are %d numbers, expected 2", r->path,
-                          r->name.text, n);
+        return sill__fail(err, SILL_EFORMAT, "%s: data_offsets of tensor %s are %d numbers, expected 2",
+                          r->path, r->name.text, n);
     return SILL_OK;
 }
 
 static sill_status check_place(const reader *r, sill__tensor *t, const uint64_t at[2], sill_error *err) {
     if (at[0] > at[1])
-        return sill__fail(err, SILL_EFORMAT, "%s: data_offsets of tensor %s end (%llu) before they begin (%llu)", r->path,
+        return sill__fail(err, SILL_EFORMAT,
+                          "%s: data_offsets of tensor %s end (%llu) before they begin (%llu)", r->path,
                           r->name.text, (unsigned long long)at[1], (unsigned long long)at[0]);
     if (at[1] > r->data_bytes)
-        return sill__fail(err, SILL_EFORMAT,
-                          "%s: tensor %s ends at byte %llu of the data, but the file has %zu bytes of data; it is cut off "
-                          "or damaged (fetch it again)",
-                          r->path, r->name.text, (unsigned long long)at[1], r->data_bytes);
+        return sill__fail(
+            err, SILL_EFORMAT,
+            "%s: tensor %s ends at byte %llu of the data, but the file has %zu bytes of data; it is cut off "
+            "or damaged (fetch it again)",
+            r->path, r->name.text, (unsigned long long)at[1], r->data_bytes);
     if (!sill__tensor_size(t->type, t->dims, t->n_dims, &t->bytes))
-        return sill__fail(err, SILL_EFORMAT, "%s: the dimensions of tensor %s multiply to more than %zu bytes", r->path,
+        return sill__fail(err, SILL_EFORMAT,
+                          "%s: the dimensions of tensor %s multiply to more than %zu bytes", r->path,
                           r->name.text, SIZE_MAX);
     if (t->bytes != at[1] - at[0])
-        return sill__fail(err, SILL_EFORMAT, "%s: tensor %s takes %llu bytes in the file, but its shape and type need %zu",
+        return sill__fail(err, SILL_EFORMAT,
+                          "%s: tensor %s takes %llu bytes in the file, but its shape and type need %zu",
                           r->path, r->name.text, (unsigned long long)(at[1] - at[0]), t->bytes);
     t->data = r->map->data + r->data_at + at[0];
     t->map = r->map;
@@ -107,7 +113,8 @@ static sill_status read_tensor(reader *r, sill__tensor *t, sill_error *err) {
         unsigned k = 0;
         while (k < SILL_ARRAY_LEN(fields) && strcmp(key, fields[k])) k++;
         if (k < SILL_ARRAY_LEN(fields) && seen >> k & 1)
-            return sill__fail(err, SILL_EFORMAT, "%s: tensor %s has two fields %s", r->path, r->name.text, fields[k]);
+            return sill__fail(err, SILL_EFORMAT, "%s: tensor %s has two fields %s", r->path, r->name.text,
+                              fields[k]);
         seen |= 1u << k;
         s = k == 0   ? read_dtype(r, t, err)
             : k == 1 ? read_shape(r, t, err)
@@ -118,7 +125,8 @@ static sill_status read_tensor(reader *r, sill__tensor *t, sill_error *err) {
     if (r->j.message) return broken(r, err);
     for (unsigned k = 0; k < SILL_ARRAY_LEN(fields); k++)
         if (!(seen >> k & 1))
-            return sill__fail(err, SILL_EFORMAT, "%s: tensor %s has no field %s", r->path, r->name.text, fields[k]);
+            return sill__fail(err, SILL_EFORMAT, "%s: tensor %s has no field %s", r->path, r->name.text,
+                              fields[k]);
     return check_place(r, t, at, err);
 }
 
@@ -133,13 +141,15 @@ static sill_status read_header(reader *r, sill_error *err) {
         sill_status s;
         r->name = sill__show(name, SILL_MIN(n, sizeof name - 1));
         if (n == 12 && !memcmp(name, "__metadata__", 12)) { /* free text about the file; not used */
-            if (metadata) return sill__fail(err, SILL_EFORMAT, "%s: the header has two __metadata__", r->path);
+            if (metadata)
+                return sill__fail(err, SILL_EFORMAT, "%s: the header has two __metadata__", r->path);
             metadata = true;
             if (!sill__json_skip(&r->j)) return broken(r, err);
             continue;
         }
         if (n == 0 || n > SILL__MAX_NAME || memchr(name, 0, n))
-            return sill__fail(err, SILL_EFORMAT, "%s: the tensor name %s has %zu bytes, expected 1 to %u and no NUL among them",
+            return sill__fail(err, SILL_EFORMAT,
+                              "%s: the tensor name %s has %zu bytes, expected 1 to %u and no NUL among them",
                               r->path, r->name.text, n, SILL__MAX_NAME);
         if ((s = sill__file_reserve(f, 1, r->path, err)) != SILL_OK) return s;
         if (!(copy = sill__arena_alloc(&f->strings, n + 1)))
@@ -172,13 +182,14 @@ static sill_status check_cover(const reader *r, size_t first, sill_error *err) {
     for (size_t i = 0; i < n && s == SILL_OK; at = spans[i++].end) {
         const char *name = f->tensors[spans[i].tensor].name;
         if (spans[i].begin != at)
-            s = sill__fail(err, SILL_EFORMAT, "%s: tensor %s begins at byte %llu of the data, %s byte %llu", r->path,
-                           sill__show(name, strlen(name)).text, (unsigned long long)spans[i].begin,
+            s = sill__fail(err, SILL_EFORMAT, "%s: tensor %s begins at byte %llu of the data, %s byte %llu",
+                           r->path, sill__show(name, strlen(name)).text, (unsigned long long)spans[i].begin,
                            spans[i].begin < at ? "overlapping the one that ends at" : "leaving a hole behind",
                            (unsigned long long)at);
     }
     if (s == SILL_OK && at != r->data_bytes)
-        s = sill__fail(err, SILL_EFORMAT, "%s: the tensors end at byte %llu of the data, but the file has %zu bytes of data",
+        s = sill__fail(err, SILL_EFORMAT,
+                       "%s: the tensors end at byte %llu of the data, but the file has %zu bytes of data",
                        r->path, (unsigned long long)at, r->data_bytes);
     sill__free(spans);
     return s;
@@ -189,7 +200,8 @@ sill_status sill__safetensors_read(sill__file *f, const sill__map *map, const ch
     uint64_t n = 0;
     size_t first = f->n_tensors;
     if (map->bytes < 8)
-        return sill__fail(err, SILL_EFORMAT, "%s: %zu bytes are too few for a safetensors file (fetch it again)", path,
+        return sill__fail(err, SILL_EFORMAT,
+                          "%s: %zu bytes are too few for a safetensors file (fetch it again)", path,
                           map->bytes);
     for (int i = 0; i < 8; i++) n |= (uint64_t)map->data[i] << (8 * i);
     if (n > MAX_HEADER)
@@ -197,7 +209,8 @@ sill_status sill__safetensors_read(sill__file *f, const sill__map *map, const ch
                           (unsigned long long)n, MAX_HEADER);
     if (n > map->bytes - 8)
         return sill__fail(err, SILL_EFORMAT,
-                          "%s: a header of %llu bytes, but the file has only %zu; it is cut off or damaged (fetch it again)",
+                          "%s: a header of %llu bytes, but the file has only %zu; it is cut off or damaged "
+                          "(fetch it again)",
                           path, (unsigned long long)n, map->bytes);
     r.data_at = 8 + (size_t)n;
     r.data_bytes = map->bytes - r.data_at;

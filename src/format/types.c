@@ -119,7 +119,8 @@ static void block_k(const uint8_t *b, float *y, bool five) {
         const uint8_t *p = q + 32 * (g >> 1);
         const int shift = 4 * (g & 1);
         if (five)
-            for (int i = 0; i < 32; i++) y[i] = dg * (float)((p[i] >> shift & 15) | (high[i] >> g & 1) << 4) - mg;
+            for (int i = 0; i < 32; i++)
+                y[i] = dg * (float)((p[i] >> shift & 15) | (high[i] >> g & 1) << 4) - mg;
         else
             for (int i = 0; i < 32; i++) y[i] = dg * (float)(p[i] >> shift & 15) - mg;
     }
@@ -133,7 +134,8 @@ static void block_q6_k(const uint8_t *b, float *y) {
     for (int half = 0; half < 2; half++)
         for (int g = 0; g < 4; g++, y += 32) {
             const uint8_t *low = b + 64 * half + 32 * (g & 1), *high = b + 128 + 32 * half;
-            const float d0 = d * (float)scales[8 * half + 2 * g], d1 = d * (float)scales[8 * half + 2 * g + 1];
+            const float d0 = d * (float)scales[8 * half + 2 * g],
+                        d1 = d * (float)scales[8 * half + 2 * g + 1];
             for (int i = 0; i < 32; i++) {
                 int q = ((low[i] >> 4 * (g >> 1) & 15) | (high[i] >> 2 * g & 3) << 4) - 32;
                 y[i] = (i < 16 ? d0 : d1) * (float)q;

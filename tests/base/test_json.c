@@ -290,6 +290,9 @@ static void errors_say_where(void) {
     CHECK_INT(sill__json_fail(&j, "config.json", &e), SILL_EFORMAT);
     CHECK_STR(e.msg, "config.json: at byte 12: a value was expected here");
     CHECK(!sill__json_skip(&j) && sill__json_peek(&j) == SILL__JSON_ERROR && !sill__json_finish(&j)); /* stays failed */
+    sill__json_init(&j, NULL, 0);
+    CHECK(!sill__json_skip(&j));
+    CHECK_STR(j.message, "there is no value, the text is empty");
     sill__json_init(&j, "\xef\xbb\xbf{}", 5);
     CHECK(!sill__json_skip(&j));
     sill__json_init(&j, "1", 1);

@@ -14,8 +14,9 @@ static bool walk_file(const sill__file *f) {
         const sill__tensor *t = sill__file_tensor(f, i);
         const sill__type_info *info = sill__type_get(t->type);
         uint64_t n = sill__tensor_elements(t);
-        ok = ok && sill__file_find(f, t->name) == t && n % info->block == 0 && n / info->block * info->block_bytes == t->bytes &&
-             t->data >= t->map->data && t->data + t->bytes <= t->map->data + t->map->bytes;
+        ok = ok && sill__file_find(f, t->name) == t && n % info->block == 0 &&
+             n / info->block * info->block_bytes == t->bytes && t->data >= t->map->data &&
+             t->data + t->bytes <= t->map->data + t->map->bytes;
         if (!ok) return false;
         for (uint64_t k = 0; k < n; k += 256) {
             size_t m = (size_t)SILL_MIN(n - k, (uint64_t)256);
@@ -34,11 +35,13 @@ static bool walk_file(const sill__file *f) {
         for (size_t k = 0; k < m->bytes; k++) sum += m->data[k];
         ok = ok && sum <= 255u * m->bytes && sill__file_find_meta(f, m->key) == m;
         bool number = sill__meta_int(f, m->key, &v);
-        int kinds = (int)number + sill__meta_float(f, m->key, &d) + sill__meta_bool(f, m->key, &b) + sill__meta_string(f, m->key, &s, &n);
+        int kinds = (int)number + sill__meta_float(f, m->key, &d) + sill__meta_bool(f, m->key, &b) +
+                    sill__meta_string(f, m->key, &s, &n);
         ok = ok && kinds <= 1;
         for (; sill__meta_next_string(m, &at, &s, &n); strings++)
             for (size_t k = 0; k < n; k++) sum += (uint8_t)s[k];
-        ok = ok && (m->kind != SILL__META_ARRAY || m->element != SILL__META_STRING || (strings == m->n && at == m->bytes));
+        ok = ok && (m->kind != SILL__META_ARRAY || m->element != SILL__META_STRING ||
+                    (strings == m->n && at == m->bytes));
     }
     return ok;
 }

@@ -9,10 +9,12 @@ set -u
 cd "$(dirname "$0")/../.."
 seconds=${1:-20}
 [ $# -gt 0 ] && shift
-all=(json safetensors gguf)
+all=(json safetensors gguf csv jsonl)
 names=("${@:-${all[@]}}")
 : "${FUZZ_DIR:=build/fuzz}" "${FUZZ_CC:=clang}"
 mkdir -p "$FUZZ_DIR"
+flags=(-std=c11 -D_GNU_SOURCE -D_DARWIN_C_SOURCE -DSILL_DEBUG -O1 -g -ffp-contract=off -Iinclude -Isrc
+    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined)
 if ! echo 'int LLVMFuzzerTestOneInput(const unsigned char *p, unsigned long n) { (void)p; (void)n; return 0; }' |
     "$FUZZ_CC" -fsanitize=fuzzer,address -x c - -o "$FUZZ_DIR/probe" 2>/dev/null; then
     for name in "${names[@]}"; do echo "SKIP fuzz_$name: $FUZZ_CC has no libFuzzer (Debian: libclang-rt-14-dev)"; done
@@ -31,16 +33,31 @@ PY
 }
 seed_safetensors() { cp tests/fixtures/format/tiny.safetensors tests/fixtures/format/sharded/*.safetensors "$1"; }
 seed_gguf() { cp tests/fixtures/format/*.gguf "$1"; }
+# The first byte of a corpus input is options, the rest the file.
+seed_csv() {
+    printf '\1text,n\n"a ""quoted"", text",1\nplain,2\n' >"$1/options1"
+    printf '\2n,text\r\n1,"two\r\nlines"\r\n2,\r\n' >"$1/options2"
+}
+seed_jsonl() {
+    printf '\1{"text":"one","n":1}\n{"n":2,"text":"tw\\u00f6 \\ud83d"}\n' >"$1/options1"
+    printf '\2{"text":null,"x":[1,{"y":NaN}]}\n\n{"text":"\\u0000"}' >"$1/options2"
+}
+
+# The parsers, compiled once.
+objects=()
+for f in src/base/*.c src/format/*.c src/corpus/*.c; do
+    o=$FUZZ_DIR/$(echo "${f%.c}" | tr / -).o
+    objects+=("$o")
+    [ "$o" -nt "$f" ] && [ -z "$(find src include -name '*.h' -newer "$o" -print -quit)" ] && continue
+    "$FUZZ_CC" "${flags[@]}" -fsanitize=fuzzer-no-link -c "$f" -o "$o" || { echo "FAIL fuzz: $f does not build"; exit 1; }
+done
 
 status=0
 for name in "${names[@]}"; do
     corpus=$FUZZ_DIR/corpus-$name seeds=$FUZZ_DIR/seeds-$name log=$FUZZ_DIR/$name.log
     mkdir -p "$corpus" "$seeds"
     "seed_$name" "$seeds"
-    if ! "$FUZZ_CC" -std=c11 -D_GNU_SOURCE -D_DARWIN_C_SOURCE -DSILL_DEBUG -O1 -g -ffp-contract=off -Iinclude -Isrc \
-        -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-        "tests/fuzz/fuzz_$name.c" src/base/error.c src/base/hash.c src/base/json.c src/base/mem.c src/base/system.c src/format/*.c \
-        -lm -lpthread -o "$FUZZ_DIR/fuzz_$name" >"$log" 2>&1; then
+    if ! "$FUZZ_CC" "${flags[@]}" "tests/fuzz/fuzz_$name.c" "${objects[@]}" -lm -lpthread -o "$FUZZ_DIR/fuzz_$name" >"$log" 2>&1; then
         echo "FAIL fuzz_$name: does not build"; cat "$log"; status=1; continue
     fi
     if "$FUZZ_DIR/fuzz_$name" -max_total_time="$seconds" -max_len=8192 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
