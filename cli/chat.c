@@ -70,10 +70,13 @@ static int done(void *user, const sill_generated *r) {
     return cli_stop;
 }
 
+static size_t context(const chat *c) {
+    return (size_t)(c->o->model.n_ctx ? c->o->model.n_ctx : c->engine->info.n_ctx);
+}
+
 /* The ids of the conversation; the oldest turns leave it while it is too long for the context. */
 static sill_status render(chat *c, int32_t **ids, size_t *n, sill_error *err) {
-    size_t room = (size_t)(c->o->model.n_ctx ? c->o->model.n_ctx : c->engine->info.n_ctx);
-    size_t answer = (size_t)c->o->sampling.o.max_new_tokens;
+    size_t room = context(c), answer = (size_t)c->o->sampling.o.max_new_tokens;
     for (;;) {
         const char **roles = sill__calloc(c->n, sizeof *roles);
         if (!roles) return sill__fail(err, SILL_ENOMEM, "no memory for the conversation");
@@ -92,11 +95,13 @@ static sill_status answer_turn(chat *c, sill_error *err) {
     int32_t *ids = NULL;
     sill_status s = render(c, &ids, &c->n_ids, err);
     if (s != SILL_OK) return s;
+    sill_generate_options g = c->o->sampling.o; /* an answer has what room there is */
+    if (c->n_ids < context(c)) g.max_new_tokens = (int32_t)SILL_MIN((size_t)g.max_new_tokens, context(c) - c->n_ids);
     c->ids = ids;
     c->given = false;
     c->row_status = SILL_OK;
     sill__str_clear(&c->answer);
-    s = sill_generate(c->engine->session, &c->o->sampling.o, next, done, c->stream, c, err);
+    s = sill_generate(c->engine->session, &g, next, done, c->stream, c, err);
     sill_free(ids);
     if (s == SILL_OK && c->row_status != SILL_OK) s = sill__fail(err, c->row_status, "%s", c->message);
     if (s != SILL_OK) return s;
@@ -160,7 +165,7 @@ int cli_chat(int argc, char **argv) {
     int status = args_parse(&command, argc, argv, &args, &n);
     if (status < 0) status = cli_sampling_check(&o.sampling, "chat");
     if (status < 0 && o.sampling.o.num_return_sequences > 1) status = args_usage("chat", "a turn has one answer");
-    if (status < 0 && cli_engine_open(&o.model, &engine, &err) != SILL_OK) status = cli_fail(&err);
+    if (status < 0 && cli_engine_open(&o.model, &engine, &err) != SILL_OK) status = cli_fail_model(&err);
     if (status < 0 && !engine.info.is_instruct)
         status = args_usage("chat", "%s is not an instruct model (it has no chat template that is known here); see sill generate",
                             engine.path);

@@ -204,7 +204,7 @@ int cli_classify(int argc, char **argv) {
     if (o.labels) status = split_labels(&t, o.labels);
     if (status < 0) status = cli_run_input(&run, "classify", files[0], &o.corpus, NULL);
     if (status < 0) {
-        if (cli_engine_open(&o.model, &engine, &err) != SILL_OK) status = cli_fail(&err);
+        if (cli_engine_open(&o.model, &engine, &err) != SILL_OK) status = cli_fail_model(&err);
         else status = run_classify(&o, &t, &run, &engine);
         cli_run_free(&run);
         cli_engine_close(&engine);

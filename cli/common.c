@@ -34,8 +34,9 @@ arg_table cli_model_table(cli_model_options *values) {
         {"kv-dtype", 0, ARG_CHOICE, AT(t, kv_dtype), 0, 0, kv_dtypes, "TYPE", "type of the KV cache: auto, f32, f16"},
         {"threads", 0, ARG_INT, AT(t, threads), 1, 1024, NULL, "N", "threads (default: the physical cores)"},
         {"ctx", 0, ARG_INT, AT(t, n_ctx), 1, 1 << 24, NULL, "N", "longest sequence in tokens (default: the model's)"},
-        {"batch-tokens", 0, ARG_INT, AT(t, batch_tokens), 1, 1 << 24, NULL, "N", "most tokens in one batch"},
-        {"max-sequences", 0, ARG_INT, AT(t, max_sequences), 1, 1 << 20, NULL, "N", "most texts in flight"},
+        {"batch-tokens", 0, ARG_INT, AT(t, batch_tokens), 1, 65536, NULL, "N", "most tokens in one batch"},
+        {"max-sequences", 0, ARG_INT, AT(t, max_sequences), 1, 4096, NULL, "N", "most texts in flight"},
+        {"memory", 0, ARG_INT, AT(t, memory_mib), 1, INT32_MAX, NULL, "MIB", "refuse what needs more (default: what the system has free)"},
     };
     return (arg_table){"model", options, SILL_ARRAY_LEN(options), values};
 }
@@ -104,10 +105,30 @@ int cli_fail(const sill_error *err) {
     return cli_exit_status(err->code);
 }
 
+int cli_fail_model(const sill_error *err) {
+    int status = cli_fail(err);
+    return err->code == SILL_EINVAL || err->code == SILL_ERANGE ? EXIT_USAGE : status;
+}
+
 int cli_flush_stdout(void) {
     if (fflush(stdout) == 0 && !ferror(stdout)) return EXIT_OK;
     fprintf(stderr, "sill: error: cannot write to standard output\n");
     return EXIT_FAILED;
+}
+
+sill_status cli_read_stdin(size_t max, char **text, size_t *n, sill_error *err) {
+    sill__str s;
+    char buffer[16384];
+    sill_status status = SILL_OK;
+    sill__str_init(&s, max);
+    for (size_t k; status == SILL_OK && (k = fread(buffer, 1, sizeof buffer, stdin)) > 0;)
+        if (!sill__str_put(&s, buffer, k))
+            status = sill__fail(err, SILL_ERANGE, "standard input is longer than the %zu bytes that are read at once", max);
+    if (status == SILL_OK && ferror(stdin)) status = sill__fail(err, SILL_EIO, "standard input cannot be read");
+    *n = s.n;
+    *text = status == SILL_OK ? sill__strndup(s.p ? s.p : "", s.n) : NULL;
+    sill__str_free(&s);
+    return status == SILL_OK && !*text ? sill__fail(err, SILL_ENOMEM, "no memory for standard input") : status;
 }
 
 static void log_line(void *user, int level, const char *line) {
@@ -183,9 +204,12 @@ sill_status cli_model_path(const char *name, char *path, size_t cap, sill_error 
 }
 
 void cli_fill_options(const cli_model_options *o, sill_model_options *mo, sill_session_options *so) {
-    *mo = (sill_model_options){.size = sizeof *mo, .device = o->device, .dtype = (sill_dtype)o->dtype, .n_threads = o->threads};
+    uint64_t limit = (uint64_t)o->memory_mib << 20;
+    *mo = (sill_model_options){.size = sizeof *mo, .device = o->device, .dtype = (sill_dtype)o->dtype, .n_threads = o->threads,
+                               .memory_limit_bytes = limit};
     *so = (sill_session_options){.size = sizeof *so, .n_ctx = o->n_ctx, .batch_tokens = o->batch_tokens,
-                                 .max_sequences = o->max_sequences, .kv_dtype = (sill_kv_dtype)o->kv_dtype};
+                                 .max_sequences = o->max_sequences, .kv_dtype = (sill_kv_dtype)o->kv_dtype,
+                                 .memory_limit_bytes = limit};
 }
 
 sill_status cli_engine_open(const cli_model_options *options, cli_engine *engine, sill_error *err) {
@@ -197,6 +221,9 @@ sill_status cli_engine_open(const cli_model_options *options, cli_engine *engine
     sill_status s = cli_model_path(options->model, engine->path, sizeof engine->path, err);
     if (s == SILL_OK) s = sill_model_load(engine->path, &mo, &engine->model, err);
     if (s == SILL_OK) sill_model_get_info(engine->model, &engine->info, sizeof engine->info);
+    if (s == SILL_OK && !sill_model_tokenizer(engine->model))
+        s = sill__fail(err, SILL_EUNSUPPORTED, "%s has no tokenizer (tokenizer.json, or vocab.json and merges.txt): texts "
+                       "cannot be read with it", engine->path);
     if (s == SILL_OK) s = sill_session_create(engine->model, &so, &engine->session, err);
     if (s != SILL_OK) cli_engine_close(engine);
     return s;

@@ -23,6 +23,7 @@ typedef struct cli_model_options {
     const char *model, *device;
     int dtype, kv_dtype; /* sill_dtype, sill_kv_dtype */
     int32_t threads, batch_tokens, max_sequences, n_ctx;
+    int32_t memory_mib;
 } cli_model_options;
 
 typedef struct cli_corpus_options {
@@ -50,9 +51,14 @@ void cli_say(const char *format, ...) SILL_PRINTF(1, 2);
 /* "sill: error: MESSAGE"; returns the exit status of CODE. */
 int cli_fail(const sill_error *err);
 int cli_exit_status(sill_status code);
+/* The same for a model that could not be loaded: an option out of range is wrong usage. */
+int cli_fail_model(const sill_error *err);
 bool cli_is_terminal(FILE *stream);
 /* stdout written and checked: EXIT_OK, or EXIT_FAILED with a message. */
 int cli_flush_stdout(void);
+
+/* All of standard input, at most MAX bytes. Free with sill__free. */
+sill_status cli_read_stdin(size_t max, char **text, size_t *n, sill_error *err);
 
 /* ---- interruption: the first SIGINT or SIGTERM sets the flag, the second ends the process. */
 void cli_catch_signals(void);

@@ -185,24 +185,6 @@ static int run_texts(generate_task *t, const cli_engine *engine) {
 
 /* ---- the command */
 
-static int read_stdin(char **text, size_t *n) {
-    sill__str s;
-    char buffer[65536];
-    sill__str_init(&s, (size_t)64 << 20);
-    for (size_t k; (k = fread(buffer, 1, sizeof buffer, stdin)) > 0;)
-        if (!sill__str_put(&s, buffer, k)) {
-            sill__str_free(&s);
-            sill_error err = {SILL_ERANGE, "standard input is longer than 64 MiB, too long for a prompt"};
-            return cli_fail(&err);
-        }
-    if (s.n && s.p[s.n - 1] == '\n') s.n--;
-    if (s.n && s.p[s.n - 1] == '\r') s.n--;
-    *n = s.n;
-    *text = sill__strndup(s.p ? s.p : "", s.n);
-    sill__str_free(&s);
-    return *text ? -1 : EXIT_FAILED;
-}
-
 static int run_generate(generate_options *o, generate_task *t) {
     cli_run run;
     cli_engine engine;
@@ -213,7 +195,7 @@ static int run_generate(generate_options *o, generate_task *t) {
     if (o->file) status = cli_run_input(&run, "generate", o->file, &o->corpus, "prompt");
     else if (rows) status = cli_run_texts(&run, "generate", &o->corpus, "prompt", t->texts, t->bytes, t->n_texts);
     if (status >= 0) return status;
-    if (cli_engine_open(&o->model, &engine, &err) != SILL_OK) status = cli_fail(&err);
+    if (cli_engine_open(&o->model, &engine, &err) != SILL_OK) status = cli_fail_model(&err);
     if (status < 0) status = cli_sampling_prepare(&o->sampling, "generate", &engine);
     if (status < 0) {
         t->o = o;
@@ -262,7 +244,13 @@ int cli_generate(int argc, char **argv) {
     }
     size_t one_bytes = 0, *bytes = sill__calloc((size_t)n + 1, sizeof *bytes);
     if (!o.file && n == 0) {
-        if ((status = read_stdin(&piped, &one_bytes)) >= 0) goto end;
+        sill_error err = {0};
+        if (cli_read_stdin((size_t)64 << 20, &piped, &one_bytes, &err) != SILL_OK) {
+            status = cli_fail(&err);
+            goto end;
+        }
+        if (one_bytes && piped[one_bytes - 1] == '\n') one_bytes--;
+        if (one_bytes && piped[one_bytes - 1] == '\r') one_bytes--;
         prompts = &piped;
         n = 1;
     }

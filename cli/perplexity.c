@@ -123,7 +123,7 @@ static int run_perplexity(const perplexity_options *o, totals *t) {
     sill_error err = {0};
     sill_score_options so = {.size = sizeof so, .bos = o->bos, .long_policy = (sill_long)o->text.long_policy, .stride = o->stride,
                              .tokenize_flags = o->text.special ? SILL_TOKENIZE_SPECIAL : 0};
-    if (cli_engine_open(&o->model, &engine, &err) != SILL_OK) return cli_fail(&err);
+    if (cli_engine_open(&o->model, &engine, &err) != SILL_OK) return cli_fail_model(&err);
     double started = sill__now();
     sill_status s = sill_score(engine.session, &so, next, done, t, &err);
     double seconds = sill__now() - started;
@@ -179,7 +179,8 @@ int cli_perplexity(int argc, char **argv) {
     sill__format format = o.corpus.format ? (sill__format)o.corpus.format : is_stdin ? SILL__FORMAT_TXT : sill__format_of_path(files[0]);
     if (format == SILL__FORMAT_TXT && o.corpus.text) return args_usage("perplexity", "--text needs CSV, TSV or JSONL, not plain text");
     if (format == SILL__FORMAT_TXT) {
-        sill_status s = sill__read_file(is_stdin ? "/dev/stdin" : files[0], (size_t)1 << 30, &text, &t.n_bytes, &err);
+        sill_status s = is_stdin ? cli_read_stdin((size_t)1 << 30, &text, &t.n_bytes, &err)
+                                 : sill__read_file(files[0], (size_t)1 << 30, &text, &t.n_bytes, &err);
         if (s != SILL_OK) return cli_fail(&err);
         t.text = text;
         status = run_perplexity(&o, &t);

@@ -9,7 +9,7 @@ static void line(const char *name, uint64_t bytes, const char *what) {
     printf("%-12s %10.1f MiB  %s\n", name, (double)bytes / 1048576.0, what);
 }
 
-static void print_table(const char *path, const sill_plan_info *p) {
+static void print_table(const char *path, const sill_plan_info *p, bool limited) {
     char kv[96], scratch[64];
     snprintf(kv, sizeof kv, "KV cache: contexts of %d tokens", (int)p->n_ctx);
     snprintf(scratch, sizeof scratch, "batches of %d tokens, %d texts in flight", (int)p->batch_tokens, (int)p->max_sequences);
@@ -18,7 +18,7 @@ static void print_table(const char *path, const sill_plan_info *p) {
     line("kv", p->kv_bytes, kv);
     line("scratch", p->scratch_bytes, scratch);
     line("total", p->total_bytes, p->fits ? "fits" : "does not fit");
-    line("available", p->available_bytes, "free now");
+    line("available", p->available_bytes, limited ? "allowed by --memory" : "free now");
     if (p->advice[0]) printf("%s\n", p->advice);
 }
 
@@ -56,9 +56,9 @@ int cli_plan(int argc, char **argv) {
     cli_fill_options(&o.model, &mo, &so);
     sill_status s = cli_model_path(n ? args[0] : o.model.model, path, sizeof path, &err);
     if (s == SILL_OK) s = sill_plan(path, &mo, &so, &plan, &err);
-    if (s != SILL_OK) return cli_fail(&err);
+    if (s != SILL_OK) return cli_fail_model(&err);
     if (o.json) print_json(path, &plan);
-    else print_table(path, &plan);
+    else print_table(path, &plan, o.model.memory_mib != 0);
     status = cli_flush_stdout();
     return status == EXIT_OK && !plan.fits ? EXIT_NOFIT : status;
 }

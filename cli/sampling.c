@@ -139,7 +139,6 @@ int cli_sampling_prepare(cli_sampling *s, const char *command, const cli_engine 
                               (int)engine->info.n_vocab - 1);
     if (!s->bad_words.n) return -1;
     const sill_tokenizer *t = sill_model_tokenizer(engine->model);
-    if (!t) return args_usage(command, "--bad-words needs a tokenizer, and the model's files have none");
     return prepare_bad_words(s, t, &err) == SILL_OK ? -1 : cli_fail(&err);
 }
 

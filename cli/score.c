@@ -175,7 +175,7 @@ int cli_score(int argc, char **argv) {
     int status = args_parse(&command, argc, argv, &files, &n);
     if (status < 0) status = cli_run_input(&run, "score", files[0], &o.corpus, NULL);
     if (status >= 0) return status;
-    if (cli_engine_open(&o.model, &engine, &err) != SILL_OK) status = cli_fail(&err);
+    if (cli_engine_open(&o.model, &engine, &err) != SILL_OK) status = cli_fail_model(&err);
     else status = run_score(&o, &run, &engine);
     cli_run_free(&run);
     cli_engine_close(&engine);

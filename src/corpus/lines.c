@@ -194,6 +194,8 @@ static sill_status jsonl_row(sill__reader *r, const char *p, size_t n, sill__cor
         snprintf(message, sizeof message, "byte %zu of the line: %s", (size_t)(j.p - j.start) + 1,
                  j.message ? j.message : "text behind the object");
         why = message;
+        clashes = 0; /* the line's bytes are not written, so no name is taken */
+        extra = 0;
         sill__str_clear(&r->scratch);
         r->scratch.failed = false;
         for (size_t i = 0; i < r->n_selected; i++) r->cells[i] = (sill__cell){NULL, 0, SILL__CELL_MISSING};
