@@ -27,6 +27,7 @@ struct sill__flow {
     uint64_t base, tip;    /* oldest number not written; next number to come */
     size_t held;           /* bytes of open rows and of results not written */
     bool ended;
+    double flushed;        /* when the output was last handed on */
     sill__record record;   /* of the result being made */
     uint64_t record_index;
     int32_t record_sequence;
@@ -117,7 +118,11 @@ static void write_finished(sill__flow *f) {
         f->counts.written++;
         any = true;
     }
-    if (any) failed(f, sill__writer_flush(f->writer, &f->error));
+    double now = any ? sill__now() : 0;
+    if (any && now - f->flushed > 0.1) { /* often enough for a reader of a pipe, seldom enough to cost nothing */
+        f->flushed = now;
+        failed(f, sill__writer_flush(f->writer, &f->error));
+    }
 }
 
 static bool stopped(const sill__flow *f) { return f->status != SILL_OK || (f->o.stop && *f->o.stop); }
