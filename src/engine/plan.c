@@ -167,7 +167,7 @@ sill_status sill_plan(const char *path, const sill_model_options *mo, const sill
                       sill_plan_info *plan, sill_error *err) {
     sill_model_options m = {0};
     sill_session_options o;
-    sill__device_options device_options = {.n_threads = 1};
+    sill__device_options device_options = {0};
     const sill__backend *ops = NULL;
     sill__device *device = NULL;
     sill__file *file = NULL;
@@ -181,6 +181,7 @@ sill_status sill_plan(const char *path, const sill_model_options *mo, const sill
     if (mo && (mo->size < sizeof mo->size || mo->size > sizeof m))
         return sill__fail(err, SILL_EINVAL, "sill_model_options.size is %zu, expected sizeof (%zu)", mo->size, sizeof m);
     if (mo) memcpy(&m, mo, mo->size);
+    device_options.n_threads = m.n_threads; /* scratch grows with the threads */
     memset(plan, 0, sizeof *plan);
     if ((st = sill__session_options_read(so, &o, err)) != SILL_OK ||
         (st = sill__backend_find(m.device ? m.device : "auto", &ops, err)) != SILL_OK ||

@@ -158,6 +158,9 @@ static void choose(gen *g, const gen_seq *q, const sill__span *span, int32_t *id
     }
     *id = sill__sampler_draw(g->sampler, q->row->key, (uint32_t)q->sequence, (uint32_t)q->n_new);
     *logprob = span->logits[*id] - span->lse[0];
+    /* The backend's own number where it gives one: the same to the last bit as among the alternatives. */
+    for (int32_t i = 0; i < g->n_tops; i++)
+        if (span->top_ids[i] == *id) *logprob = span->top_logprobs[i];
 }
 
 static void wants(const gen *g, sill__lane *lane) {
