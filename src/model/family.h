@@ -57,7 +57,11 @@ typedef struct sill__slots {
 sill_status sill__slots_make(sill_model *model, sill__slots *slots, sill_error *err);
 void sill__slots_free(sill__slots *slots);
 
-enum { SILL__SLOT_TRANSPOSED = 1, SILL__SLOT_PADDED = 2 /* more rows than asked are allowed */ };
+enum {
+    SILL__SLOT_TRANSPOSED = 1,
+    SILL__SLOT_PADDED = 2,  /* more rows than asked are allowed */
+    SILL__SLOT_ONE_TYPE = 4 /* all parts must be stored in one type */
+};
 void sill__slots_weight(sill__slots *s, sill__weight **to, sill__role role, const sill__part *parts, int n_parts,
                         uint64_t cols, int flags);
 void sill__slots_vector(sill__slots *s, sill__ref *to, const sill__part *parts, int n_parts);

@@ -31,7 +31,7 @@ static void add_linear(sill__slots *s, sill__weight **w, sill__ref *b, const sil
                        bool biased) {
     sill__part parts[3] = {{.rows = 0}};
     for (int i = 0; i < n; i++) parts[i] = sill__part_of(stems[i].rows, "%.80s.weight", stems[i].name);
-    sill__slots_weight(s, w, SILL__ROLE_BODY, parts, n, cols, 0);
+    sill__slots_weight(s, w, SILL__ROLE_BODY, parts, n, cols, n == 2 ? SILL__SLOT_ONE_TYPE : 0);
     for (int i = 0; i < n; i++) parts[i] = sill__part_of(stems[i].rows, "%.80s.bias", stems[i].name);
     if (biased) sill__slots_vector(s, b, parts, n);
 }

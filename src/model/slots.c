@@ -102,6 +102,13 @@ void sill__slots_weight(sill__slots *s, sill__weight **to, sill__role role, cons
         slot->src.parts[i] = find_tensor(s, parts[i].name, dims, 2, flags & SILL__SLOT_PADDED);
         if (!slot->src.parts[i]) return;
         slot->src.rows += parts[i].rows;
+        if ((flags & SILL__SLOT_ONE_TYPE) && slot->src.parts[i]->type != slot->src.parts[0]->type) {
+            s->status = sill__fail(s->err, SILL_EUNSUPPORTED, "%s: tensors %s (%s) and %s (%s) must have one type",
+                                   sill__file_path(s->model->file), parts[0].name,
+                                   sill__type_get(slot->src.parts[0]->type)->name, parts[i].name,
+                                   sill__type_get(slot->src.parts[i]->type)->name);
+            return;
+        }
         if (sill__row_bytes(slot->src.parts[i]->type, slot->src.parts[i]->dims[1]) == 0 ||
             (transposed && sill__type_get(slot->src.parts[i]->type)->block > 1)) {
             s->status = sill__fail(s->err, SILL_EFORMAT, "%s: the blocks of tensor %s (%s) do not fit its rows",

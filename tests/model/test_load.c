@@ -305,6 +305,27 @@ static void test_ends_of_text(void) {
     remove_dir();
 }
 
+/* Gate and up of one layer must be stored alike: the type of one F16 tensor is renamed to BF16, of the same size. */
+static void test_gate_and_up_types(void) {
+    static const char name[] = "blk.1.ffn_up.weight";
+    size_t n;
+    char *data = read_fixture("llama-plain-gguf.gguf", "", &n), path[128];
+    if (!data || !edited("gpt2-one", "{", "{")) return;
+    char *at = memmem(data, n, name, sizeof name - 1);
+    REQUIRE(at != NULL);
+    at += sizeof name - 1 + 4 + 2 * 8; /* name, number of dimensions, two dimensions */
+    CHECK_INT(*at, 1);
+    *at = 30;
+    CHECK(write_file("model.gguf", data, n));
+    sill_model *m;
+    sill_error err;
+    snprintf(path, sizeof path, "%s/model.gguf", dir);
+    CHECK_INT(load(path, SILL_DTYPE_AUTO, 0, &m, &err), SILL_EUNSUPPORTED);
+    CHECK(strstr(err.msg, "blk.1.ffn_gate.weight (F16) and blk.1.ffn_up.weight (BF16) must have one type") != NULL);
+    sill__free(data);
+    remove_dir();
+}
+
 static int n_lines;
 static char last_line[512];
 static void on_log(void *user, int level, const char *line) {
@@ -459,6 +480,7 @@ int main(int argc, char **argv) {
     TEST(test_info);
     TEST(test_labels);
     TEST(test_ends_of_text);
+    TEST(test_gate_and_up_types);
     TEST(test_unused_tensors);
     TEST(test_cut_config);
     TEST(test_flipped_config);

@@ -172,6 +172,7 @@ static void cpu_f32(void) {
     compare_all(ALL(float_models), "cpu", SILL_DTYPE_AUTO, SILL__KV_F32, 1e-4);
     compare_all(ALL(half_models), "cpu", SILL_DTYPE_F32, SILL__KV_F32, 1e-4);
     compare_all(ALL(block_models), "cpu", SILL_DTYPE_F32, SILL__KV_F32, 1e-4);
+    compare_all(ALL(mixed_models), "cpu", SILL_DTYPE_F32, SILL__KV_F32, 1e-4);
 }
 static void test_cpu_f32(void) { on_cpu(cpu_f32); }
 
@@ -189,7 +190,10 @@ static void cpu_bf16(void) {
 }
 static void test_cpu_bf16(void) { on_cpu(cpu_bf16); }
 
-static void cpu_int8(void) { compare_all(ALL(block_models), "cpu", SILL_DTYPE_AUTO, SILL__KV_F16, 1.2e-1); }
+static void cpu_int8(void) {
+    compare_all(ALL(block_models), "cpu", SILL_DTYPE_AUTO, SILL__KV_F16, 1.2e-1);
+    compare_all(ALL(mixed_models), "cpu", SILL_DTYPE_AUTO, SILL__KV_F16, 1.2e-1);
+}
 static void test_cpu_int8(void) { on_cpu(cpu_int8); }
 
 int main(int argc, char **argv) {

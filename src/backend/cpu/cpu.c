@@ -75,10 +75,34 @@ static sill_status cpu_supports(const sill__device *d, const sill__need *need, s
 
 /* --------------------------------------------------------------- weights */
 
+/* Cuts off the parts of the first one's type into *one; true when parts of another type are left in *src. */
+static bool cut_by_type(sill__weight_src *src, sill__weight_src *one) {
+    uint64_t rows = 0;
+    int n = 0;
+    *one = *src;
+    for (; n < src->n_parts && src->parts[n]->type == src->parts[0]->type; n++) {
+        const sill__tensor *t = src->parts[n];
+        rows += src->transposed ? t->dims[t->n_dims - 1] : t->n_dims == 2 ? t->dims[0] : 1;
+    }
+    if (n == src->n_parts || rows >= src->rows) return false;
+    one->n_parts = n;
+    one->rows = rows;
+    src->n_parts -= n;
+    src->rows -= rows;
+    memmove(src->parts, src->parts + n, (size_t)src->n_parts * sizeof src->parts[0]);
+    return true;
+}
+
 static uint64_t cpu_weight_bytes(const sill__device *d, const sill__weight_src *src) {
     sill__cpu_mat mat;
-    if (src->role == SILL__ROLE_EMBED) return 0; /* the file's own pages are read */
-    return d->mat->plan(src, &mat, NULL) == SILL_OK ? mat.bytes : 0;
+    sill__weight_src rest = *src, one;
+    uint64_t bytes = 0;
+    bool more = src->role != SILL__ROLE_EMBED; /* an embedding's own pages in the file are read */
+    while (more) {
+        more = cut_by_type(&rest, &one);
+        if (d->mat->plan(&one, &mat, NULL) == SILL_OK) bytes += mat.bytes;
+    }
+    return bytes;
 }
 
 static sill_status import_embed(const sill__weight_src *src, sill__weight *w, sill_error *err) {
@@ -165,9 +189,11 @@ static sill_status pack_all(sill__device *d, const sill__weight_src *src, sill__
 
 static void cpu_weight_free(sill__device *d, sill__weight *w) {
     (void)d;
-    if (!w) return;
-    if (w->mat.data) sill__free_pages(w->mat.data, w->mat.bytes);
-    sill__free(w);
+    for (sill__weight *next; w; w = next) {
+        next = w->next;
+        if (w->mat.data) sill__free_pages(w->mat.data, w->mat.bytes);
+        sill__free(w);
+    }
 }
 
 static sill_status import_packed(sill__device *d, const sill__weight_src *src, sill__weight *w, sill_error *err) {
@@ -181,6 +207,22 @@ static sill_status import_packed(sill__device *d, const sill__weight_src *src, s
     return pack_all(d, src, &w->mat, err);
 }
 
+/* Parts of several types are packed one by one. */
+static sill_status import_list(sill__device *d, const sill__weight_src *src, sill__weight *w, sill_error *err) {
+    sill__weight_src rest = *src, one;
+    for (;;) {
+        bool more = cut_by_type(&rest, &one);
+        sill_status s = import_packed(d, &one, w, err);
+        if (s != SILL_OK || !more) return s;
+        w->next = sill__calloc(1, sizeof *w);
+        if (!w->next) return sill__fail(err, SILL_ENOMEM, "no memory for a weight");
+        w = w->next;
+        w->role = rest.role;
+        w->rows = (int32_t)rest.rows;
+        w->cols = (int32_t)rest.cols;
+    }
+}
+
 static sill_status cpu_weight_import(sill__device *d, const sill__weight_src *src, sill__weight **out,
                                      sill_error *err) {
     *out = NULL;
@@ -192,7 +234,7 @@ static sill_status cpu_weight_import(sill__device *d, const sill__weight_src *sr
     w->role = src->role;
     w->rows = (int32_t)src->rows;
     w->cols = (int32_t)src->cols;
-    sill_status s = src->role == SILL__ROLE_EMBED ? import_embed(src, w, err) : import_packed(d, src, w, err);
+    sill_status s = src->role == SILL__ROLE_EMBED ? import_embed(src, w, err) : import_list(d, src, w, err);
     if (s == SILL_OK) *out = w;
     else cpu_weight_free(d, w);
     return s;

@@ -29,6 +29,7 @@ struct sill__weight {
     sill__role role;
     int32_t rows, cols;
     sill__cpu_mat mat;     /* BODY and HEAD: packed */
+    sill__weight *next;    /* rows below those of `mat`, where the parts have several types (qkv only) */
     sill__tensor source;   /* EMBED: the stored tensor, widened row by row */
     size_t row_bytes;
 };
@@ -149,7 +150,7 @@ cpu_op *sill__cpu_record(sill__queue *q, cpu_kind kind, int32_t n);
 bool sill__cpu_check_ref(sill__queue *q, const char *what, sill__ref r, int32_t rows, int32_t width, bool may_lack);
 bool sill__cpu_check_norm(sill__queue *q, const sill__norm *norm, int32_t width);
 /* A packed matrix that fits the scratch; whether its rows can be prepared by every thread for itself. */
-bool sill__cpu_check_weight(sill__queue *q, const sill__weight *w, const char *what);
+bool sill__cpu_check_weight(sill__queue *q, const sill__weight *w, const char *what, bool may_be_list);
 bool sill__cpu_own_rows(const sill__queue *q, const sill__weight *w, sill__ref in, sill__ref out, int32_t n,
                         size_t out_bytes);
 /* Every block that the batch's runs name exists in KV. */

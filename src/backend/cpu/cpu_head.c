@@ -11,7 +11,7 @@
 void sill__cpu_head(sill__queue *q, const sill__op_head *op) {
     const sill__batch *b = q->batch;
     cpu_op *r = sill__cpu_record(q, CPU_HEAD, b ? b->n_out : 0);
-    if (!r || !sill__cpu_check_weight(q, op->w, "head") ||
+    if (!r || !sill__cpu_check_weight(q, op->w, "head", false) ||
         !sill__cpu_require(q, op->n_vocab > 0 && op->n_vocab <= op->w->rows, SILL_EINVAL,
                            "head: a vocabulary of %d, the weight has %d rows", op->n_vocab, op->w->rows) ||
         !sill__cpu_require(q, op->n_vocab <= q->max_vocab, SILL_ERANGE,

@@ -56,7 +56,7 @@ void sill__cpu_linear(sill__queue *q, const sill__op_linear *op) {
     const sill__batch *b = q->batch;
     cpu_op *r = sill__cpu_record(q, CPU_LINEAR, !b ? 0 : op->rows == SILL__ROWS_OUT ? b->n_out : b->n_tokens);
     bool glu = op->act == SILL__ACT_SWIGLU;
-    if (!r || !sill__cpu_check_weight(q, op->w, "linear") ||
+    if (!r || !sill__cpu_check_weight(q, op->w, "linear", false) ||
         !sill__cpu_require(q, !glu || op->w->rows % 2 == 0, SILL_EINVAL, "linear: gate and up of %d rows", op->w->rows) ||
         !sill__cpu_check_ref(q, "linear input", op->in, b->n_tokens, op->w->cols, false) ||
         !sill__cpu_check_ref(q, "linear output", op->out, r->n, glu ? op->w->rows / 2 : op->w->rows, false) ||
@@ -144,7 +144,7 @@ void sill__cpu_qkv(sill__queue *q, const sill__op_qkv *op) {
     const sill__batch *b = q->batch;
     cpu_op *r = sill__cpu_record(q, CPU_QKV, b ? b->n_tokens : 0);
     int32_t heads = op->n_heads + 2 * op->n_kv_heads;
-    if (!r || !sill__cpu_check_weight(q, op->w, "qkv") ||
+    if (!r || !sill__cpu_check_weight(q, op->w, "qkv", true) ||
         !sill__cpu_require(q, op->n_heads > 0 && op->n_kv_heads > 0 && op->n_heads % op->n_kv_heads == 0 &&
                                   op->w->rows / op->head_dim == heads && op->w->rows % op->head_dim == 0,
                            SILL_EINVAL, "qkv: %d rows for %d + 2 * %d heads of %d", op->w->rows, op->n_heads,
@@ -202,25 +202,37 @@ static void place_heads(const cpu_walk *w, const sill__op_qkv *o, int32_t row, i
     w->vec->kv_put(o->kv->shape.type, tile, tile + o->kv->v_at, pos % SILL__KV_BLOCK, k, v, dim);
 }
 
-void sill__cpu_walk_qkv(const cpu_walk *w, cpu_op *op) {
+/* The product of one matrix of the list, into columns of `wide` from COL on. Returns its number of tasks. */
+static int32_t qkv_product(const cpu_walk *w, cpu_op *op, const sill__weight *weight, int32_t col, int32_t rows_base,
+                           int32_t task_base) {
     const sill__op_qkv *o = &op->u.qkv;
-    const sill__cpu_mat *mat = &o->w->mat;
+    const sill__cpu_mat *mat = &weight->mat;
     const float *bias = sill__cpu_f32(o->bias);
-    const sill__norm *norm = &o->norm;
-    size_t ld = (size_t)mat->rows;
-    if (op->n == 0) return;
-    if (op->fill_rope) fill_rope(w, op);
-    const uint8_t *acts = sill__cpu_prepare(w, op, o->w, o->in, SILL__ROWS_ALL, norm, 0, op->n, &op->next[0], 0);
-    size_t act_bytes = w->mat->act_bytes(mat);
+    size_t ld = (size_t)o->w->rows, act_bytes = w->mat->act_bytes(mat);
+    const uint8_t *acts = sill__cpu_prepare(w, op, weight, o->in, SILL__ROWS_ALL, &o->norm, 0, op->n, &op->next[0], rows_base);
     cut c = cut_product(w, mat, op->n, mat->rows, CPU_TILE_COLS);
-    for (int32_t t; (t = sill__cpu_take(&op->next[1], c.n_tasks)) >= 0;) {
-        part p = part_of(&c, mat, t, mat->rows);
-        float *out = w->q->wide + (size_t)p.row * ld + p.col;
+    for (int32_t t; (t = sill__cpu_take(&op->next[1], task_base + c.n_tasks)) >= 0;) {
+        part p = part_of(&c, mat, t - task_base, mat->rows);
+        float *out = w->q->wide + (size_t)p.row * ld + (col + p.col);
         product_at(w, mat, acts + (size_t)p.row * act_bytes, p.rows, p.col, p.cols, out, ld);
         for (int32_t i = 0; bias && i < p.rows; i++, out += ld)
-            w->vec->epilogue(out, bias + p.col, SILL__ACT_NONE, p.cols);
+            w->vec->epilogue(out, bias + col + p.col, SILL__ACT_NONE, p.cols);
     }
-    sill__cpu_barrier(w);
+    return c.n_tasks;
+}
+
+void sill__cpu_walk_qkv(const cpu_walk *w, cpu_op *op) {
+    const sill__op_qkv *o = &op->u.qkv;
+    if (op->n == 0) return;
+    if (op->fill_rope) fill_rope(w, op);
+    int32_t col = 0, rows_base = 0, task_base = 0;
+    for (const sill__weight *weight = o->w; weight; weight = weight->next) {
+        task_base += qkv_product(w, op, weight, col, rows_base, task_base);
+        col += weight->mat.rows;
+        rows_base += op->n;
+        /* Behind the last all outputs are there; before, the shared prepared rows are written anew. */
+        if (!weight->next || !op->own_rows) sill__cpu_barrier(w);
+    }
     int32_t chunks = (op->n + CPU_QUERY_ROWS - 1) / CPU_QUERY_ROWS;
     for (int32_t t; (t = sill__cpu_take(&op->next[3], chunks * o->n_kv_heads)) >= 0;) {
         int32_t first = t / o->n_kv_heads * CPU_QUERY_ROWS, end = SILL_MIN(first + CPU_QUERY_ROWS, op->n);

@@ -131,8 +131,10 @@ bool sill__cpu_check_norm(sill__queue *q, const sill__norm *norm, int32_t width)
                                              sill__cpu_check_ref(q, "norm bias", norm->bias, 1, width, true));
 }
 
-bool sill__cpu_check_weight(sill__queue *q, const sill__weight *w, const char *what) {
+bool sill__cpu_check_weight(sill__queue *q, const sill__weight *w, const char *what, bool may_be_list) {
     return sill__cpu_require(q, w && w->mat.data, SILL_EINVAL, "%s: not a packed weight", what) &&
+           sill__cpu_require(q, may_be_list || !w->next, SILL_EUNSUPPORTED, "%s: a matrix of parts of several types", what) &&
+           (!w->next || sill__cpu_check_weight(q, w->next, what, true)) &&
            sill__cpu_require(q, w->cols <= q->max_width, SILL_ERANGE, "%s: %d inputs, the queue is made for %d", what,
                              w->cols, q->max_width) &&
            sill__cpu_require(q, q->device->mat->act_bytes(&w->mat) <= act_bound((size_t)w->cols), SILL_EINTERNAL,
