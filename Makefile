@@ -111,7 +111,7 @@ help:
 # ---- compiling (V=1 shows the commands). The flags file changes when the compiler or its flags do, and everything depends on it.
 Q = $(if $(V),,@)
 SAY = @echo
-FLAGS_TEXT = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(foreach i,$(ISA),$(ISA_FLAGS_$(i)))
+FLAGS_TEXT = $(CC) $(filter-out -Werror,$(ALL_CFLAGS)) $(ALL_LDFLAGS) $(foreach i,$(ISA),$(ISA_FLAGS_$(i)))
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D) && echo '$(FLAGS_TEXT)' | cmp -s - $@ || echo '$(FLAGS_TEXT)' >$@
 # The commit that `sill --version` shows; rewritten only when it changed.
