@@ -208,7 +208,7 @@ static void test_perplexity(void) {
     double want, total = 0, total_want = 0;
     int n_windows = 0;
     if (!find_model()) SKIP("needs " FILE_NAME " ($SILL_MODEL or tools/fetch_model.sh)");
-    if (!path) SKIP("needs WikiText-2, which may not be shipped (SILL_SMOLLM2_WINDOWS, see tools/fixtures/make_smollm2.py)");
+    if (!path) SKIP("not shipped: WikiText-2 (SILL_SMOLLM2_WINDOWS, see tools/fixtures/make_smollm2.py)");
     REQUIRE(sill__read_file(path, 1 << 24, &text, &bytes, &err) == SILL_OK);
     REQUIRE(open_rig(&r, &m, "cpu", SILL_DTYPE_F32, SILL__KV_F32, 512));
     sill__json_init(&j, text, bytes);
