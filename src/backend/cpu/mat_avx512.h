@@ -2,14 +2,18 @@
  * mat_avx512.h - what mat.inc needs beyond simd_avx512.h on AVX-512 (F, BW, VL, DQ; with VNNI and BF16 where the compiler flags give them).
  */
 
-enum { VL = LANES, NV = 2, MR_F32 = 12, MR_I8 = 12 };
+enum { VL = LANES, NV = 2 };
+#define MR_FLOAT 12 /* most rows of a tile */
+#define MR_CODES 12
 typedef __m512i vc; /* VL outputs x 4 codes */
 
 SILL__INLINE vf vf_load_i8(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p))); }
-SILL__INLINE void vf_load_bf16x2(const uint8_t *p, vf *even, vf *odd) {
-    __m512i w = _mm512_loadu_si512((const void *)p);
-    *even = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
-    *odd = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000u)));
+/* The first and the second of VL pairs of bf16. */
+SILL__INLINE vf vf_load_bf16_even(const uint8_t *p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512((const void *)p), 16));
+}
+SILL__INLINE vf vf_load_bf16_odd(const uint8_t *p) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512((const void *)p), _mm512_set1_epi32((int)0xffff0000u)));
 }
 
 SILL__INLINE vc vc_load(const uint8_t *p) { return _mm512_loadu_si512((const void *)p); }
@@ -29,6 +33,11 @@ SILL__INLINE vq q_inputs(const uint8_t *x) {
     return _mm512_set1_epi32(v);
 }
 
+/* Sixteen rounded activations: stored, and their sum. */
+SILL__INLINE void x16_store_i8(uint8_t *p, const vi *a) { _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(a[0])); }
+SILL__INLINE void x16_store_i16(uint8_t *p, const vi *a) { _mm256_storeu_si256((void *)p, _mm512_cvtepi32_epi16(a[0])); }
+SILL__INLINE int32_t x16_sum(const vi *a) { return _mm512_reduce_add_epi32(a[0]); }
+
 #ifdef __AVX512VNNI__
 /* u8 codes by s8 activations; the sum starts at -zero * (sum of activations). */
 enum { Q8_KPACK = 4, Q4_KPACK = 4, Q8_ZERO = 128, Q8_ACT_BYTES = 1 };
@@ -40,15 +49,20 @@ SILL__INLINE vsum q4_start(int32_t correction) { return _mm512_set1_epi32(correc
 SILL__INLINE vsum q4_dot(vsum acc, vq w, vq x) { return _mm512_dpbusd_epi32(acc, w, x); }
 SILL__INLINE vsum q4_done(vsum acc, int32_t correction) { (void)correction; return acc; }
 #else
+/* Keeps the compiler from gathering the integer sums of many steps into a tree, for which it lacks registers. */
+SILL__INLINE vsum in_order(vsum a) {
+    __asm__("" : "+v"(a));
+    return a;
+}
 /* Signed codes and activations widened to 16 bits: products of pairs fit 32 bits for every stored byte. */
 enum { Q8_KPACK = 2, Q4_KPACK = 4, Q8_ZERO = 0, Q8_ACT_BYTES = 2 };
 SILL__INLINE vsum q8_start(int32_t correction) { return _mm512_set1_epi32(correction); }
 SILL__INLINE vq q8_weights(const uint8_t *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)p)); }
-SILL__INLINE vsum q8_dot(vsum acc, vq w, vq x) { return _mm512_add_epi32(acc, _mm512_madd_epi16(w, x)); }
+SILL__INLINE vsum q8_dot(vsum acc, vq w, vq x) { return in_order(_mm512_add_epi32(acc, _mm512_madd_epi16(w, x))); }
 SILL__INLINE vsum q8_done(vsum acc, int32_t correction) { (void)correction; return acc; }
 /* Four-bit codes: a group's sums of pairs fit 16 bits (8 * 2 * 15 * 127 = 30,480). */
 SILL__INLINE vsum q4_start(int32_t correction) { (void)correction; return _mm512_setzero_si512(); }
-SILL__INLINE vsum q4_dot(vsum acc, vq w, vq x) { return _mm512_add_epi16(acc, _mm512_maddubs_epi16(w, x)); }
+SILL__INLINE vsum q4_dot(vsum acc, vq w, vq x) { return in_order(_mm512_add_epi16(acc, _mm512_maddubs_epi16(w, x))); }
 SILL__INLINE vsum q4_done(vsum acc, int32_t correction) {
     return _mm512_add_epi32(_mm512_madd_epi16(acc, _mm512_set1_epi16(1)), _mm512_set1_epi32(correction));
 }

@@ -2,7 +2,9 @@
  * mat_neon.h - what mat.inc needs beyond simd_neon.h: AArch64 NEON, with the dot products and bf16 where the compiler
  * flags give them.
  */
-enum { VL = LANES, NV = 4, MR_F32 = 6, MR_I8 = 6 };
+enum { VL = LANES, NV = 4 };
+#define MR_FLOAT 6 /* most rows of a tile */
+#define MR_CODES 6
 
 SILL__INLINE vf vf_load_i8(const uint8_t *p) {
     int32_t four;
@@ -10,10 +12,12 @@ SILL__INLINE vf vf_load_i8(const uint8_t *p) {
     int16x8_t h = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
     return vcvtq_f32_s32(vmovl_s16(vget_low_s16(h)));
 }
-SILL__INLINE void vf_load_bf16x2(const uint8_t *p, vf *even, vf *odd) {
-    uint32x4_t w = vreinterpretq_u32_u8(vld1q_u8(p));
-    *even = vreinterpretq_f32_u32(vshlq_n_u32(w, 16));
-    *odd = vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xffff0000u)));
+/* The first and the second of VL pairs of bf16. */
+SILL__INLINE vf vf_load_bf16_even(const uint8_t *p) {
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_u8(vld1q_u8(p)), 16));
+}
+SILL__INLINE vf vf_load_bf16_odd(const uint8_t *p) {
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u8(vld1q_u8(p)), vdupq_n_u32(0xffff0000u)));
 }
 
 typedef int8x16_t vc; /* VL outputs x 4 codes */
@@ -24,6 +28,16 @@ SILL__INLINE vc vc_high(vc a) { return vreinterpretq_s8_u8(vshrq_n_u8(vreinterpr
 SILL__INLINE vf vc_float(vc a, int i) {
     int32x4_t up = vshlq_s32(vreinterpretq_s32_s8(a), vdupq_n_s32(24 - 8 * i));
     return vcvtq_f32_s32(vshrq_n_s32(up, 24));
+}
+
+/* Sixteen rounded activations: stored, and their sum. */
+SILL__INLINE void x16_store_i8(uint8_t *p, const vi *a) {
+    int16x8_t lo = vcombine_s16(vmovn_s32(a[0]), vmovn_s32(a[1])), hi = vcombine_s16(vmovn_s32(a[2]), vmovn_s32(a[3]));
+    vst1q_u8(p, vreinterpretq_u8_s8(vcombine_s8(vmovn_s16(lo), vmovn_s16(hi))));
+}
+SILL__INLINE void x16_store_i16(uint8_t *p, const vi *a) { (void)p, (void)a; } /* not wanted here */
+SILL__INLINE int32_t x16_sum(const vi *a) {
+    return vaddvq_s32(vaddq_s32(vaddq_s32(a[0], a[1]), vaddq_s32(a[2], a[3])));
 }
 
 /* Signed codes by signed activations. */
