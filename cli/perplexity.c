@@ -20,7 +20,7 @@ typedef struct totals {
     bool given;
     sill__corpus_row **rows; /* in flight, by row number & mask; a row is freed when its result is there */
     size_t n_rows_cap;
-    double sum_logprob;
+    __int128 sum;           /* of log-probabilities, in units of 2^-64: the order of the rows leaves no trace */
     uint64_t n_scored, n_tokens, n_windows, n_texts, n_failed;
     sill_status status;
     sill_error err;
@@ -90,13 +90,16 @@ static int next(void *user, sill_row *row) {
     }
 }
 
-/* The sum runs in the order in which rows end; it is added in double, and the last digits may differ. */
+#define SUM_UNIT 0x1p-64
+
 static int done(void *user, const sill_scored *r) {
     totals *t = user;
     if (r->status != SILL_OK) {
         bad_row(t, r->index, r->error);
+    } else if (!(fabs(r->sum_logprob) < 0x1p+60)) { /* far above any text's; also not a number */
+        bad_row(t, r->index, "its log-probability is not a finite number");
     } else {
-        t->sum_logprob += r->sum_logprob;
+        t->sum += (__int128)(r->sum_logprob / SUM_UNIT);
         t->n_scored += r->n_scored;
         t->n_tokens += r->n_ids;
         t->n_windows += (uint64_t)r->n_windows;
@@ -107,7 +110,7 @@ static int done(void *user, const sill_scored *r) {
 }
 
 static int print(const perplexity_options *o, const totals *t) {
-    double nll = t->n_scored ? -t->sum_logprob / (double)t->n_scored : (double)NAN;
+    double nll = t->n_scored ? -((double)t->sum * SUM_UNIT) / (double)t->n_scored : (double)NAN;
     char perplexity[32], mean[32];
     sill__f64_text(exp(nll), perplexity);
     sill__f64_text(nll, mean);
