@@ -9,7 +9,7 @@ set -u
 cd "$(dirname "$0")/../.."
 seconds=${1:-20}
 [ $# -gt 0 ] && shift
-all=(json safetensors gguf csv jsonl)
+all=(json safetensors gguf csv jsonl tokenizer tokenize)
 names=("${@:-${all[@]}}")
 : "${FUZZ_DIR:=build/fuzz}" "${FUZZ_CC:=clang}"
 mkdir -p "$FUZZ_DIR"
@@ -43,9 +43,55 @@ seed_jsonl() {
     printf '\2{"text":null,"x":[1,{"y":NaN}]}\n\n{"text":"\\u0000"}' >"$1/options2"
 }
 
+# Small tokenizers of each kind; the fixtures' own are longer than what is worth mutating.
+seed_tokenizer() {
+    python3 - "$1" <<'PY'
+import json, struct, sys
+def part(kind, **more):
+    return {"type": kind, **more}
+level = part("ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=True)
+mark = "\u2581"
+def tokenizer(pre, model, **more):
+    return {"version": "1.0", "added_tokens": [{"id": 9, "content": "<s>", "special": True, "lstrip": False}], "normalizer": None,
+            "pre_tokenizer": pre, "post_processor": None, "decoder": None, **more,
+            "model": {"type": "BPE", "unk_token": None, "fuse_unk": False, "byte_fallback": False, **model}}
+small = {"vocab": {"a": 0, "b": 1, "ab": 2, "\u0120": 3}, "merges": [["a", "b"]]}
+spm = {"byte_fallback": True, "unk_token": "<unk>", "vocab": {"<unk>": 0, "<0x41>": 1, mark: 2, "a": 3, mark + "a": 4}, "merges": [mark + " a"]}
+digits = part("Sequence", pretokenizers=[part("Digits", individual_digits=True), level])
+begin = part("TemplateProcessing", single=[{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}])
+prepend = part("Sequence", normalizers=[part("Prepend", prepend=mark), part("Replace", pattern={"String": " "}, content=mark)])
+strip = part("Sequence", decoders=[part("Replace", pattern={"String": mark}, content=" "), part("ByteFallback"), part("Fuse"),
+                                   part("Strip", content=" ", start=1, stop=0)])
+metaspace = part("Metaspace", replacement=mark, prepend_scheme="first", split=False)
+for i, t in enumerate([tokenizer(level, small), tokenizer(digits, small, post_processor=begin),
+                       tokenizer(None, spm, normalizer=prepend, decoder=strip), tokenizer(metaspace, spm, decoder=metaspace)]):
+    json.dump(t, open(f"{sys.argv[1]}/json{i}", "w"))
+open(sys.argv[1] + "/merges", "w").write("#version: 0.2\na b\nab c\n")
+def string(s):
+    return struct.pack("<Q", len(s.encode())) + s.encode()
+def array(kind, values):
+    return struct.pack("<IIQ", 9, kind, len(values)) + b"".join(string(v) if kind == 8 else struct.pack("<f" if kind == 6 else "<i", v) for v in values)
+def gguf(name, pairs):
+    body = b"".join(string(k) + v for k, v in pairs)
+    open(f"{sys.argv[1]}/{name}", "wb").write(b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + body + bytes(32))
+key = "tokenizer.ggml."
+def text(s):
+    return struct.pack("<I", 8) + string(s)
+gguf("gpt2", [(key + "model", text("gpt2")), (key + "pre", text("smollm")), (key + "tokens", array(8, ["a", "b", "ab", "<s>"])),
+              (key + "token_type", array(5, [1, 1, 1, 3])), (key + "merges", array(8, ["a b"]))])
+gguf("llama", [(key + "model", text("llama")), (key + "tokens", array(8, ["<unk>", "<0x41>", mark, "a", mark + "a"])),
+               (key + "token_type", array(5, [2, 6, 1, 1, 1])), (key + "scores", array(6, [0, 0, -1, -2, -3]))])
+PY
+}
+seed_tokenize() {
+    for i in 0 1 2 3 4; do
+        printf "\\$i"'It'"'"'s  12 \xe6\x97\xa5 \xff<s>aaaaaaa\n\n x' >"$1/text$i"
+    done
+}
+
 # The parsers, compiled once.
 objects=()
-for f in src/base/*.c src/format/*.c src/corpus/*.c; do
+for f in src/base/*.c src/format/*.c src/corpus/*.c src/tokenizer/*.c; do
     o=$FUZZ_DIR/$(echo "${f%.c}" | tr / -).o
     objects+=("$o")
     [ "$o" -nt "$f" ] && [ -z "$(find src include -name '*.h' -newer "$o" -print -quit)" ] && continue
