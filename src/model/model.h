@@ -58,7 +58,8 @@ struct sill_model {
     uint64_t n_params, weight_bytes;
     sill__buf *vectors;           /* all norms and biases, f32 */
     size_t vectors_bytes;
-    sill__weight *wte, *wpe, *head, *score; /* wte: EMBED; head: HEAD */
+    sill__weight *wte, *wpe;      /* EMBED; wpe: GPT-2 only */
+    sill__weight *head, *score;   /* one of them: the language model's output, or a classification head */
     sill__ref head_b, score_b, inv_freq;
     sill__norm norm_f;
     sill__layer *layers;          /* (n_layers) */

@@ -443,7 +443,7 @@ static void fail_allocations(const char *name, const char *device) {
 }
 
 static void test_allocations(void) {
-    static const char *const names[] = {"gpt2-class", "gpt2-shards", "llama-gqa42", "llama-blocks-gguf.gguf"};
+    static const char *const names[] = {"gpt2-class", "gpt2-shards", "llama-gqa42", "llama-mixed-gguf.gguf"};
     for (size_t i = 0; i < SILL_ARRAY_LEN(names); i++) {
         fail_allocations(names[i], "ref");
         fail_allocations(names[i], "cpu");
