@@ -23,7 +23,7 @@ static int on_score(void *user, const sill_scored *r) {
     call *c = user;
     c->scored[r->index] = *r;
     snprintf(c->error[r->index], sizeof c->error[0], "%s", r->error ? r->error : "");
-    if (r->status == SILL_OK && r->n_ids <= 256) memcpy(c->logprobs[r->index], r->logprobs, r->n_ids * sizeof(float));
+    if (r->status == SILL_OK && r->n_ids && r->n_ids <= 256) memcpy(c->logprobs[r->index], r->logprobs, r->n_ids * sizeof(float));
     double sum = 0;
     for (size_t i = 0; r->status == SILL_OK && i < r->n_ids; i++)
         if (!isnan(r->logprobs[i])) sum += r->logprobs[i];
@@ -242,7 +242,7 @@ static void special_tokens_in_texts_are_text(void) {
 
 static void defaults_and_many_labels(void) {
     static call c;
-    static char names[300][8];
+    static char names[300][16];
     static const char *labels[300];
     sill_model *models[] = {gpt2, llama};
     for (int i = 0; i < 300; i++) {

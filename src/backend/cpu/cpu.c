@@ -312,7 +312,8 @@ static sill_status cpu_kv_create(sill__device *d, const sill__kv_shape *shape, s
     kv->bytes = (size_t)bytes;
     kv->shape = *shape;
     kv->v_at = sill__k_tile_bytes(shape->type, shape->head_dim);
-    kv->stride = kv->v_at + sill__v_tile_bytes(shape->type, shape->head_dim);
+    kv->tile = kv->v_at + sill__v_tile_bytes(shape->type, shape->head_dim);
+    kv->stride = kv->tile * (size_t)shape->n_layers * (size_t)shape->n_kv_heads;
     *out = kv;
     return SILL_OK;
 }

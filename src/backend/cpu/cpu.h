@@ -34,12 +34,13 @@ struct sill__weight {
     size_t row_bytes;
 };
 
-struct sill__kv { sill__kv_shape shape; uint8_t *data; size_t bytes, v_at, stride; };
+/* A block holds the tiles of all layers and heads, one behind the other, so that a pool that is never full touches its
+ * first blocks only. tile: bytes of a K and a V tile; stride: from block to block. */
+struct sill__kv { sill__kv_shape shape; uint8_t *data; size_t bytes, v_at, tile, stride; };
 
 /* Tiles of one layer and kv head: block b at + b * stride. */
 static inline uint8_t *sill__kv_tiles(const sill__kv *kv, int32_t layer, int32_t head) {
-    size_t i = ((size_t)layer * (size_t)kv->shape.n_kv_heads + (size_t)head) * (size_t)kv->shape.n_blocks;
-    return kv->data + i * kv->stride;
+    return kv->data + ((size_t)layer * (size_t)kv->shape.n_kv_heads + (size_t)head) * kv->tile;
 }
 
 /* ---- sizes */

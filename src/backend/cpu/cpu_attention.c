@@ -85,6 +85,6 @@ void sill__cpu_walk_kv_copy(const cpu_walk *w, cpu_op *op) {
     (void)w;
     for (int32_t t; (t = sill__cpu_take(&op->next[0], c->kv->shape.n_layers * heads)) >= 0;) {
         uint8_t *tiles = sill__kv_tiles(c->kv, t / heads, t % heads);
-        memcpy(tiles + (size_t)c->to * c->kv->stride, tiles + (size_t)c->from * c->kv->stride, c->kv->stride);
+        memcpy(tiles + (size_t)c->to * c->kv->stride, tiles + (size_t)c->from * c->kv->stride, c->kv->tile);
     }
 }
