@@ -5,7 +5,7 @@
 DATA holds wikitext2/wiki.test.raw.gz, lambada/lambada_test.jsonl.gz (as OpenAI prepared it),
 sentiment/rt-polarity.{pos,neg}.gz. Options after -- go to sill (-m MODEL, --dtype, --threads).
 
-wikitext: perplexity per token of the raw test split as one text, in windows of the model's context.
+wikitext: perplexity per token of the raw test split as one text; windows of 1024 tokens (--ctx) that move on by 512.
 lambada:  share of passages whose last word is what greedy decoding says, all of its tokens, as in
           lm-evaluation-harness's lambada_openai.
 polarity: share of film-review sentences that zero-shot classification labels as their reviewers did.
@@ -44,8 +44,10 @@ def wikitext(args, work):
     text = read(f"{args.data}/wikitext2/wiki.test.raw.gz")
     if args.limit:
         text = "".join(text.splitlines(keepends=True)[:args.limit])
-    write_rows(f"{work}/wiki.jsonl", [{"text": text}])
-    out = json.loads(sill(args, "perplexity", f"{work}/wiki.jsonl", "--text", "text", "--json").splitlines()[-1])
+    with open(f"{work}/wiki.test.raw.txt", "w", encoding="utf-8", newline="") as f:
+        f.write(text)
+    windows = [] if "--ctx" in args.options else ["--ctx", "1024", "--stride", "512"]
+    out = json.loads(sill(args, "perplexity", f"{work}/wiki.test.raw.txt", "--json", *windows))
     print(f"WikiText-2 raw test: perplexity {out['perplexity']:.3f} over {out['n_tokens']} tokens")
 
 
@@ -59,7 +61,7 @@ def lambada(args, work):
     sill(args, "tokenize", f"{work}/lambada.jsonl", "--text", "target", "-o", f"{work}/targets.jsonl")
     targets = [row["ids"] for row in rows_of(f"{work}/targets.jsonl")]
     longest = max(map(len, targets))
-    sill(args, "generate", "-f", f"{work}/lambada.jsonl", "--text", "prompt", "--max-new-tokens", str(longest), "--raw",
+    sill(args, "generate", "-f", f"{work}/lambada.jsonl", "--text", "prompt", "--max-new-tokens", str(longest), "--ctx", "512",
          "-o", f"{work}/said.jsonl")
     said = [row["ids"] for row in rows_of(f"{work}/said.jsonl")]
     assert len(said) == len(targets) == len(rows)
@@ -78,9 +80,11 @@ def polarity(args, work):
          "-o", f"{work}/labels.jsonl")
     out = rows_of(f"{work}/labels.jsonl")
     assert len(out) == len(rows)
-    right = sum(o["label"] == o["gold"] for o in out)
-    said = sum(o["label"] == "positive" for o in out)
-    print(f"rt-polarity: {right} of {len(out)} sentences, accuracy {right / len(out):.4f} ({said} called positive)")
+    for kind in ("norm", "raw", "calibrated"):
+        labels = [max(o[f"probs_{kind}"], key=o[f"probs_{kind}"].get) for o in out]
+        right = sum(label == o["gold"] for label, o in zip(labels, out))
+        print(f"rt-polarity, --prob {kind}: {right} of {len(out)} sentences, accuracy {right / len(out):.4f} "
+              f"({labels.count('positive')} called positive)")
 
 
 def main():
