@@ -4,7 +4,18 @@
  */
 enum { VL = LANES, NV = 4 };
 #define MR_FLOAT 6 /* most rows of a tile */
-#define MR_CODES 6
+/* Compilers move the loads of the next steps ahead, and then have too few registers for the sums: hold them back. */
+#define PIN(a) __asm__ volatile("" : "+w"(a) : : "memory")
+#ifdef __ARM_FEATURE_DOTPROD
+#define PIN_SUM PIN
+#else
+#define PIN_SUM(a) __asm__ volatile("" : "+w"((a).val[0]), "+w"((a).val[1]) : : "memory")
+#endif
+#ifdef __ARM_FEATURE_DOTPROD
+#define MR_CODES 4
+#else
+#define MR_CODES 2 /* an integer sum takes two registers */
+#endif
 
 SILL__INLINE vf vf_load_i8(const uint8_t *p) {
     int32_t four;
@@ -41,8 +52,20 @@ SILL__INLINE int32_t x16_sum(const vi *a) {
 }
 
 /* Signed codes by signed activations. */
-enum { Q8_KPACK = 4, Q4_KPACK = 4, Q8_ZERO = 0, Q8_ACT_BYTES = 1 };
+enum { Q8_ZERO = 0, Q8_ACT_BYTES = 1 };
+#ifdef __ARM_FEATURE_MATMUL_INT8
+enum { Q8_KPACK = 8, Q4_KPACK = 8 };
+#define MAT_PAIRS /* mat_pairs.inc has the products */
+#else
+enum { Q8_KPACK = 4, Q4_KPACK = 4 };
+#endif
 typedef int8x16_t vq; /* codes or activations, ready for the product */
+#ifdef MAT_PAIRS
+typedef int32x4_t vsum; /* VL outputs' integer sums */
+SILL__INLINE vsum q8_start(int32_t correction) { return (void)correction, vdupq_n_s32(0); }
+SILL__INLINE vsum q8_done(vsum acc, int32_t correction) { return vaddq_s32(acc, vdupq_n_s32(correction)); }
+SILL__INLINE vf vsum_float(vsum a) { return vcvtq_f32_s32(a); }
+#else
 SILL__INLINE vq q8_weights(const uint8_t *p) { return vc_load(p); }
 SILL__INLINE vq q_inputs(const uint8_t *x) {
     int32_t v;
@@ -72,8 +95,9 @@ SILL__INLINE vsum q8_done(vsum acc, int32_t correction) {
 }
 SILL__INLINE vf vsum_float(vsum a) { return vcvtq_f32_s32(a.val[0]); }
 #endif
-SILL__INLINE vsum q4_start(int32_t correction) { return q8_start(correction); }
 SILL__INLINE vsum q4_dot(vsum acc, vq w, vq x) { return q8_dot(acc, w, x); }
+#endif
+SILL__INLINE vsum q4_start(int32_t correction) { return q8_start(correction); }
 SILL__INLINE vsum q4_done(vsum acc, int32_t correction) { return q8_done(acc, correction); }
 
 #ifdef __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
