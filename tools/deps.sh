@@ -26,7 +26,7 @@ test  | qemu for aarch64       | linux_only have qemu-aarch64          | qemu-us
 bench | cmake and C++          | have cmake                            | cmake g++                     | cmake
 '
 # Python packages, pinned where the version decides what is compared. torch: the CPU build is enough.
-PYTHON_TEST='torch==2.13.0 transformers==5.23.0 tokenizers tiktoken safetensors gguf numpy'
+PYTHON_TEST='torch==2.13.0 transformers==5.23.0 tokenizers tiktoken sentencepiece protobuf safetensors gguf numpy'
 PYTHON_BENCH='llama-cpp-python==0.3.36'
 VENV=build/venv
 

@@ -80,6 +80,9 @@ struct sill_tokenizer {
     sill__short_table first, rest;
     sill__long_slot *longs;
     sill__merge_slot *merges;
+    /* Four bits for each slot of `merges`, by another part of the hash; zero: there is no such merge. Most questions
+     * are about pairs that do not merge, and these bits stay in a core's cache, as the table does not. */
+    uint64_t *maybe;
     unsigned long_bits, merge_bits;
     uint32_t n_merges, n_ranks, last_merged;
     sill__merge_slot waiting[SILL__WAITING]; /* merges whose slots are on their way into the cache */
@@ -142,11 +145,17 @@ static inline uint64_t sill__tok_mix(uint64_t a, uint64_t b) {
     return (h ^ h >> 32) * 0xd6e8feb86659fd93u;
 }
 
+/* Place of a pair's bit in `maybe`. */
+static inline uint32_t sill__tok_maybe(const sill_tokenizer *t, uint64_t hash) {
+    return (uint32_t)(hash >> 16) & (((uint32_t)4 << t->merge_bits) - 1);
+}
+
 /* The merge of two tokens, or NULL. */
 static inline const sill__merge_slot *sill__tok_find_merge(const sill_tokenizer *t, uint32_t left, uint32_t right) {
-    uint32_t mask = ((uint32_t)1 << t->merge_bits) - 1;
-    uint32_t i = (uint32_t)(sill__tok_mix(left, right) >> (64 - t->merge_bits));
-    for (;; i = (i + 1) & mask) {
+    uint64_t hash = sill__tok_mix(left, right);
+    uint32_t mask = ((uint32_t)1 << t->merge_bits) - 1, bit = sill__tok_maybe(t, hash);
+    if (!(t->maybe[bit >> 6] >> (bit & 63) & 1)) return NULL;
+    for (uint32_t i = (uint32_t)(hash >> (64 - t->merge_bits));; i = (i + 1) & mask) {
         const sill__merge_slot *m = &t->merges[i];
         if (m->left == left + 1 && m->right == right) return m;
         if (m->left == 0) return NULL;

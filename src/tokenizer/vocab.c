@@ -37,6 +37,7 @@ void sill_tokenizer_free(sill_tokenizer *t) {
     if (!t) return;
     sill__free(t->chat_template);
     sill__free(t->trie);
+    sill__free(t->maybe);
     free_table(t->merges, t->merge_bits, sizeof *t->merges);
     free_table(t->longs, t->long_bits, sizeof *t->longs);
     free_table(t->rest.slots, t->rest.bits, sizeof *t->rest.slots);
@@ -314,10 +315,12 @@ static sill_status merge_table(sill_tokenizer *t, size_t n, sill_error *err) {
     if (n > SILL__MERGES_MAX)
         return sill__fail(err, SILL_EFORMAT, "%zu merges; at most %u can be", n, SILL__MERGES_MAX);
     free_table(t->merges, t->merge_bits, sizeof *t->merges);
+    sill__free(t->maybe);
     t->n_merges = 0;
     t->merge_bits = table_bits(n);
     t->merges = new_table(t->merge_bits, sizeof *t->merges);
-    return t->merges ? SILL_OK : sill__fail(err, SILL_ENOMEM, "out of memory for %zu merges", n);
+    t->maybe = sill__calloc(((size_t)4 << t->merge_bits) / 64, sizeof *t->maybe);
+    return t->merges && t->maybe ? SILL_OK : sill__fail(err, SILL_ENOMEM, "out of memory for %zu merges", n);
 }
 
 /* Brings the slot that a token will go to into the cache. */
@@ -382,6 +385,8 @@ static sill_status insert_merge(sill_tokenizer *t, const sill__merge_slot *m, si
         if (++probes > MAX_PROBES) return collided(err);
     }
     t->merges[i] = *m;
+    uint32_t bit = sill__tok_maybe(t, sill__tok_mix(m->left - 1, m->right));
+    t->maybe[bit >> 6] |= (uint64_t)1 << (bit & 63);
     t->n_merges++;
     return SILL_OK;
 }

@@ -329,6 +329,121 @@ static void gguf_tokenizers_are_refused_by_name(void) {
     drop("x.gguf");
 }
 
+/* A GGUF with nothing but a tokenizer: pairs of key and value. */
+static sill__str gguf;
+static int n_pairs;
+
+static void put_u(uint64_t v, int bytes) {
+    for (int i = 0; i < bytes; i++) sill__str_put(&gguf, &(char){(char)(v >> 8 * i)}, 1);
+}
+static void put_string(const char *z) {
+    put_u(strlen(z), 8);
+    sill__str_puts(&gguf, z);
+}
+static void gguf_start(void) {
+    sill__str_free(&gguf);
+    sill__str_init(&gguf, 1 << 20);
+    n_pairs = 0;
+}
+static void gguf_string(const char *key, const char *value) {
+    put_string(key);
+    put_u(8, 4);
+    put_string(value);
+    n_pairs++;
+}
+static void gguf_u32(const char *key, uint32_t value) {
+    put_string(key);
+    put_u(4, 4);
+    put_u(value, 4);
+    n_pairs++;
+}
+static void gguf_strings(const char *key, const char *const *values, size_t n) {
+    put_string(key);
+    put_u(9, 4);
+    put_u(8, 4);
+    put_u(n, 8);
+    for (size_t i = 0; i < n; i++) put_string(values[i]);
+    n_pairs++;
+}
+static void gguf_types(const int *values, size_t n) {
+    put_string("tokenizer.ggml.token_type");
+    put_u(9, 4);
+    put_u(5, 4);
+    put_u(n, 8);
+    for (size_t i = 0; i < n; i++) put_u((uint64_t)values[i], 4);
+    n_pairs++;
+}
+static void gguf_write(void) {
+    sill__str head = gguf;
+    memset(&gguf, 0, sizeof gguf);
+    sill__str_init(&gguf, 1 << 20);
+    sill__str_puts(&gguf, "GGUF");
+    put_u(3, 4);
+    put_u(0, 8);
+    put_u((uint64_t)n_pairs, 8);
+    sill__str_put(&gguf, head.p, head.n);
+    put_u(0, 8);
+    put_u(0, 8);
+    put_u(0, 8);
+    put_u(0, 8);
+    CHECK(!gguf.failed);
+    write_file(in_dir("x.gguf"), gguf.p, gguf.n);
+    sill__str_free(&head);
+    sill__str_free(&gguf);
+}
+
+static const char *const few[] = {"a", "b", "ab", "1", "11", "<|end|>", "<|user", "[PAD]"};
+static const char *const few_merges[] = {"a b", "1 1"};
+
+static void gguf_few(const char *arch, const char *pre, bool types) {
+    static const int kinds[] = {1, 1, 1, 1, 1, 3, 4, 5};
+    gguf_start();
+    gguf_string("general.architecture", arch);
+    gguf_string("tokenizer.ggml.model", "gpt2");
+    if (pre) gguf_string("tokenizer.ggml.pre", pre);
+    gguf_strings("tokenizer.ggml.tokens", few, SILL_ARRAY_LEN(few));
+    if (types) gguf_types(kinds, SILL_ARRAY_LEN(kinds));
+    gguf_strings("tokenizer.ggml.merges", few_merges, SILL_ARRAY_LEN(few_merges));
+    gguf_u32("tokenizer.ggml.eos_token_id", 5);
+    gguf_u32("tokenizer.ggml.padding_token_id", UINT32_MAX); /* some writers' "none" */
+    gguf_string("tokenizer.chat_template", "{{hi}}");
+    gguf_write();
+}
+
+static void gguf_names_of_pre_tokenizers(void) {
+    static const struct { const char *arch, *given, *pre; bool add_bos; } cases[] = {
+        {"llama", "gpt-2", "gpt2", false}, {"llama", "smollm", "smollm", false}, {"llama", "llama-bpe", "llama3", true},
+        {"llama", "llama3", "llama3", true}, {"llama", "llama-v3", "llama3", true}, {"gpt2", NULL, "gpt2", false},
+        {"gpt2", "default", "gpt2", false}, {"llama", "default", NULL, false}, {"llama", NULL, NULL, false}, {"gpt2", "refact", NULL, false},
+    };
+    for (size_t i = 0; i < SILL_ARRAY_LEN(cases); i++) {
+        gguf_few(cases[i].arch, cases[i].given, true);
+        if (!cases[i].pre) {
+            check_gguf_refused_at(__LINE__, SILL_EUNSUPPORTED, "pre-tokenizer");
+            continue;
+        }
+        sill_tokenizer *t = load(in_dir("x.gguf"));
+        REQUIRE(t);
+        CHECK_STR(sill__tokenizer_pre(t), cases[i].pre);
+        CHECK_INT(sill__tokenizer_add_bos(t), cases[i].add_bos);
+        CHECK_STR(sill__tokenizer_chat_template(t), "{{hi}}");
+        CHECK_INT(sill__tokenizer_eos(t), 5);
+        CHECK_INT(sill__tokenizer_pad(t), -1);
+        if (!strcmp(cases[i].pre, "smollm")) CHECK_IDS(t, "ab11", 0, 2, 3, 3);
+        else CHECK_IDS(t, "ab11", 0, 2, 4);
+        CHECK_IDS(t, "ab<|end|><|user[PAD]", SILL_TOKENIZE_SPECIAL, 2, 5, 6); /* [PAD] is not used: its letters are not in the vocabulary */
+        CHECK_IDS(t, "ab<|end|>", 0, 2);
+        CHECK(sill__tokenizer_is_special(t, 5) && !sill__tokenizer_is_special(t, 6) && !sill__tokenizer_is_special(t, 7));
+        sill_tokenizer_free(t);
+    }
+    gguf_few("gpt2", NULL, false); /* without types, the ids tell what is special */
+    sill_tokenizer *t = load(in_dir("x.gguf"));
+    REQUIRE(t);
+    CHECK(sill__tokenizer_is_special(t, 5) && !sill__tokenizer_is_special(t, 6));
+    sill_tokenizer_free(t);
+    drop("x.gguf");
+}
+
 static void gguf_ids_and_scores_are_checked(void) {
     sill_error err = {0};
     char *data = NULL;
@@ -389,6 +504,7 @@ int main(int argc, char **argv) {
     TEST(pair_of_files_equals_merges_alone);
     TEST(pair_with_added_tokens_and_classes);
     TEST(gguf_tokenizers_are_refused_by_name);
+    TEST(gguf_names_of_pre_tokenizers);
     TEST(gguf_ids_and_scores_are_checked);
     TEST(hashes_tell_tokenizers_apart);
     TEST(other_files_are_refused);
