@@ -2,6 +2,8 @@
 #include "common.h"
 
 #include <dirent.h>
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -121,10 +123,20 @@ sill_status cli_read_stdin(size_t max, char **text, size_t *n, sill_error *err) 
     char buffer[16384];
     sill_status status = SILL_OK;
     sill__str_init(&s, max);
-    for (size_t k; status == SILL_OK && (k = fread(buffer, 1, sizeof buffer, stdin)) > 0;)
-        if (!sill__str_put(&s, buffer, k))
+    while (status == SILL_OK) {
+        struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+        if (cli_stop) {
+            status = sill__fail(err, SILL_ECANCELLED, "interrupted while reading standard input");
+            break;
+        }
+        int ready = poll(&p, 1, 250); /* a signal just before it would not end it: look up now and then */
+        if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
+        ssize_t k = read(STDIN_FILENO, buffer, sizeof buffer);
+        if (k == 0) break;
+        if (k < 0 && errno != EINTR) status = sill__fail(err, SILL_EIO, "standard input: %s", strerror(errno));
+        else if (k > 0 && !sill__str_put(&s, buffer, (size_t)k))
             status = sill__fail(err, SILL_ERANGE, "standard input is longer than the %zu bytes that are read at once", max);
-    if (status == SILL_OK && ferror(stdin)) status = sill__fail(err, SILL_EIO, "standard input cannot be read");
+    }
     *n = s.n;
     *text = status == SILL_OK ? sill__strndup(s.p ? s.p : "", s.n) : NULL;
     sill__str_free(&s);

@@ -57,7 +57,7 @@ bool cli_is_terminal(FILE *stream);
 /* stdout written and checked: EXIT_OK, or EXIT_FAILED with a message. */
 int cli_flush_stdout(void);
 
-/* All of standard input, at most MAX bytes. Free with sill__free. */
+/* All of standard input, at most MAX bytes; ECANCELLED when it is interrupted. Free with sill__free. */
 sill_status cli_read_stdin(size_t max, char **text, size_t *n, sill_error *err);
 
 /* ---- interruption: the first SIGINT or SIGTERM sets the flag, the second ends the process. */
@@ -86,6 +86,7 @@ typedef struct cli_run {
     sill__flow *flow;
     size_t text_slot, id_slot;
     bool bar;
+    bool json_text;      /* a JSON array or object is a text too (ids); set behind cli_run_input */
     double started, last_tick;
     sill__str json;      /* scratch for values made of JSON */
     void *task;          /* the command's own */

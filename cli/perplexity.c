@@ -73,8 +73,9 @@ static int next(void *user, sill_row *row) {
         if ((t->status = sill__reader_next(t->reader, &r, &t->err)) != SILL_OK) return -1;
         if (!r) return 0;
         const sill__cell *cell = &r->cells[t->slot];
-        if (r->error || cell->kind == SILL__CELL_MISSING) {
-            bad_row(t, r->number, r->error ? r->error : "the row has no text");
+        if (r->error || cell->kind == SILL__CELL_MISSING || cell->kind == SILL__CELL_JSON) {
+            bad_row(t, r->number, r->error ? r->error : cell->kind == SILL__CELL_JSON
+                    ? "the row's text is a JSON array or object, not a text" : "the row has no text");
             sill__row_free(r);
             continue;
         }

@@ -65,7 +65,7 @@ int cli_run_texts(cli_run *run, const char *command, const cli_corpus_options *o
 int cli_run_input(cli_run *run, const char *command, const char *file, const cli_corpus_options *options,
                   const char *txt_column) {
     sill_error err = {0};
-    sill__reader_options ro = {.format = to_format(options->format), .txt_column = txt_column};
+    sill__reader_options ro = {.format = to_format(options->format), .txt_column = txt_column, .stop = &cli_stop};
     int status;
     init_run(run, command, options);
     if ((status = pick_delimiter(run, &ro.delimiter)) >= 0 || (status = check_output(run)) >= 0) return status;
@@ -132,7 +132,7 @@ int cli_run_output(cli_run *run, const char *const *fields, size_t n_fields, int
     sill_error err = {0};
     const cli_corpus_options *o = run->options;
     sill__writer_options wo = {.path = o->output, .format = cli_run_output_format(run), .overwrite = o->overwrite};
-    sill__flow_options fo = {.text_slot = run->text_slot, .has_id = o->id != NULL, .id_slot = run->id_slot,
+    sill__flow_options fo = {.text_slot = run->text_slot, .json_text = run->json_text, .has_id = o->id != NULL, .id_slot = run->id_slot,
                              .n_sequences = n_sequences, .stop = &cli_stop, .tick = tick, .user = run};
     if (sill__reader_format(run->reader) == SILL__FORMAT_CSV) wo.delimiter = sill__reader_delimiter(run->reader);
     sill_status s = sill__writer_open(&wo, run->reader, fields, n_fields, &run->writer, &err);

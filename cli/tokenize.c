@@ -161,5 +161,6 @@ int cli_detokenize(int argc, char **argv) {
     sill__format format = o.corpus.format ? (sill__format)o.corpus.format : is_stdin ? SILL__FORMAT_TXT : sill__format_of_path(files[0]);
     if (format != SILL__FORMAT_TXT) o.corpus.text = o.ids ? o.ids : "ids";
     status = cli_run_input(&run, "detokenize", files[0], &o.corpus, "ids");
+    run.json_text = true; /* a JSONL row's [1,2] is what is read here */
     return status < 0 ? run_rows(&run, &o, "text", row_to_text) : status;
 }

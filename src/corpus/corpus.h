@@ -52,7 +52,7 @@ typedef struct sill__corpus_row {
     const char *raw;      /* JSONL: the line's own bytes, without white space at its ends */
     size_t n_raw;
     const char *error;    /* NULL, or why the row cannot be used */
-    uint64_t clashes;     /* JSONL: bit i: the i-th watched name is a key of this row */
+    uint64_t clashes;     /* JSONL: bit i: the i-th watched name is a key of this row (which is then an error row) */
     size_t n_extra;       /* JSONL: keys that were not selected */
     size_t bytes;         /* size of the block */
 } sill__corpus_row;
@@ -66,9 +66,11 @@ typedef struct sill__reader_options {
     char delimiter;        /* CSV; 0: ',' unless the header line has none and has ';' or a tab */
     size_t max_row_bytes;  /* 0: 16 MiB; a longer row becomes a row with an error */
     const char *txt_column; /* name of the column of plain text; NULL: "text" */
+    const volatile int *stop; /* non-zero: reading ends with ECANCELLED, also where it waits for bytes; may be NULL */
 } sill__reader_options;
 
-/* Opens PATH ("-": standard input). Errors: ENOENT, EIO, EINVAL (format unknown), EFORMAT (no header). */
+/* Opens PATH ("-": standard input). Errors: ENOENT, EIO, EINVAL (format unknown), EFORMAT (no header),
+ * EUNSUPPORTED (compressed; says how to read it), ECANCELLED. */
 sill_status sill__reader_open(const char *path, const sill__reader_options *options, sill__reader **out,
                               sill_error *err);
 /* Rows from memory: N texts, kept by reference, as one column. Its format is TXT. */
@@ -82,7 +84,8 @@ sill_status sill__reader_columns(sill__reader *reader, const char *const **names
 /* Slot of a column in row.cells. CSV, TSV, TXT: ENOENT with the names there are, EFORMAT when the header
  * has the name twice. JSONL: any name may be selected; a row without it has a MISSING cell. */
 sill_status sill__reader_select(sill__reader *reader, const char *name, size_t *slot, sill_error *err);
-/* JSONL: sets row.clashes by these names (at most 64, kept by reference). */
+/* JSONL: a row that has one of these names as a key becomes a row with an error, which keeps its own bytes; its
+ * row.clashes says which (at most 64 names, kept by reference). */
 void sill__reader_watch(sill__reader *reader, const char *const *names, size_t n);
 /* The next row, the caller's; *row is NULL at the end. Fails only when reading itself fails. */
 sill_status sill__reader_next(sill__reader *reader, sill__corpus_row **row, sill_error *err);
@@ -103,8 +106,10 @@ typedef struct sill__writer_options {
 } sill__writer_options;
 
 /* Opens an output whose rows are the columns of READER (may be NULL), then FIELDS, then "error". A field
- * whose name is a column already gets "sill_" in front. A file is written as PATH.partial and gets its name
- * in sill__writer_finish. Errors: EINVAL (exists and not overwrite; format unknown), EIO. */
+ * whose name is a column already gets "sill_" in front. From JSONL to JSONL the columns are the keys of the
+ * first line, so that all lines have the same names; a later line whose own key is one of these names is
+ * a row with an error: it keeps its key, ours of that name is left out, and an error is then "sill_error".
+ * A file is written as PATH.partial and gets its name in sill__writer_finish. Errors: EINVAL (exists and not overwrite; format unknown), EIO. */
 sill_status sill__writer_open(const sill__writer_options *options, sill__reader *reader,
                               const char *const *fields, size_t n_fields, sill__writer **out,
                               sill_error *err);
@@ -137,6 +142,7 @@ void sill__record_begin(sill__record *record, const sill__corpus_row *row);
 void sill__record_null(sill__record *record);
 void sill__record_text(sill__record *record, const char *text, size_t n_bytes);
 void sill__record_int(sill__record *record, int64_t value);
+void sill__record_uint(sill__record *record, uint64_t value);
 void sill__record_f32(sill__record *record, float value);
 void sill__record_f64(sill__record *record, double value);
 void sill__record_bool(sill__record *record, bool value);      /* true/false; 1/0 in CSV */
@@ -148,6 +154,7 @@ void sill__record_end(sill__record *record, const char *error); /* NULL: the row
 typedef struct sill__flow sill__flow;
 typedef struct sill__flow_options {
     size_t text_slot;
+    bool json_text;              /* a JSON array or object is a text too (lists of ids); else such a row fails */
     bool has_id;
     size_t id_slot;              /* the row's random-number key; else its number */
     int32_t n_sequences;         /* results a row; 0: 1 */

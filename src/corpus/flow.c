@@ -131,6 +131,7 @@ static const char *unusable(const sill__flow *f, const sill__corpus_row *row) {
     const sill__cell *text = f->o.text_slot < row->n_cells ? &row->cells[f->o.text_slot] : NULL;
     if (row->error) return row->error;
     if (!text || text->kind == SILL__CELL_MISSING) return "the row has no text";
+    if (text->kind == SILL__CELL_JSON && !f->o.json_text) return "the row's text is a JSON array or object, not a text";
     if (f->o.has_id && row->cells[f->o.id_slot].kind == SILL__CELL_MISSING) return "the row has no id";
     return NULL;
 }

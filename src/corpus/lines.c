@@ -7,6 +7,7 @@
  *    error. The line's own bytes are kept, so that numbers, key order and escapes go to the output
  *    unchanged. NaN, Infinity and -Infinity are read as numbers. A lone surrogate escape in a selected
  *    text becomes U+FFFD and is counted. Of a key that occurs twice the last value counts (as in Python).
+ *    Where a text is wanted, a number, true or false is its own bytes (1.50 is the text 1.50); null is no text.
  *  - A line above the size limit becomes a row with an error.
  */
 #include "corpus/reader.h"
@@ -179,8 +180,9 @@ sill_status sill__lines_first_keys(sill__reader *r, sill_error *err) {
 }
 
 static sill_status jsonl_row(sill__reader *r, const char *p, size_t n, sill__corpus_row **row, sill_error *err) {
-    char message[200];
+    char message[512];
     const char *why = NULL;
+    bool broken;
     uint64_t clashes = 0;
     size_t extra = 0;
     sill__json j;
@@ -190,7 +192,8 @@ static sill_status jsonl_row(sill__reader *r, const char *p, size_t n, sill__cor
         return sill__fail(err, SILL_ENOMEM, "%s: no memory for a row", r->name);
     for (size_t i = 0; i < r->n_selected; i++) r->cells[i] = (sill__cell){NULL, 0, SILL__CELL_MISSING};
     sill__str_clear(&r->scratch);
-    if (!read_object(r, p, n, &clashes, &extra, &j)) {
+    broken = !read_object(r, p, n, &clashes, &extra, &j);
+    if (broken) {
         snprintf(message, sizeof message, "byte %zu of the line: %s", (size_t)(j.p - j.start) + 1,
                  j.message ? j.message : "text behind the object");
         why = message;
@@ -199,8 +202,14 @@ static sill_status jsonl_row(sill__reader *r, const char *p, size_t n, sill__cor
         sill__str_clear(&r->scratch);
         r->scratch.failed = false;
         for (size_t i = 0; i < r->n_selected; i++) r->cells[i] = (sill__cell){NULL, 0, SILL__CELL_MISSING};
+    } else if (clashes) {
+        size_t i = 0;
+        while (!(clashes >> i & 1)) i++;
+        snprintf(message, sizeof message, "the row has a field '%.200s', which the first row has not, and a field of the "
+                 "results has that name; rename it", r->watched[i]);
+        why = message;
     }
-    sill_status s = sill__reader_make_row(r, r->n_selected, why ? NULL : p, n, why, row, err);
+    sill_status s = sill__reader_make_row(r, r->n_selected, broken ? NULL : p, broken ? 0 : n, why, row, err);
     if (s == SILL_OK) {
         (*row)->clashes = clashes;
         (*row)->n_extra = extra;

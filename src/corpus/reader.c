@@ -3,13 +3,26 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define DEFAULT_MAX_ROW ((size_t)16 << 20)
 #define FIRST_WINDOW ((size_t)64 << 10)
 #define MAX_COLUMNS 65536
+
+/* Waits until there is something to read. A signal may come just before poll is called and then not end it: so it
+ * looks up now and then. */
+static sill_status wait_for_bytes(sill__reader *r, sill_error *err) {
+    struct pollfd p = {.fd = r->fd, .events = POLLIN};
+    for (;;) {
+        if (*r->stop) return sill__fail(err, SILL_ECANCELLED, "%s: interrupted while reading", r->name);
+        int n = poll(&p, 1, 250);
+        if (n > 0 || (n < 0 && errno != EINTR)) return SILL_OK; /* what is wrong, read will say */
+    }
+}
 
 sill_status sill__reader_fill(sill__reader *r, bool *more, sill_error *err) {
     *more = false;
@@ -31,8 +44,11 @@ sill_status sill__reader_fill(sill__reader *r, bool *more, sill_error *err) {
         }
     }
     ssize_t n;
-    do n = read(r->fd, r->buf + r->end, r->cap - r->end);
-    while (n < 0 && errno == EINTR);
+    do {
+        sill_status s = r->stop ? wait_for_bytes(r, err) : SILL_OK;
+        if (s != SILL_OK) return s;
+        n = read(r->fd, r->buf + r->end, r->cap - r->end);
+    } while (n < 0 && errno == EINTR);
     if (n < 0) return sill__fail(err, SILL_EIO, "%s: %s", r->name, strerror(errno));
     if (n == 0) r->eof = true;
     r->end += (size_t)n;
@@ -169,12 +185,31 @@ static sill_status check_start(sill__reader *r, sill_error *err) {
     return SILL_OK;
 }
 
+/* A name such as x.csv.gz: says how to read it. SILL_OK when it is no such name. */
+static sill_status refuse_compressed(const char *path, sill_error *err) {
+    static const struct { const char *end, *name, *program; } kinds[] = {
+        {".gz", "gzip", "gzip"}, {".zst", "zstd", "zstd"}, {".xz", "xz", "xz"}, {".bz2", "bzip2", "bzip2"}};
+    size_t n = strlen(path);
+    for (size_t i = 0; i < SILL_ARRAY_LEN(kinds); i++) {
+        size_t m = strlen(kinds[i].end);
+        if (n <= m || strcasecmp(path + n - m, kinds[i].end) || !sill__is_file(path)) continue;
+        char *inner = sill__strndup(path, n - m);
+        sill__format f = inner ? sill__format_of_path(inner) : SILL__FORMAT_AUTO;
+        sill__free(inner);
+        bool say = f != SILL__FORMAT_AUTO && f != SILL__FORMAT_TXT;
+        return sill__fail(err, SILL_EUNSUPPORTED, "%s is compressed with %s; use: %s -dc %s | sill ... -%s%s", path,
+                          kinds[i].name, kinds[i].program, path, say ? " --format " : "", say ? sill__format_name(f) : "");
+    }
+    return SILL_OK;
+}
+
 sill_status sill__reader_open(const char *path, const sill__reader_options *options, sill__reader **out,
                               sill_error *err) {
     static const sill__reader_options none;
     const sill__reader_options *o = options ? options : &none;
     sill__format format = o->format ? o->format : sill__format_of_path(path);
     *out = NULL;
+    if (format == SILL__FORMAT_AUTO && refuse_compressed(path, err) != SILL_OK) return SILL_EUNSUPPORTED;
     if (format == SILL__FORMAT_AUTO)
         return sill__fail(err, SILL_EINVAL, "cannot tell the format of '%s' from its name; give --format csv, tsv, "
                           "jsonl or txt", path);
@@ -182,6 +217,7 @@ sill_status sill__reader_open(const char *path, const sill__reader_options *opti
     if (!r) return sill__fail(err, SILL_ENOMEM, "no memory for a reader");
     r->fd = -1;
     r->line = 1;
+    r->stop = o->stop;
     r->format = format;
     r->max_row = o->max_row_bytes ? SILL_MIN(o->max_row_bytes, SIZE_MAX / 4) : DEFAULT_MAX_ROW;
     r->delimiter = format == SILL__FORMAT_TSV ? '\t' : o->delimiter ? o->delimiter : ',';

@@ -12,6 +12,7 @@ struct sill__reader {
     char delimiter;
     int fd;
     bool own_fd, eof;
+    const volatile int *stop;
     char *name;             /* for messages */
     char *buf;
     size_t cap, start, end; /* bytes [start, end) are read and not yet consumed */

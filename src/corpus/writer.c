@@ -3,7 +3,8 @@
  * renamed when it is whole, so that PATH never holds half a result.
  *  - CSV and TSV: one header line; the input's columns, the new fields, "error"; a value is quoted only where
  *    it must be; lines end with LF.
- *  - JSONL from JSONL: the line's own bytes, then the new fields. From other inputs: an object of strings.
+ *  - JSONL from JSONL: the line's own bytes, then the new fields, whose names are settled by the keys of the first
+ *    line. From other inputs: an object of strings.
  *  - CSV from JSONL: the columns are the keys of the first line; texts as they are, other values as JSON.
  */
 #include <errno.h>
@@ -29,11 +30,12 @@ struct sill__writer {
     char **columns;          /* of the input, in order */
     size_t *slots;           /* their cells in a row */
     size_t n_columns;
-    char **given, **fields;  /* new fields: as asked for, and as named in the output; "error" last */
-    size_t n_given, n_fields;
+    const char *const *taken; /* JSONL from JSONL: keys of the first line (the reader's) */
+    size_t n_taken;
+    char **fields;           /* new fields as named in the output; "error" last */
+    size_t n_fields;
     char **notes;
     size_t n_notes;
-    uint64_t noted;          /* JSONL: fields whose renaming was said already */
     bool noted_extra;
 };
 
@@ -44,6 +46,8 @@ const char *sill__writer_partial(const sill__writer *w) { return w->renames ? w-
 static bool is_column(const sill__writer *w, const char *name) {
     for (size_t i = 0; i < w->n_columns; i++)
         if (!strcmp(w->columns[i], name)) return true;
+    for (size_t i = 0; i < w->n_taken; i++)
+        if (!strcmp(w->taken[i], name)) return true;
     return false;
 }
 
@@ -75,8 +79,7 @@ static bool add_field(sill__writer *w, const char *name) {
         if (!old || !sill__str_putf(&s, "sill_%s", old)) s.failed = true;
         sill__free(old);
     }
-    bool ok = !s.failed && sill__reader_add_name(&w->given, &w->n_given, name, strlen(name)) &&
-              sill__reader_add_name(&w->fields, &w->n_fields, s.p, s.n);
+    bool ok = !s.failed && sill__reader_add_name(&w->fields, &w->n_fields, s.p, s.n);
     if (ok && strcmp(s.p, name)) note_rename(w, name, s.p);
     sill__str_free(&s);
     return ok;
@@ -143,9 +146,13 @@ static sill_status take_columns(sill__writer *w, sill__reader *reader, sill_erro
     size_t n;
     sill_status s;
     w->from_jsonl = sill__reader_format(reader) == SILL__FORMAT_JSONL;
-    if (w->from_jsonl && w->format == SILL__FORMAT_JSONL) return SILL_OK; /* raw lines */
     s = sill__reader_columns(reader, &names, &n, err);
     if (s != SILL_OK) return s;
+    if (w->from_jsonl && w->format == SILL__FORMAT_JSONL) { /* raw lines */
+        w->taken = names;
+        w->n_taken = n;
+        return SILL_OK;
+    }
     w->slots = sill__calloc(n, sizeof *w->slots);
     if (!w->slots) return sill__fail(err, SILL_ENOMEM, "no memory for %zu columns", n);
     for (size_t i = 0; i < n; i++) {
@@ -185,7 +192,7 @@ sill_status sill__writer_open(const sill__writer_options *o, sill__reader *reade
         return s;
     }
     if (reader && w->from_jsonl && format == SILL__FORMAT_JSONL)
-        sill__reader_watch(reader, (const char *const *)w->given, w->n_given);
+        sill__reader_watch(reader, (const char *const *)w->fields, w->n_fields);
     *out = w;
     return SILL_OK;
 }
@@ -222,7 +229,6 @@ void sill__writer_free(sill__writer *w) {
     if (!w->finished && w->renames && !w->has_rows) unlink(w->partial);
     if (w->own_fd && w->fd >= 0) close(w->fd);
     free_names(w->columns, w->n_columns);
-    free_names(w->given, w->n_given);
     free_names(w->fields, w->n_fields);
     free_names(w->notes, w->n_notes);
     sill__str_free(&w->buffer);
@@ -290,11 +296,17 @@ void sill__record_begin(sill__record *r, const sill__corpus_row *row) {
     }
 }
 
-/* The field's name in this row of JSONL: its own keys may have taken the plain one. */
+static bool clashes(const sill__record *r, size_t field) {
+    const sill__writer *w = r->writer;
+    return w->from_jsonl && w->format == SILL__FORMAT_JSONL && r->row && field < 64 && r->row->clashes >> field & 1;
+}
+
+/* The field's name in this row of JSONL. Where the row's own key has taken the name of the error, the error gets
+ * another, so that it is not lost. */
 static void put_name(sill__record *r, size_t field) {
     sill__writer *w = r->writer;
     sill__str name, next;
-    if (!(w->from_jsonl && w->n_columns == 0) || !r->row || field >= 64 || !(r->row->clashes >> field & 1)) {
+    if (!clashes(r, field)) {
         sill__put_json_string(&r->out, w->fields[field], strlen(w->fields[field]));
         return;
     }
@@ -307,17 +319,21 @@ static void put_name(sill__record *r, size_t field) {
         sill__str_clear(&name);
         sill__str_put(&name, next.p, next.n);
     }
-    sill__put_json_string(&r->out, name.p ? name.p : "", name.n);
-    if (!(w->noted >> field & 1) && name.p) note_rename(w, w->fields[field], name.p);
-    w->noted |= (uint64_t)1 << field;
+    if (name.failed) r->out.failed = true;
+    else sill__put_json_string(&r->out, name.p, name.n);
     sill__str_free(&name);
     sill__str_free(&next);
 }
 
-/* Opens the next field: delimiter and name. False when all are given already. */
+/* Opens the next field: delimiter and name. False when all are given already, or when the row keeps a key of its own
+ * by that name (never the error, which comes last). */
 static bool next_field(sill__record *r) {
     const sill__writer *w = r->writer;
     if (r->field >= w->n_fields) return false;
+    if (r->field + 1 < w->n_fields && clashes(r, r->field)) {
+        r->field++;
+        return false;
+    }
     if (w->format == SILL__FORMAT_JSONL) {
         if (r->out.n && r->out.p[r->out.n - 1] != '{') sill__str_put(&r->out, ",", 1);
         put_name(r, r->field);
@@ -343,6 +359,10 @@ void sill__record_text(sill__record *r, const char *text, size_t n_bytes) {
 
 void sill__record_int(sill__record *r, int64_t value) {
     if (next_field(r)) sill__str_putf(&r->out, "%lld", (long long)value);
+}
+
+void sill__record_uint(sill__record *r, uint64_t value) {
+    if (next_field(r)) sill__str_putf(&r->out, "%llu", (unsigned long long)value);
 }
 
 static void put_number(sill__record *r, const char *text) {

@@ -6,7 +6,9 @@
 #include "test.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "corpus/corpus.h"
@@ -345,17 +347,29 @@ static void write_csv_from_csv(void) {
 }
 static void write_jsonl_keeps_the_lines_bytes(void) {
     sill_error err = {0};
-    const char *note;
     sill__writer_options wo = {.path = in_dir("o.jsonl"), .overwrite = true};
-    static const char text[] = " {\"a\": 0.10, \"u\":\"\\ud800\\u00e9\", \"b\" : NaN }\r\n{ }\n{\"label\":1,\"sill_label\":{}}\n[]\n{\"error\":[]}\n";
-    CHECK_OK(copy(file_of("w.jsonl", text, sizeof text - 1), 0, &wo, true, &note, &err), err);
+    static const char text[] = " {\"a\": 0.10, \"u\":\"\\ud800\\u00e9\", \"b\" : NaN }\r\n{ }\n{\"label\":1,\"sill_label\":{}}\n[]\n{\"error\":[],\"n\":\"\"}\n";
+    CHECK_OK(copy(file_of("w.jsonl", text, sizeof text - 1), 0, &wo, true, NULL, &err), err);
     char *out = slurp(in_dir("o.jsonl"));
     REQUIRE(out);
     CHECK(strstr(out, "{\"a\": 0.10, \"u\":\"\\ud800\\u00e9\", \"b\" : NaN,\"n\":1,\"label\":\"x,\\\"y\\\"\",\"error\":null}\n") == out);
     CHECK(strstr(out, "\n{\"n\":2,\"label\":\"x,\\\"y\\\"\",\"error\":null}\n") != NULL);
-    CHECK(strstr(out, "\n{\"label\":1,\"sill_label\":{},\"n\":3,\"sill_sill_label\":\"x,\\\"y\\\"\",\"error\":null}\n") != NULL);
+    /* A later row with a name of ours: its own value stays, ours is left out, and the row says so. */
+    CHECK(strstr(out, "\n{\"label\":1,\"sill_label\":{},\"n\":null,\"error\":\"the row has a field 'label', which") != NULL);
     CHECK(strstr(out, "\n{\"n\":null,\"label\":null,\"error\":\"") != NULL);
-    CHECK(strstr(out, "\n{\"error\":[],\"n\":5,\"label\":\"x,\\\"y\\\"\",\"sill_error\":null}\n") != NULL);
+    CHECK(strstr(out, "\n{\"error\":[],\"n\":\"\",\"label\":null,\"sill_error\":\"the row has a field 'n', which") != NULL);
+}
+static void jsonl_names_are_settled_by_the_first_row(void) {
+    sill_error err = {0};
+    const char *note;
+    sill__writer_options wo = {.path = in_dir("o.jsonl"), .overwrite = true};
+    static const char text[] = "{\"label\":1,\"sill_label\":2,\"error\":3}\n{\"a\":1}\n{\"sill_error\":4}\n";
+    CHECK_OK(copy(file_of("w.jsonl", text, sizeof text - 1), 0, &wo, true, &note, &err), err);
+    char *out = slurp(in_dir("o.jsonl"));
+    REQUIRE(out);
+    CHECK(strstr(out, "{\"label\":1,\"sill_label\":2,\"error\":3,\"n\":1,\"sill_sill_label\":\"x,\\\"y\\\"\",\"sill_error\":null}\n") == out);
+    CHECK(strstr(out, "\n{\"a\":1,\"n\":2,\"sill_sill_label\":\"x,\\\"y\\\"\",\"sill_error\":null}\n") != NULL);
+    CHECK(strstr(out, "\n{\"sill_error\":4,\"n\":null,\"sill_sill_label\":null,\"sill_sill_error\":\"the row has") != NULL);
     CHECK_STR(note, "the input has a column 'label' already; the new one is 'sill_sill_label'");
 }
 static void broken_line_with_a_taken_name(void) {
@@ -364,7 +378,7 @@ static void broken_line_with_a_taken_name(void) {
     static const char text[] = "{\"label\":1,\"error\":2,}\n";
     CHECK_OK(copy(file_of("w.jsonl", text, sizeof text - 1), 0, &wo, true, NULL, &err), err);
     char *out = slurp(in_dir("o.jsonl"));
-    CHECK(out && strstr(out, "{\"n\":null,\"label\":null,\"error\":\"byte ") == out);
+    CHECK(out && strstr(out, "{\"n\":null,\"sill_label\":null,\"sill_error\":\"byte ") == out);
 }
 static void write_csv_from_jsonl(void) {
     sill_error err = {0};
@@ -526,6 +540,51 @@ static void flow_stops(void) {
     CHECK_STR(slurp(in_dir("s.csv.partial")), "t,n,error\na,,\n");
 }
 
+/* A pipe on which nothing comes: the signal ends the wait, and so does a flag set before it. */
+static void on_alarm(int number) {
+    (void)number;
+    stop_now = 1;
+}
+static void reading_stops(void) {
+    sill_error err = {0};
+    sill__reader *r = NULL;
+    sill__corpus_row *row = NULL;
+    int ends[2], saved = dup(0);
+    struct sigaction action = {.sa_handler = on_alarm}, old;
+    struct itimerval soon = {.it_value = {.tv_usec = 50000}};
+    sill__reader_options ro = {.format = SILL__FORMAT_TXT, .stop = &stop_now};
+    REQUIRE(saved >= 0 && pipe(ends) == 0 && dup2(ends[0], 0) == 0);
+    REQUIRE(write(ends[1], "a\nbc", 4) == 4);
+    sigaction(SIGALRM, &action, &old);
+    stop_now = 0;
+    REQUIRE(sill__reader_open("-", &ro, &r, &err) == SILL_OK);
+    CHECK_OK(sill__reader_next(r, &row, &err), err);
+    CHECK(row && row->cells[0].n == 1);
+    sill__row_free(row);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    CHECK_INT(sill__reader_next(r, &row, &err), SILL_ECANCELLED);
+    CHECK_INT(stop_now, 1);
+    CHECK_INT(sill__reader_next(r, &row, &err), SILL_ECANCELLED);
+    sill__reader_free(r);
+    CHECK_INT(sill__reader_open("-", &ro, &r, &err), SILL_ECANCELLED);
+    CHECK(r == NULL);
+    sigaction(SIGALRM, &old, NULL);
+    stop_now = 0;
+    dup2(saved, 0);
+    close(saved);
+    close(ends[0]);
+    close(ends[1]);
+}
+static void compressed_by_name(void) {
+    sill_error err = {0};
+    sill__reader *r = NULL;
+    CHECK_INT(sill__reader_open(file_of("x.txt.gz", "\x1f\x8b", 2), NULL, &r, &err), SILL_EUNSUPPORTED);
+    CHECK(strstr(err.msg, "use: gzip -dc ") && strstr(err.msg, "x.txt.gz | sill ... -") && !strstr(err.msg, "--format"));
+    CHECK_INT(sill__reader_open(file_of("x.CSV.ZST", "", 0), NULL, &r, &err), SILL_EUNSUPPORTED);
+    CHECK(strstr(err.msg, "use: zstd -dc ") && strstr(err.msg, "--format csv"));
+    CHECK_INT(sill__reader_open(in_dir("none.txt.gz"), NULL, &r, &err), SILL_EINVAL);
+}
+
 static void allocation_failures_are_statuses(void) {
     sill_error err = {0};
     static const char text[] = "{\"a\":\"x\",\"n\":[1,2]}\n{\"n\":true,\"c\":1,\"a\":null}\nbroken\n";
@@ -618,12 +677,15 @@ int main(int argc, char **argv) {
     TEST(json_strings);
     TEST(write_csv_from_csv);
     TEST(write_jsonl_keeps_the_lines_bytes);
+    TEST(jsonl_names_are_settled_by_the_first_row);
     TEST(broken_line_with_a_taken_name);
     TEST(write_csv_from_jsonl);
     TEST(write_jsonl_from_txt);
     TEST(nothing_half_written);
     TEST(flow_in_input_order);
     TEST(flow_stops);
+    TEST(reading_stops);
+    TEST(compressed_by_name);
     TEST(allocation_failures_are_statuses);
     char command[300];
     snprintf(command, sizeof command, "rm -rf %s", dir);
