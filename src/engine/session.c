@@ -70,9 +70,9 @@ sill_status sill_session_create(sill_model *model, const sill_session_options *o
     if (st != SILL_OK) goto fail;
     if (!plan.fits) {
         st = sill__fail(err, SILL_ENOFIT, "a session needs %.1f MiB (KV %.1f, scratch %.1f) for %d sequences, %d tokens "
-                        "a batch and %d positions, but %.1f MiB are free; %s", MIB(plan.kv_bytes + plan.scratch_bytes),
+                        "a batch and %d positions, but %.1f MiB are %s; %s", MIB(plan.kv_bytes + plan.scratch_bytes),
                         MIB(plan.kv_bytes), MIB(plan.scratch_bytes), plan.max_sequences, plan.batch_tokens, plan.n_ctx,
-                        MIB(available), plan.advice);
+                        MIB(available), o.memory_limit_bytes ? "allowed" : "free", plan.advice);
         goto fail;
     }
     if (!host_arrays(s)) {
