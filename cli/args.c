@@ -127,6 +127,7 @@ static int set_value(const arg_command *c, const arg_option *o, void *values, co
             *(float *)to = (float)v;
             return -1;
         }
+        case ARG_ONE: return !strcmp(value, "1") ? -1 : args_usage(c->name, "--%s %.20s is not in this version", o->name, value);
         case ARG_TEXT: *(const char **)to = value; return -1;
         case ARG_LIST: {
             arg_list *list = to;
@@ -232,5 +233,6 @@ void args_help(const arg_command *c) {
     printf("  -h, --help                      this text\n");
     if (c->notes) printf("\n%s", c->notes);
     printf("\nexit status: 0 done; 1 failed; 2 wrong usage; 3 done, but some rows failed (they are listed and have\n"
-           "their error column filled); 4 would not fit in memory; 5 interrupted, finished rows are kept\n");
+           "their error column filled); 4 would not fit in memory; 5 interrupted, finished rows are kept\n"
+           "in OUT.partial (resuming from it is not in this version)\n");
 }

@@ -160,12 +160,11 @@ int cli_chat(int argc, char **argv) {
     char **args;
     int n;
     cli_engine engine = {0};
-    sill_error err = {0};
     chat c = {.o = &o, .engine = &engine};
     int status = args_parse(&command, argc, argv, &args, &n);
     if (status < 0) status = cli_sampling_check(&o.sampling, "chat");
     if (status < 0 && o.sampling.o.num_return_sequences > 1) status = args_usage("chat", "a turn has one answer");
-    if (status < 0 && cli_engine_open(&o.model, &engine, &err) != SILL_OK) status = cli_fail_model(&err);
+    if (status < 0) status = cli_engine_open("chat", &o.model, NULL, &engine);
     if (status < 0 && !engine.info.is_instruct)
         status = args_usage("chat", "%s is not an instruct model (it has no chat template that is known here); see sill generate",
                             engine.path);

@@ -113,7 +113,8 @@ static int done(void *user, const sill_classified *r) {
     sill__record *record = sill__flow_begin(run->flow, r->index, 0);
     if (!record) return 0;
     const char *label = r->label >= 0 && (size_t)r->label < t->n_labels ? t->labels[r->label] : "";
-    sill__record_text(record, label, strlen(label));
+    if (r->label < 0) sill__record_null(record); /* a regression's outputs are no labels to choose from */
+    else sill__record_text(record, label, strlen(label));
     sill__record_f32(record, r->margin);
     sill__record_f32(record, r->entropy);
     sill__record_int(record, (int64_t)r->n_tokens);
@@ -131,8 +132,6 @@ static int done(void *user, const sill_classified *r) {
     sill__record_end(record, NULL);
     return sill__flow_commit(run->flow);
 }
-
-static int next(void *user, sill_row *row) { return sill__flow_next(((cli_run *)user)->flow, row); }
 
 static int run_classify(const classify_options *o, classify_task *t, cli_run *run, const cli_engine *engine) {
     sill_error err = {0};
@@ -158,9 +157,10 @@ static int run_classify(const classify_options *o, classify_task *t, cli_run *ru
         return EXIT_FAILED;
     }
     run->task = t;
+    run->tokenizer = sill_model_tokenizer(engine->model);
     int status = cli_run_output(run, t->fields, t->n_fields, 1);
     if (status >= 0) return status;
-    do s = sill_classify(engine->session, &co, next, done, run, &err);
+    do s = sill_classify(engine->session, &co, cli_run_next, done, run, &err);
     while (s == SILL_OK && sill__flow_more(run->flow));
     return cli_run_end(run, s, &err, engine);
 }
@@ -169,7 +169,9 @@ static const char notes[] =
     "Adds label, margin (probability of the first label minus the second's), entropy (nats), n_tokens, needs_human\n"
     "and the probability of every label: columns prob_LABEL in CSV, an object probs in JSONL. Without --labels the\n"
     "model's own classification head is used. --prob: norm (default) is the softmax of the mean log-probability of\n"
-    "a label's tokens, raw of their sum, calibrated divides raw by what the label gets for --content-free text.\n";
+    "a label's tokens, raw of their sum, calibrated divides raw by what the label gets for --content-free text.\n"
+    "A head made for regression has no label, margin and entropy: they are null (empty in CSV).\n"
+    "Blank lines of a plain-text file are skipped and counted.\n";
 
 int cli_classify(int argc, char **argv) {
     static classify_options o;
@@ -194,18 +196,20 @@ int cli_classify(int argc, char **argv) {
     int n;
     cli_run run = {0};
     cli_engine engine = {0};
-    sill_error err = {0};
     classify_task t = {0};
     o.needs_human_below = -1;
     int status = args_parse(&command, argc, argv, &files, &n);
     if (status >= 0) return status;
     t.zero_shot = o.labels != NULL;
-    if (o.prompt && !strstr(o.prompt, "{text}")) return args_usage("classify", "--prompt has no {text}: where does the row's text go?");
+    if ((status = cli_check_long("classify", &o.text, false)) >= 0) return status;
+    const char *hole = o.prompt ? strstr(o.prompt, "{text}") : NULL;
+    if (hole && strstr(hole + 1, "{text}")) return args_usage("classify", "--prompt has {text} more than once");
+    if (o.prompt && !hole) return args_usage("classify", "--prompt has no {text}: where does the row's text go?");
     if (o.labels) status = split_labels(&t, o.labels);
     if (status < 0) status = cli_run_input(&run, "classify", files[0], &o.corpus, NULL);
     if (status < 0) {
-        if (cli_engine_open(&o.model, &engine, &err) != SILL_OK) status = cli_fail_model(&err);
-        else status = run_classify(&o, &t, &run, &engine);
+        status = cli_engine_open("classify", &o.model, NULL, &engine);
+        if (status < 0) status = run_classify(&o, &t, &run, &engine);
         cli_run_free(&run);
         cli_engine_close(&engine);
     }

@@ -38,7 +38,7 @@ arg_table cli_model_table(cli_model_options *values) {
         {"ctx", 0, ARG_INT, AT(t, n_ctx), 1, 1 << 24, NULL, "N", "longest sequence in tokens (default: the model's)"},
         {"batch-tokens", 0, ARG_INT, AT(t, batch_tokens), 1, 65536, NULL, "N", "most tokens in one batch"},
         {"max-sequences", 0, ARG_INT, AT(t, max_sequences), 1, 4096, NULL, "N", "most texts in flight"},
-        {"memory", 0, ARG_INT, AT(t, memory_mib), 1, INT32_MAX, NULL, "MIB", "refuse what needs more (default: what the system has free)"},
+        {"memory", 0, ARG_INT, AT(t, memory_mib), 1, INT32_MAX, NULL, "MIB", "refuse what needs more in all (default: what the system has free)"},
     };
     return (arg_table){"model", options, SILL_ARRAY_LEN(options), values};
 }
@@ -57,7 +57,6 @@ arg_table cli_corpus_table(cli_corpus_options *values) {
          "csv, tsv, jsonl (default: by OUT's extension, else as the input)"},
         {"json", 0, ARG_FLAG, AT(t, json), 0, 0, NULL, NULL, "results as JSON Lines"},
         {"overwrite", 0, ARG_FLAG, AT(t, overwrite), 0, 0, NULL, NULL, "replace OUT if it exists"},
-        {"shard", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
     };
     return (arg_table){"input and output", options, SILL_ARRAY_LEN(options), values};
 }
@@ -78,6 +77,8 @@ arg_table cli_general_table(void) {
     static const arg_option options[] = {
         {"quiet", 'q', ARG_FLAG, AT(t, quiet), 0, 0, NULL, NULL, "no messages but errors"},
         {"verbose", 'v', ARG_FLAG, AT(t, verbose), 0, 0, NULL, NULL, "more messages"},
+        {"fast", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},   {"no-cache", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+        {"compat", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL}, {"shard", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
     };
     return (arg_table){"general", options, SILL_ARRAY_LEN(options), &cli_general};
 }
@@ -224,21 +225,101 @@ void cli_fill_options(const cli_model_options *o, sill_model_options *mo, sill_s
                                  .memory_limit_bytes = limit};
 }
 
-sill_status cli_engine_open(const cli_model_options *options, cli_engine *engine, sill_error *err) {
+int cli_check_model(const char *command, const cli_model_options *o) {
+    if (o->dtype > SILL_DTYPE_BF16) return args_usage(command, "--dtype %s is not in this version", dtypes[o->dtype]);
+    if (o->kv_dtype > SILL_KV_F16) return args_usage(command, "--kv-dtype %s is not in this version", kv_dtypes[o->kv_dtype]);
+    if (o->device && (!strncmp(o->device, "metal", 5) || !strncmp(o->device, "cuda", 4)))
+        return args_usage(command, "--device %.40s is not in this version; there are: auto, cpu, ref", o->device);
+    if (o->device && strcmp(o->device, "auto") && strcmp(o->device, "cpu") && strcmp(o->device, "ref"))
+        return args_usage(command, "--device is '%.40s'; it takes one of: auto, cpu, ref", o->device);
+    return -1;
+}
+
+int cli_check_long(const char *command, const cli_text_options *o, bool windows) {
+    if (o->long_policy == SILL_LONG_SPLIT_MEAN || (o->long_policy == SILL_LONG_WINDOW && !windows))
+        return args_usage(command, "--long %s is not for %s; it takes one of: default, error, truncate%s",
+                          policies[o->long_policy], command, windows ? ", window" : "");
+    return -1;
+}
+
+static sill_status refuse_unfit(const cli_engine *engine, const sill_plan_info *p, bool limited, sill_error *err) {
+    const double mib = 1048576.0;
+    return sill__fail(err, SILL_ENOFIT, "%s needs %.1f MiB (weights %.1f, KV %.1f, scratch %.1f) for %d sequences, %d tokens "
+                      "a batch and n_ctx %d, but %.1f MiB are %s; %s", engine->path, (double)p->total_bytes / mib,
+                      (double)p->weight_bytes / mib, (double)p->kv_bytes / mib, (double)p->scratch_bytes / mib,
+                      (int)p->max_sequences, (int)p->batch_tokens, (int)p->n_ctx, (double)p->available_bytes / mib,
+                      limited ? "allowed" : "free", p->advice);
+}
+
+static int check_needs(const char *command, const cli_needs *needs, int32_t n_ctx) {
+    if (needs && n_ctx < needs->min_ctx)
+        return args_usage(command, "--ctx %d is too short: %s needs at least %d positions", (int)n_ctx, command, (int)needs->min_ctx);
+    if (needs && needs->stride > n_ctx)
+        return args_usage(command, "--stride %d is more than the context of %d tokens", (int)needs->stride, (int)n_ctx);
+    return -1;
+}
+
+int cli_engine_open(const char *command, const cli_model_options *options, const cli_needs *needs, cli_engine *engine) {
     sill_model_options mo;
     sill_session_options so;
+    sill_plan_info plan = {0};
+    sill_error err = {0};
     memset(engine, 0, sizeof *engine);
+    int status = cli_check_model(command, options);
+    if (status >= 0) return status;
     cli_fill_options(options, &mo, &so);
     sill_set_log(log_line, NULL);
-    sill_status s = cli_model_path(options->model, engine->path, sizeof engine->path, err);
-    if (s == SILL_OK) s = sill_model_load(engine->path, &mo, &engine->model, err);
+    sill_status s = cli_model_path(options->model, engine->path, sizeof engine->path, &err);
+    if (s == SILL_OK) s = sill_plan(engine->path, &mo, &so, &plan, &err);
+    if (s == SILL_OK && (status = check_needs(command, needs, plan.n_ctx)) >= 0) return status;
+    if (s == SILL_OK && !plan.fits) s = refuse_unfit(engine, &plan, mo.memory_limit_bytes != 0, &err);
+    if (s == SILL_OK) s = sill_model_load(engine->path, &mo, &engine->model, &err);
     if (s == SILL_OK) sill_model_get_info(engine->model, &engine->info, sizeof engine->info);
     if (s == SILL_OK && !sill_model_tokenizer(engine->model))
-        s = sill__fail(err, SILL_EUNSUPPORTED, "%s has no tokenizer (tokenizer.json, or vocab.json and merges.txt): texts "
+        s = sill__fail(&err, SILL_EUNSUPPORTED, "%s has no tokenizer (tokenizer.json, or vocab.json and merges.txt): texts "
                        "cannot be read with it", engine->path);
-    if (s == SILL_OK) s = sill_session_create(engine->model, &so, &engine->session, err);
-    if (s != SILL_OK) cli_engine_close(engine);
-    return s;
+    if (so.memory_limit_bytes) { /* the limit is for both: the session gets what the weights leave (0 would be no limit) */
+        uint64_t weights = engine->info.weight_bytes;
+        so.memory_limit_bytes = so.memory_limit_bytes > weights ? so.memory_limit_bytes - weights : 1;
+    }
+    if (s == SILL_OK) s = sill_session_create(engine->model, &so, &engine->session, &err);
+    if (s == SILL_OK) return -1;
+    cli_engine_close(engine);
+    return cli_fail_model(&err);
+}
+
+/* ---- bytes that a vocabulary has no tokens for */
+
+/* Valid UTF-8 without rare control characters: then no byte-level vocabulary in use loses any of it. */
+static bool is_ordinary(const unsigned char *p, size_t n) {
+    for (size_t i = 0; i < n;) {
+        unsigned char c = p[i];
+        size_t more = c < 0x80 ? 0 : c < 0xc2 ? 9 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : c < 0xf5 ? 3 : 9;
+        if (more == 9 || i + more >= n || (c < ' ' && c != '\t' && c != '\n' && c != '\r')) return false;
+        unsigned char low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+        for (size_t k = 1; k <= more; k++, low = 0x80, high = 0xbf)
+            if (p[i + k] < low || p[i + k] > high) return false;
+        i += more + 1;
+    }
+    return true;
+}
+
+size_t cli_lost_bytes(const sill_tokenizer *t, const char *text, size_t n) {
+    size_t bytes, n_ids = 0, kept = n, cap = sill_tokenize_bound(t, n);
+    if (!text || is_ordinary((const unsigned char *)text, n) || !sill__mul(cap, sizeof(int32_t), &bytes)) return 0;
+    int32_t *ids = sill__alloc(bytes);
+    if (ids && sill_tokenize(t, text, n, 0, ids, cap, &n_ids, NULL) == SILL_OK) {
+        char *back = sill__alloc(sill_detokenize_bound(t, ids, n_ids) + 1);
+        if (!back || sill_detokenize(t, ids, n_ids, 0, back, sill_detokenize_bound(t, ids, n_ids), &kept, NULL) != SILL_OK)
+            kept = n;
+        sill__free(back);
+    }
+    sill__free(ids);
+    return kept < n ? n - kept : 0;
+}
+
+void cli_say_lost(uint64_t n) {
+    if (n) cli_say("warning: %llu bytes of the texts have no token in this model's vocabulary and are left out", (unsigned long long)n);
 }
 
 void cli_engine_close(cli_engine *engine) {

@@ -51,7 +51,7 @@ void cli_say(const char *format, ...) SILL_PRINTF(1, 2);
 /* "sill: error: MESSAGE"; returns the exit status of CODE. */
 int cli_fail(const sill_error *err);
 int cli_exit_status(sill_status code);
-/* The same for a model that could not be loaded: an option out of range is wrong usage. */
+/* The same for a model that could not be planned or loaded: an option out of range is wrong usage. */
 int cli_fail_model(const sill_error *err);
 bool cli_is_terminal(FILE *stream);
 /* stdout written and checked: EXIT_OK, or EXIT_FAILED with a message. */
@@ -73,7 +73,19 @@ typedef struct cli_engine {
     sill_model_info info;
     char path[1024];
 } cli_engine;
-sill_status cli_engine_open(const cli_model_options *options, cli_engine *engine, sill_error *err);
+/* What a command asks of the context; checked before the model is loaded. */
+typedef struct cli_needs { int32_t stride, min_ctx; } cli_needs; /* 0: nothing */
+/* Plans, and refuses what would not fit or NEEDS (may be NULL) rule out; then loads. Returns -1 or the exit status,
+ * the message said. */
+int cli_engine_open(const char *command, const cli_model_options *options, const cli_needs *needs, cli_engine *engine);
+/* What the options themselves rule out: types and devices that are not in this version. -1 or the exit status. */
+int cli_check_model(const char *command, const cli_model_options *options);
+/* --long POLICY where the command has no windows (scores have). -1 or the exit status. */
+int cli_check_long(const char *command, const cli_text_options *options, bool windows);
+/* How many bytes of a text the vocabulary leaves out (it has no tokens for them). Cheap for ordinary text. */
+size_t cli_lost_bytes(const sill_tokenizer *tokenizer, const char *text, size_t n);
+/* One warning when N is not 0. */
+void cli_say_lost(uint64_t n);
 void cli_engine_close(cli_engine *engine);
 void cli_fill_options(const cli_model_options *o, sill_model_options *mo, sill_session_options *so);
 
@@ -86,6 +98,8 @@ typedef struct cli_run {
     sill__flow *flow;
     size_t text_slot, id_slot;
     bool bar;
+    const sill_tokenizer *tokenizer; /* when set: bytes that it loses are counted */
+    uint64_t lost;
     bool json_text;      /* a JSON array or object is a text too (ids); set behind cli_run_input */
     double started, last_tick;
     sill__str json;      /* scratch for values made of JSON */
@@ -103,6 +117,8 @@ int cli_run_texts(cli_run *run, const char *command, const cli_corpus_options *o
 sill__format cli_run_output_format(const cli_run *run);
 /* Opens the output and the flow. */
 int cli_run_output(cli_run *run, const char *const *fields, size_t n_fields, int32_t n_sequences);
+/* The next row (a sill_next_fn whose user is the run). */
+int cli_run_next(void *run, sill_row *row);
 /* Ends the run: STATUS of the task; the engine (may be NULL) is named in the summary. Frees everything and returns
  * the exit status. */
 int cli_run_end(cli_run *run, sill_status status, const sill_error *err, const cli_engine *engine);

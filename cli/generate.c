@@ -25,6 +25,7 @@ typedef struct generate_task {
     size_t n_texts, next;
     sill__str *answers;  /* (n_texts, n_sequences): waiting to be printed in order */
     size_t printed;
+    uint64_t lost;       /* bytes without a token */
     int failed;
     bool echo;           /* to a terminal: prompt, then the text as it is made */
 } generate_task;
@@ -65,14 +66,12 @@ static int row_done(void *user, const sill_generated *r) {
     if (r->logprobs) cli_put_floats(run, record, r->logprobs, r->n_ids);
     else sill__record_null(record);
     sill__record_text(record, r->finish_reason ? r->finish_reason : "", r->finish_reason ? strlen(r->finish_reason) : 0);
-    sill__record_int(record, (int64_t)t->g->seed);
+    sill__record_uint(record, t->g->seed);
     if (t->put_sequence) sill__record_int(record, r->sequence);
     if (t->put_tops) put_tops(run, record, r, t->o->logprobs);
     sill__record_end(record, NULL);
     return sill__flow_commit(run->flow);
 }
-
-static int row_next(void *user, sill_row *row) { return sill__flow_next(((cli_run *)user)->flow, row); }
 
 static int run_rows(cli_run *run, generate_task *t, const cli_engine *engine) {
     const char *fields[10];
@@ -93,9 +92,10 @@ static int run_rows(cli_run *run, generate_task *t, const cli_engine *engine) {
     if (t->put_sequence) fields[n++] = "sequence";
     if (t->put_tops) fields[n++] = "top_logprobs";
     run->task = t;
+    run->tokenizer = t->tokenizer;
     int status = cli_run_output(run, fields, n, t->g->num_return_sequences);
     if (status >= 0) return status;
-    do s = sill_generate(engine->session, t->g, row_next, row_done, 0, run, &err);
+    do s = sill_generate(engine->session, t->g, cli_run_next, row_done, 0, run, &err);
     while (s == SILL_OK && sill__flow_more(run->flow));
     return cli_run_end(run, s, &err, engine);
 }
@@ -111,6 +111,7 @@ static int text_next(void *user, sill_row *row) {
     row->key = t->next + 1;
     row->text = t->texts[t->next];
     row->n_bytes = t->bytes[t->next++];
+    t->lost += cli_lost_bytes(t->tokenizer, row->text, row->n_bytes);
     if (t->echo) fwrite(row->text, 1, row->n_bytes, stdout), fflush(stdout);
     return 1;
 }
@@ -173,6 +174,7 @@ static int run_texts(generate_task *t, const cli_engine *engine) {
     }
     for (size_t i = 0; t->answers && i < all * n_sequences; i++) sill__str_free(&t->answers[i]);
     sill__free(t->answers);
+    cli_say_lost(t->lost);
     if (cli_stop) {
         fprintf(stderr, "\nsill: interrupted\n");
         return EXIT_INTERRUPTED;
@@ -188,17 +190,17 @@ static int run_texts(generate_task *t, const cli_engine *engine) {
 static int run_generate(generate_options *o, generate_task *t) {
     cli_run run;
     cli_engine engine;
-    sill_error err = {0};
     bool rows = o->file || o->corpus.json || o->corpus.output;
     int status = -1;
     memset(&run, 0, sizeof run);
     if (o->file) status = cli_run_input(&run, "generate", o->file, &o->corpus, "prompt");
     else if (rows) status = cli_run_texts(&run, "generate", &o->corpus, "prompt", t->texts, t->bytes, t->n_texts);
     if (status >= 0) return status;
-    if (cli_engine_open(&o->model, &engine, &err) != SILL_OK) status = cli_fail_model(&err);
+    status = cli_engine_open("generate", &o->model, NULL, &engine);
     if (status < 0) status = cli_sampling_prepare(&o->sampling, "generate", &engine);
     if (status < 0) {
         t->o = o;
+        t->tokenizer = sill_model_tokenizer(engine.model);
         t->g = &o->sampling.o;
         status = rows ? run_rows(&run, t, &engine) : run_texts(t, &engine);
     }
@@ -213,7 +215,8 @@ static const char notes[] =
     "the input's columns, then prompt, text (new text only), ids (new tokens), logprobs (natural logarithms under\n"
     "the raw logits), finish_reason (stop or length), seed, error.\n"
     "Prompts given as arguments or on standard input may hold control tokens unless --no-special; those of a file\n"
-    "only with --special. The random numbers of a row depend on the seed and on --id, or its number.\n";
+    "only with --special. The random numbers of a row depend on the seed and on --id, or its number.\n"
+    "Blank lines of a plain-text file are skipped and counted.\n";
 
 int cli_generate(int argc, char **argv) {
     static generate_options o;
@@ -222,7 +225,7 @@ int cli_generate(int argc, char **argv) {
     generate_task t = {0};
     static const arg_option own[] = {
         {"file", 'f', ARG_TEXT, offsetof(generate_options, file), 0, 0, NULL, "FILE", "prompts from a file ('-': standard input), with --text COLUMN"},
-        {"logprobs", 0, ARG_INT, offsetof(generate_options, logprobs), 1, 1000, NULL, "N", "also the N likeliest tokens of every step (top_logprobs)"},
+        {"logprobs", 0, ARG_INT, offsetof(generate_options, logprobs), 1, 128, NULL, "N", "also the N likeliest tokens of every step (top_logprobs)"},
         {"no-special", 0, ARG_FLAG, offsetof(generate_options, no_special), 0, 0, NULL, NULL, NULL},
     };
     cli_sampling_init(&o.sampling);
@@ -232,6 +235,7 @@ int cli_generate(int argc, char **argv) {
          cli_corpus_table(&o.corpus), cli_text_table(&o.text), cli_general_table()},
         notes, 0, -1};
     int status = args_parse(&command, argc, argv, &prompts, &n);
+    if (status < 0) status = cli_check_long("generate", &o.text, false);
     if (status < 0) status = cli_sampling_check(&o.sampling, "generate");
     if (status >= 0) goto end;
     if (o.file && n) {

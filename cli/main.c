@@ -22,7 +22,8 @@ static void overview(FILE *to) {
             sill_version());
     for (size_t i = 0; i < SILL_ARRAY_LEN(commands); i++) fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].what);
     fprintf(to, "\nsill help COMMAND shows a command's options; sill --version the version.\n"
-                "Results go to standard output or -o FILE, messages to standard error.\n");
+                "Results go to standard output or -o FILE, messages to standard error. A run that is interrupted (Ctrl-C, exit\n"
+                "status 5) keeps its finished rows in FILE.partial; resuming from it is not in this version.\n");
 }
 
 static int find_command(const char *name) {

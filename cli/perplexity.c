@@ -18,6 +18,8 @@ typedef struct totals {
     const char *text;
     size_t n_bytes;
     bool given;
+    const sill_tokenizer *tokenizer;
+    uint64_t lost;          /* bytes without a token */
     sill__corpus_row **rows; /* in flight, by row number & mask; a row is freed when its result is there */
     size_t n_rows_cap;
     __int128 sum;           /* of log-probabilities, in units of 2^-64: the order of the rows leaves no trace */
@@ -67,6 +69,7 @@ static int next(void *user, sill_row *row) {
         t->given = true;
         row->text = t->text;
         row->n_bytes = t->n_bytes;
+        t->lost += cli_lost_bytes(t->tokenizer, row->text, row->n_bytes);
         return 1;
     }
     for (;;) {
@@ -87,6 +90,7 @@ static int next(void *user, sill_row *row) {
         row->index = row->key = r->number;
         row->text = cell->p;
         row->n_bytes = cell->n;
+        t->lost += cli_lost_bytes(t->tokenizer, row->text, row->n_bytes);
         return 1;
     }
 }
@@ -122,16 +126,23 @@ static int print(const perplexity_options *o, const totals *t) {
     return cli_flush_stdout();
 }
 
+static int nothing(const char *why) {
+    fprintf(stderr, "sill: error: nothing to score: %s\n", why);
+    return EXIT_FAILED;
+}
+
 static int run_perplexity(const perplexity_options *o, totals *t) {
     cli_engine engine;
     sill_error err = {0};
     sill_score_options so = {.size = sizeof so, .bos = o->bos, .long_policy = (sill_long)o->text.long_policy, .stride = o->stride,
                              .tokenize_flags = o->text.special ? SILL_TOKENIZE_SPECIAL : 0};
-    if (cli_engine_open(&o->model, &engine, &err) != SILL_OK) return cli_fail_model(&err);
+    int status = cli_engine_open("perplexity", &o->model, &(cli_needs){.stride = o->stride, .min_ctx = 2}, &engine);
+    if (status >= 0) return status;
+    t->tokenizer = sill_model_tokenizer(engine.model);
     double started = sill__now();
     sill_status s = sill_score(engine.session, &so, next, done, t, &err);
     double seconds = sill__now() - started;
-    int status;
+    cli_say_lost(t->lost);
     if (cli_stop) {
         fprintf(stderr, "sill: interrupted\n");
         status = EXIT_INTERRUPTED;
@@ -139,6 +150,8 @@ static int run_perplexity(const perplexity_options *o, totals *t) {
         status = cli_fail(t->status != SILL_OK ? &t->err : &err);
     } else if (!t->n_texts && t->n_failed) {
         status = EXIT_FAILED;
+    } else if (!t->n_scored) {
+        status = nothing(t->n_tokens ? "no text has a second token; --bos scores the first too" : "there is no text");
     } else {
         status = print(o, t);
         cli_say("perplexity: %llu of %llu tokens scored, %llu text%s in %llu window%s, %.2f s, %.0f tokens/s",
@@ -178,6 +191,7 @@ int cli_perplexity(int argc, char **argv) {
     sill_error err = {0};
     totals t = {0};
     int status = args_parse(&command, argc, argv, &files, &n);
+    if (status < 0) status = cli_check_long("perplexity", &o.text, true);
     if (status >= 0) return status;
     bool is_stdin = !strcmp(files[0], "-");
     sill__format format = o.corpus.format ? (sill__format)o.corpus.format : is_stdin ? SILL__FORMAT_TXT : sill__format_of_path(files[0]);
@@ -187,7 +201,7 @@ int cli_perplexity(int argc, char **argv) {
                                  : sill__read_file(files[0], (size_t)1 << 30, &text, &t.n_bytes, &err);
         if (s != SILL_OK) return cli_fail(&err);
         t.text = text;
-        status = run_perplexity(&o, &t);
+        status = t.n_bytes ? run_perplexity(&o, &t) : nothing("the text is empty");
     } else {
         cli_run run;
         status = cli_run_input(&run, "perplexity", files[0], &o.corpus, NULL);

@@ -53,6 +53,7 @@ int cli_plan(int argc, char **argv) {
     int status = args_parse(&command, argc, argv, &args, &n);
     if (status >= 0) return status;
     if (n && o.model.model) return args_usage("plan", "'%s' and -m %s both name a model", args[0], o.model.model);
+    if ((status = cli_check_model("plan", &o.model)) >= 0) return status;
     cli_fill_options(&o.model, &mo, &so);
     sill_status s = cli_model_path(n ? args[0] : o.model.model, path, sizeof path, &err);
     if (s == SILL_OK) s = sill_plan(path, &mo, &so, &plan, &err);

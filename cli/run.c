@@ -147,6 +147,13 @@ int cli_run_output(cli_run *run, const char *const *fields, size_t n_fields, int
     return -1;
 }
 
+int cli_run_next(void *user, sill_row *row) {
+    cli_run *run = user;
+    int more = sill__flow_next(run->flow, row);
+    if (more == 1 && run->tokenizer) run->lost += cli_lost_bytes(run->tokenizer, row->text, row->n_bytes);
+    return more;
+}
+
 /* ---- the end */
 
 static void say_failures(const cli_run *run, const sill__flow_counts *c) {
@@ -162,6 +169,7 @@ static void say_notes(const cli_run *run, const sill__flow_counts *c, const sill
         cli_say("warning: %llu lone surrogates in the texts were read as U+FFFD", (unsigned long long)stats->lone_surrogates);
     if (c->bad_utf8)
         cli_say("warning: %llu bytes that are not UTF-8 are U+FFFD in the JSON output", (unsigned long long)c->bad_utf8);
+    cli_say_lost(run->lost);
     if (stats->blank_lines) cli_say("%llu blank lines skipped", (unsigned long long)stats->blank_lines);
 }
 

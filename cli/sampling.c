@@ -37,10 +37,9 @@ arg_table cli_sampling_table(cli_sampling *s) {
         {"seed", 0, ARG_U64, O(seed), 0, 0, NULL, "N", "of the random numbers (default 0: the same text every time)"},
         {"stop", 0, ARG_LIST, offsetof(t, stop), 0, 0, NULL, "S", "end before this string; may be repeated"},
         {"ignore-eos", 0, ARG_FLAG, offsetof(t, ignore_eos), 0, 0, NULL, NULL, "go on behind an end of text"},
-        {"num-beams", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},      {"length-penalty", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+        {"num-beams", 0, ARG_ONE, 0, 0, 0, NULL, "1", NULL},         {"length-penalty", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
         {"early-stopping", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL}, {"choices", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
         {"json-schema", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},    {"regex", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
-        {"compat", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
     };
 #undef O
     return (arg_table){"generation", options, SILL_ARRAY_LEN(options), s};
@@ -67,6 +66,19 @@ static int parse_bias(cli_sampling *s, const char *command) {
     return -1;
 }
 
+/* Options that only say how to draw at random, given without --do-sample: transformers warns too. */
+static void say_unused(const cli_sampling *s) {
+    const sill_generate_options *o = &s->o;
+    const struct { const char *name; bool given; } all[] = {
+        {"temperature", o->temperature != 0}, {"top-k", s->top_k >= 0}, {"top-p", o->top_p != 0}, {"min-p", o->min_p != 0},
+        {"typical-p", o->typical_p != 0}, {"epsilon-cutoff", o->epsilon_cutoff != 0}, {"eta-cutoff", o->eta_cutoff != 0}};
+    char names[160] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(all); i++)
+        if (all[i].given) used += (size_t)snprintf(names + used, sizeof names - used, "%s--%s", used ? ", " : "", all[i].name);
+    if (used) cli_say("warning: without --do-sample these have no effect: %s", names);
+}
+
 int cli_sampling_check(cli_sampling *s, const char *command) {
     if (s->do_sample && s->greedy) return args_usage(command, "--do-sample and --greedy exclude each other");
     if (s->o.num_return_sequences > 1 && !s->do_sample)
@@ -75,6 +87,7 @@ int cli_sampling_check(cli_sampling *s, const char *command) {
     if (s->o.max_new_tokens && s->o.min_new_tokens > s->o.max_new_tokens)
         return args_usage(command, "--min-new-tokens %d is more than --max-new-tokens %d", (int)s->o.min_new_tokens,
                           (int)s->o.max_new_tokens);
+    if (!s->do_sample) say_unused(s);
     s->o.do_sample = s->do_sample;
     s->o.ignore_eos = s->ignore_eos;
     s->o.top_k = s->top_k < 0 ? 0 : s->top_k == 0 ? -1 : s->top_k;

@@ -119,8 +119,6 @@ static int done(void *user, const sill_scored *r) {
     return sill__flow_commit(run->flow);
 }
 
-static int next(void *user, sill_row *row) { return sill__flow_next(((cli_run *)user)->flow, row); }
-
 static int run_score(const score_options *o, cli_run *run, cli_engine *engine) {
     static const char *const fields[] = {"n_tokens", "sum_logprob", "mean_logprob", "perplexity"};
     static const char *const by_token[] = {"ids", "tokens", "logprobs"}, *const by_word[] = {"words", "surprisals"};
@@ -136,9 +134,10 @@ static int run_score(const score_options *o, cli_run *run, cli_engine *engine) {
     for (size_t i = 0; o->per == PER_WORD && i < SILL_ARRAY_LEN(by_word); i++) all[n++] = by_word[i];
     sill__str_init(&t.bytes, (size_t)1 << 30);
     run->task = &t;
+    run->tokenizer = t.tokenizer;
     int status = cli_run_output(run, all, n, 1);
     if (status < 0) {
-        do s = sill_score(engine->session, &so, next, done, run, &err);
+        do s = sill_score(engine->session, &so, cli_run_next, done, run, &err);
         while (s == SILL_OK && sill__flow_more(run->flow));
         status = cli_run_end(run, s, &err, engine);
     }
@@ -152,7 +151,8 @@ static const char notes[] =
     "The first token has no log-probability (null) unless --bos puts the beginning-of-text token in front of it.\n"
     "A word is what white space separates; its surprisal is minus the sum of its tokens' log-probabilities (white\n"
     "space in front counts with the word; no correction for the probability of a word's end); null where a token\n"
-    "has none. Texts above the context are scored in windows that overlap (--long window, --stride).\n";
+    "has none. Texts above the context are scored in windows that overlap (--long window, --stride).\n"
+    "Blank lines of a plain-text file are skipped and counted.\n";
 
 int cli_score(int argc, char **argv) {
     static score_options o;
@@ -171,12 +171,12 @@ int cli_score(int argc, char **argv) {
     int n;
     cli_run run;
     cli_engine engine = {0};
-    sill_error err = {0};
     int status = args_parse(&command, argc, argv, &files, &n);
+    if (status < 0) status = cli_check_long("score", &o.text, true);
     if (status < 0) status = cli_run_input(&run, "score", files[0], &o.corpus, NULL);
     if (status >= 0) return status;
-    if (cli_engine_open(&o.model, &engine, &err) != SILL_OK) status = cli_fail_model(&err);
-    else status = run_score(&o, &run, &engine);
+    status = cli_engine_open("score", &o.model, &(cli_needs){.stride = o.stride, .min_ctx = 2}, &engine);
+    if (status < 0) status = run_score(&o, &run, &engine);
     cli_run_free(&run);
     cli_engine_close(&engine);
     return status;

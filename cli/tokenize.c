@@ -104,8 +104,9 @@ static int run_rows(cli_run *run, const tokenize_options *o, const char *field, 
     if (open_tokenizer(o->model, &t, &err) != SILL_OK) status = cli_fail(&err);
     if (status < 0) status = cli_run_output(run, &field, 1, 1);
     if (status < 0) {
+        if (fn == row_to_ids) run->tokenizer = t;
         do {
-            while ((more = sill__flow_next(run->flow, &row)) == 1) {
+            while ((more = cli_run_next(run, &row)) == 1) {
                 sill_error row_err = {0};
                 if (fn(run, o, t, &b, &row, &row_err) == SILL_OK) sill__flow_commit(run->flow);
                 else sill__flow_fail(run->flow, row.index, row_err.msg);

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Limits and interruptions: memory, what is refused before a model is loaded, input that never comes, and odd texts."""
+import os, signal, subprocess, time
+from clitest import *
+
+M = ["-m", STORIES]
+GPT2 = os.path.join(FIXTURES, "task/gpt2")
+
+
+def wrong_usage(*args, says):
+    r = sill(*args, status=2)
+    assert not r.out and says in r.err, f"{args}: {r.err!r} does not say {says!r}"
+
+
+def plan_and_generate_agree():
+    """A limit is for weights and session together: where the plan says no, generate says no."""
+    whole = sill("plan", STORIES, "--json", "--max-sequences", "2", "--batch-tokens", "64").objects()[0]["total_bytes"] >> 20
+    seen = set()
+    for mib in (1, 2, 3, 4, 5, 6, 8, whole, whole + 1, whole + 2):
+        for extra in ([], ["--max-sequences", "2", "--batch-tokens", "64"]):
+            plan = sill("plan", STORIES, "--memory", mib, *extra, status=None)
+            run = sill("generate", *M, "--memory", mib, *extra, "--max-new-tokens", "1", "-q", "Once", status=None)
+            assert plan.status == run.status and plan.status in (0, 4), (mib, extra, plan.status, run.status, run.err)
+            if run.status == 4:
+                assert "allowed" in run.err and "free" not in run.err and not run.out, run.err
+            seen.add(plan.status)
+    assert seen == {0, 4}, seen
+
+
+def refused_before_the_model():
+    """The model is not there: a message of wrong usage says that nobody looked for it. The context's needs its headers."""
+    f, none = write("a.csv", "id,t\n1,x y\n"), ["-m", path("none")]
+    classify = ["classify", f, "--text", "t", "--labels", "a,b", *none]
+    wrong_usage(*classify, "--prompt", "{text} {text}", says="{text} more than once")
+    wrong_usage(*classify, "--prompt", "text", says="no {text}")
+    for policy in ("window", "split-mean"):
+        wrong_usage(*classify, "--long", policy, says=f"--long {policy} is not for classify")
+        wrong_usage("generate", *none, "--long", policy, "x", says=f"--long {policy} is not for generate")
+    wrong_usage("score", f, "--text", "t", *none, "--long", "split-mean", says="--long split-mean is not for score")
+    wrong_usage("perplexity", f, "--text", "t", *none, "--long", "split-mean", says="--long split-mean is not for perplexity")
+    wrong_usage("generate", *none, "--logprobs", "129", "x", says="1 to 128")
+    for option, value in (("--dtype", "q8"), ("--dtype", "q4"), ("--dtype", "int8"), ("--kv-dtype", "int8"), ("--device", "metal"),
+                          ("--device", "cuda"), ("--device", "cuda:1")):
+        for c in (["generate", "x"], ["score", f, "--text", "t"], ["perplexity", f, "--text", "t"], ["plan"]):
+            wrong_usage(*c, *none, option, value, says=f"{option} {value} is not in this version")
+    wrong_usage("generate", *none, "--device", "tpu", "x", says="auto, cpu, ref")
+    for c in (["score", f], ["perplexity", f]):
+        wrong_usage(*c, "--text", "t", *M, "--ctx", "64", "--stride", "65", says="--stride 65 is more than the context of 64")
+        wrong_usage(*c, "--text", "t", *M, "--stride", "513", says="context of 512")
+        wrong_usage(*c, "--text", "t", *M, "--ctx", "1", says="at least 2 positions")
+        wrong_usage(*c, "--text", "t", *M, "--ctx", "513", says="512")
+
+
+def known_for_later():
+    for option in ("--fast", "--no-cache", "--shard", "--compat"):
+        for c in ("generate", "score", "classify", "perplexity", "tokenize", "chat"):
+            wrong_usage(c, option, "x", says=f"{option} is not in this version")
+    wrong_usage("generate", "--num-beams", "2", "x", says="--num-beams 2 is not in this version")
+    one = sill("generate", *M, "--num-beams", "1", "--max-new-tokens", "2", "Once")
+    assert one.out == sill("generate", *M, "--max-new-tokens", "2", "Once").out and one.err == ""
+    for text in (sill("help").text(), sill("help", "score").text()):
+        assert ".partial" in text and "resuming from it is not in this version" in text
+
+
+def sampling_without_do_sample():
+    r = sill("generate", *M, "--max-new-tokens", "2", "--top-p", "0.5", "--temperature", "0.7", "Once")
+    assert r.err == "sill: warning: without --do-sample these have no effect: --temperature, --top-p\n", r.err
+    assert sill("generate", *M, "--max-new-tokens", "2", "--top-p", "0.5", "--do-sample", "Once").err == ""
+    assert sill("generate", *M, "--max-new-tokens", "2", "--seed", "5", "Once").err == ""
+
+
+def seeds_are_whole():
+    args = ["generate", *M, "--seed", 2**64 - 1, "--max-new-tokens", "1", "Once"]
+    assert sill(*args, "--json").objects()[0]["seed"] == 2**64 - 1
+    sill(*args, "-o", path("seed.csv"))
+    assert b",18446744073709551615," in read("seed.csv")
+
+
+def interrupted(args, first=b""):
+    p = subprocess.Popen([SILL, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if first: p.stdin.write(first), p.stdin.flush()
+    time.sleep(1.5)
+    assert p.poll() is None, p.stderr.read()
+    p.send_signal(signal.SIGINT)
+    try: p.wait(timeout=60)
+    finally: p.kill()
+    err = p.stderr.read().decode()
+    assert p.returncode == 5 and "interrupted" in err, (args, p.returncode, err)
+
+
+def interrupts_while_input_is_awaited():
+    for args, first in ((["generate", *M], b"Once"), (["perplexity", "-", *M], b"Once upon"), (["score", "-", *M], b""),
+                        (["score", "-", *M], b"a b\nc d\n"), (["score", "-", "--format", "csv", "--text", "t", *M], b"t,u\na"),
+                        (["tokenize", "-", "--format", "jsonl", "--text", "t", *M], b'{"t":"a"}\n')):
+        interrupted(args, first)
+
+
+def json_texts():
+    f = write("j.jsonl", '{"t":1.50}\n{"t":true}\n{"t":["a"]}\n{"t":{"a":1}}\n{"t":null}\n{"u":1}\n{"t":"1.50"}\n')
+    r = sill("tokenize", f, "--text", "t", *M, status=3).objects()
+    assert [bool(x["error"]) for x in r] == [False, False, True, True, True, True, False], r
+    assert r[0]["ids"] == r[6]["ids"] and "array or object" in r[2]["error"] and "no text" in r[4]["error"]
+    p = sill("perplexity", f, "--text", "t", *M, "--json", status=3)
+    assert "row 3: the row's text is a JSON array" in p.err
+    back = sill("detokenize", write("ids.jsonl", '{"ids":[403,407]}\n'), *M).objects()
+    assert back[0]["text"] == "Once upon"
+
+
+def names_are_the_same_in_all_rows():
+    f = write("n.jsonl", '{"t":"a b","n_tokens":7}\n{"t":"a b"}\n{"t":"a b","perplexity":1}\n')
+    r = sill("score", f, "--text", "t", *M, status=3)
+    a, b, c = r.objects()
+    assert list(a)[2:] == list(b)[1:] == ["sill_n_tokens", "sum_logprob", "mean_logprob", "perplexity", "error"], (a, b)
+    assert a["n_tokens"] == 7 and a["sill_n_tokens"] == b["sill_n_tokens"] and c["perplexity"] == 1
+    assert "'perplexity'" in c["error"] and c["sill_n_tokens"] is None
+
+
+def nothing_to_score():
+    for name, data in (("e.txt", ""), ("one.txt", "a"), ("e.csv", "t\n"), ("e.jsonl", "")):
+        f = write(name, data)
+        r = sill("perplexity", f, *([] if name.endswith("txt") else ["--text", "t"]), *M, status=1)
+        assert "nothing to score" in r.err and not r.out, r.err
+
+
+def compressed_names():
+    r = sill("score", write("x.csv.gz", b"\x1f\x8b"), "--text", "t", *M, status=1)
+    assert "gzip -dc" in r.err and "--format csv" in r.err, r.err
+    assert "zstd -dc" in sill("perplexity", write("x.txt.zst", b""), *M, status=1).err
+
+
+def help_on_blank_lines():
+    for c in ("score", "classify", "generate"):
+        assert "Blank lines of a plain-text file are skipped" in sill("help", c).text(), c
+
+
+def bytes_without_a_token():
+    """A vocabulary without tokens for some bytes: they are counted and said once."""
+    model = path("lossy")
+    os.makedirs(model)
+    for name in os.listdir(GPT2):
+        if not name.startswith("tokenizer"): os.symlink(os.path.join(GPT2, name), os.path.join(model, name))
+    letters = [chr(33 + i) for i in range(60)] + ["\u0120"]
+    write("lossy/tokenizer.json", json.dumps({
+        "version": "1.0", "added_tokens": [], "normalizer": None, "post_processor": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "vocab": {c: i for i, c in enumerate(letters)}, "merges": []}}))
+    f = write("lost.csv", b"t\nAB \xff\xfeC\nAB\nA\xc3\n")
+    for c in (["tokenize", f, "--text", "t"], ["score", f, "--text", "t"], ["perplexity", f, "--text", "t"]):
+        r = sill(*c, "-m", model)
+        assert r.err.count("warning: 3 bytes of the texts have no token") == 1, r.err
+    assert "no token" not in sill("tokenize", write("whole.csv", "t\nAB\n"), "--text", "t", "-m", model).err
+    assert "no token" not in sill("tokenize", f, "--text", "t", *M).err  # has tokens for all bytes
+
+
+for t in (plan_and_generate_agree, refused_before_the_model, known_for_later, sampling_without_do_sample, seeds_are_whole,
+          interrupts_while_input_is_awaited, json_texts, names_are_the_same_in_all_rows, nothing_to_score, compressed_names,
+          help_on_blank_lines, bytes_without_a_token):
+    test(t)
+end()
