@@ -124,6 +124,8 @@ static int set_value(const arg_command *c, const arg_option *o, void *values, co
             double v = strtod(value, &end);
             if (end == value || *end || !isfinite(v) || v < o->min || v > o->max || (o->type == ARG_ABOVE && v <= o->min))
                 return bad_value(c, o, value);
+            if ((float)v == 0 && (v != 0 || errno == ERANGE)) /* 0 would mean the default */
+                return args_usage(c->name, "--%s is '%.60s', too small for a number of 32 bits", o->name, value);
             *(float *)to = (float)v;
             return -1;
         }

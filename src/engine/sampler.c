@@ -333,7 +333,9 @@ static void filter_typical(sill__sampler *s, double mass) {
 static void filters(sill__sampler *s) {
     const sill_generate_options *o = &s->o;
     if (o->temperature != 1.0f) {
-        for (int32_t i = 0; i < s->n; i++) s->scores[i] /= o->temperature;
+        /* Where the best quotient would overflow, the scores count from the best one: that is the same softmax. */
+        float best = best_score(s), from = isfinite(best / o->temperature) ? 0.0f : best;
+        for (int32_t i = 0; i < s->n; i++) s->scores[i] = (s->scores[i] - from) / o->temperature;
         keep_from(s, -FLT_MAX); /* a very low score may have become -infinity */
         if (s->n == 0) return;
     }

@@ -359,6 +359,8 @@ static sill_status check_options(cls *c, sill_error *err) {
         return sill__fail(err, SILL_EINVAL, "no labels were given, and the model has no classification head of its own");
     if ((unsigned)o->prob > SILL_PROB_CALIBRATED)
         return sill__fail(err, SILL_EINVAL, "prob %d is none of sill_prob's values", (int)o->prob);
+    if (isnan(o->needs_human_below))
+        return sill__fail(err, SILL_EINVAL, "needs_human_below is NaN, expected a number");
     if (o->long_policy != SILL_LONG_DEFAULT && o->long_policy != SILL_LONG_ERROR && o->long_policy != SILL_LONG_TRUNCATE)
         return sill__fail(err, SILL_EUNSUPPORTED, "a long text can be refused or truncated here, not split or windowed");
     return SILL_OK;

@@ -49,6 +49,8 @@ def values_are_checked():
         (["generate", "--top-p", "1.5", "x"], "a number above 0 to 1"),
         (["generate", "--temperature", "0", "x"], "a number above 0"),
         (["generate", "--temperature", "nan", "x"], "a number above 0"),
+        (["generate", "--temperature", "1e-50", "x"], "too small"),
+        (["generate", "--min-p", "1e-400", "x"], "too small"),
         (["generate", "--seed", "-1", "x"], "a whole number from 0"),
         (["generate", "--greedy=yes", "x"], "--greedy takes no value"),
         (["generate", "--do-sample", "--greedy", "x"], "exclude each other"),

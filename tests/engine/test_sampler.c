@@ -208,6 +208,30 @@ static void greedy_takes_the_lowest_of_equals(void) {
     sill__sampler_free(s);
 }
 
+/* Quotients beyond a float: still the softmax, in which all but the best have gone and equals share. */
+static void temperatures_next_to_zero(void) {
+    static const float temperatures[] = {1e-38f, 1e-45f, 1e-30f}, shifts[] = {0, -60000, 60000};
+    for (size_t t = 0; t < SILL_ARRAY_LEN(temperatures); t++)
+        for (size_t k = 0; k < SILL_ARRAY_LEN(shifts); k++) {
+            float logits[6] = {3, 20, 19.5f, 20, -4, 1};
+            double p[6] = {0};
+            sill_generate_options o = {.size = sizeof o, .do_sample = 1, .temperature = temperatures[t], .top_k = -1};
+            sill_error err = {0};
+            sill__sampler *s = NULL;
+            const int32_t *ids;
+            const double *probs;
+            for (int i = 0; i < 6; i++) logits[i] += shifts[k];
+            CHECK_OK(sill__sampler_create(&o, 6, eos, 0, &s, &err), err);
+            REQUIRE(s);
+            CHECK_OK(sill__sampler_filter(s, logits, NULL, 0, 0, &err), err);
+            int32_t n = sill__sampler_left(s, &ids, &probs);
+            for (int32_t i = 0; i < n; i++) p[ids[i]] = probs[i];
+            for (int i = 0; i < 6; i++) CHECK_NEAR(p[i], i == 1 || i == 3 ? 0.5 : 0, 1e-6);
+            for (uint32_t i = 0; i < 20; i++) CHECK(sill__sampler_draw(s, 0, 0, i) % 2 == 1);
+            sill__sampler_free(s);
+        }
+}
+
 static void bad_options_are_refused(void) {
     float nan = NAN, one = 1;
     int32_t id = 99, ok = 1;
@@ -217,7 +241,8 @@ static void bad_options_are_refused(void) {
         {.typical_p = -1}, {.epsilon_cutoff = 1}, {.eta_cutoff = -1}, {.repetition_penalty = -1},
         {.no_repeat_ngram_size = -1}, {.min_new_tokens = -1}, {.n_bias = 1}, {.n_bias = 1, .bias_ids = &id, .bias_values = &one},
         {.n_bias = 1, .bias_ids = &ok, .bias_values = &nan}, {.n_bad_words = 1, .bad_words = &ok, .bad_word_ends = &none},
-        {.top_p = NAN}, {.temperature = NAN}};
+        {.top_p = NAN}, {.temperature = NAN}, {.min_p = NAN}, {.typical_p = NAN}, {.epsilon_cutoff = NAN},
+        {.eta_cutoff = NAN}, {.repetition_penalty = NAN}};
     for (size_t i = 0; i < SILL_ARRAY_LEN(bad); i++) {
         sill_error err = {0};
         sill__sampler *s = NULL;
@@ -246,6 +271,7 @@ int main(int argc, char **argv) {
     TEST(same_distribution_as_transformers);
     TEST(draws_follow_the_distribution);
     TEST(greedy_takes_the_lowest_of_equals);
+    TEST(temperatures_next_to_zero);
     TEST(bad_options_are_refused);
     TEST(a_row_without_a_token_fails);
     TEST_EXIT();
