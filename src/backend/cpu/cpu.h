@@ -52,7 +52,7 @@ static inline uint8_t *sill__kv_tiles(const sill__kv *kv, int32_t layer, int32_t
 #define CPU_OWN_VALUES 8192    /* if they are not more values than this: cheaper than a barrier */
 #define CPU_HEAD_COLS 256      /* logits reduced together: fixed, since sums over the vocabulary follow it */
 #define CPU_MAX_TOP 128        /* top-k without kept logits */
-#define CPU_ROPE_DIMS 256      /* most rotated values of a head */
+#define CPU_ROPE_DIMS SILL__MAX_HEAD_DIM /* most rotated values of a head */
 #define CPU_QUERY_ROWS 16      /* rows of an attention task */
 
 typedef struct cpu_copy { sill__kv *kv; int32_t from, to, n; } cpu_copy;
@@ -106,7 +106,7 @@ struct sill__queue {
     int32_t *run_tasks;     /* (rows + 1) attention tasks of the runs before */
     uint8_t *acts;          /* (rows) prepared input rows */
     float *wide;            /* (max_tokens, max_width) q, k and v before they go where they belong */
-    float *cos, *sin;       /* (max_tokens, CPU_ROPE_DIMS / 2) */
+    float *cos, *sin;       /* (max_tokens, CPU_ROPE_DIMS / 2), rows as long as the model needs */
     float *stats;           /* (CPU_ROW_BLOCK, n_chunks, 2) maximum and sum of each chunk of the vocabulary */
     int32_t max_chunks;
     cpu_own *own;           /* (n_threads) */

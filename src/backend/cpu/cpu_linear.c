@@ -174,7 +174,7 @@ static void fill_rope(const cpu_walk *w, cpu_op *op) {
     for (int32_t i; (i = sill__cpu_take(&op->next[2], op->n)) >= 0;) {
         const sill__run *run = &w->q->batch->runs[w->q->row_run[i]];
         float pos = (float)(run->pos + i - run->first);
-        float *c = w->q->cos + (size_t)i * (CPU_ROPE_DIMS / 2), *s = w->q->sin + (size_t)i * (CPU_ROPE_DIMS / 2);
+        float *c = w->q->cos + (size_t)i * (size_t)half, *s = w->q->sin + (size_t)i * (size_t)half;
         for (int32_t k = 0; k < half; k++) {
             double angle = (double)(pos * freq[k]);
             c[k] = (float)(cos(angle) * (double)rope->scale);
@@ -187,7 +187,7 @@ static void fill_rope(const cpu_walk *w, cpu_op *op) {
 static void place_heads(const cpu_walk *w, const sill__op_qkv *o, int32_t row, int32_t kv_head) {
     const sill__run *run = &w->q->batch->runs[w->q->row_run[row]];
     int32_t pos = run->pos + row - run->first, dim = o->head_dim, group = o->n_heads / o->n_kv_heads;
-    size_t n = (size_t)dim, table = (size_t)row * (CPU_ROPE_DIMS / 2);
+    size_t n = (size_t)dim, table = (size_t)row * (size_t)(o->rope.dims / 2);
     float *x = w->q->wide + (size_t)row * (size_t)o->w->rows;
     float *qs = x + (size_t)(kv_head * group) * n, *k = x + (size_t)(o->n_heads + kv_head) * n;
     float *v = k + (size_t)o->n_kv_heads * n;
