@@ -6,10 +6,22 @@
 
 #include "model/model.h"
 
-static int32_t control(const sill_tokenizer *t, const char *text) { return sill__tokenizer_find(t, text, strlen(text)); }
+#define MAX_TEMPLATE ((size_t)64 << 10) /* longer templates are none that we know */
+
+/* The id of a control token: -1 where the vocabulary lacks it or has it as ordinary text. */
+static int32_t control(const sill_tokenizer *t, const char *text) {
+    int32_t id = sill__tokenizer_find(t, text, strlen(text));
+    return id >= 0 && sill__tokenizer_is_special(t, id) ? id : -1;
+}
+
+/* The template where it is there and short enough to be looked into. */
+static const char *template_of(const sill_tokenizer *t) {
+    const char *template = t ? sill__tokenizer_chat_template(t) : NULL;
+    return template && strnlen(template, MAX_TEMPLATE + 1) <= MAX_TEMPLATE ? template : NULL;
+}
 
 sill__chat_form sill__chat_kind(const sill_tokenizer *t) {
-    const char *template = t ? sill__tokenizer_chat_template(t) : NULL;
+    const char *template = template_of(t);
     if (!template) return SILL__CHAT_NONE;
     if (strstr(template, "<|im_start|>") && strstr(template, "<|im_end|>"))
         return control(t, "<|im_start|>") >= 0 && control(t, "<|im_end|>") >= 0 ? SILL__CHAT_CHATML : SILL__CHAT_NONE;
@@ -19,23 +31,53 @@ sill__chat_form sill__chat_kind(const sill_tokenizer *t) {
 }
 
 /* A system message that the template itself writes when the conversation has none: text between
- * "<|im_start|>system\n" and "<|im_end|>" inside one string literal. Newlines may be written as \n. */
-static bool default_system(const char *template, sill__str *out) {
+ * "<|im_start|>system\n" and "<|im_end|>" inside one string literal. Newlines may be written as \n. False: no memory. */
+static bool default_system(const char *template, sill__str *out, bool *found) {
     static const char start[] = "<|im_start|>system", end[] = "<|im_end|>";
-    for (const char *p = template; (p = strstr(p, start)); p += sizeof start - 1) {
-        const char *s = p + sizeof start - 1, *e = strstr(s, end);
+    const char *e = template;
+    for (const char *p = template; e && (p = strstr(p, start)); p += sizeof start - 1) {
+        const char *s = p + sizeof start - 1;
+        if (e < s && !(e = strstr(s, end))) return true; /* none behind a later start either */
         if (*s == '\n') s++;
         else if (s[0] == '\\' && s[1] == 'n') s += 2;
         else continue;
-        if (!e || e <= s || memchr(s, '\'', (size_t)(e - s)) || memchr(s, '{', (size_t)(e - s))) continue;
+        if (e <= s || memchr(s, '\'', (size_t)(e - s)) || memchr(s, '{', (size_t)(e - s))) continue;
         for (; s < e; s++) {
             bool newline = s[0] == '\\' && s + 1 < e && s[1] == 'n';
             if (newline) s++;
             if (!sill__str_put(out, newline ? "\n" : s, 1)) return false;
         }
+        *found = true;
         return true;
     }
-    return false;
+    return true;
+}
+
+sill_status sill__chat_init(sill__chat *c, const sill_tokenizer *t, sill_error *err) {
+    static const char *const names[] = {"<|system|>", "<|user|>", "<|assistant|>"};
+    memset(c, 0, sizeof *c);
+    sill__str_init(&c->system, MAX_TEMPLATE);
+    c->t = t;
+    c->form = sill__chat_kind(t);
+    c->bos = c->start = c->end = -1;
+    if (c->form == SILL__CHAT_NONE) return SILL_OK;
+    const char *template = template_of(t);
+    if (strstr(template, "bos_token")) c->bos = sill__tokenizer_bos(t);
+    if (c->form == SILL__CHAT_ZEPHYR) {
+        c->end = sill__tokenizer_eos(t);
+        for (size_t i = 0; i < SILL_ARRAY_LEN(names); i++) c->roles[i] = control(t, names[i]);
+        return SILL_OK;
+    }
+    c->start = control(t, "<|im_start|>");
+    c->end = control(t, "<|im_end|>");
+    if (default_system(template, &c->system, &c->has_system)) return SILL_OK;
+    sill__chat_free(c);
+    return sill__fail(err, SILL_ENOMEM, "no memory for the chat template's system message");
+}
+
+void sill__chat_free(sill__chat *c) {
+    sill__str_free(&c->system);
+    memset(c, 0, sizeof *c);
 }
 
 /* Parts of the segment between two control tokens. Text beside text is tokenized as one. */
@@ -51,75 +93,67 @@ static sill_status segment(const sill_tokenizer *t, sill__str *s, const char *he
     return sill__ids_text(out, t, m->tail, m->n_tail, SILL_TOKENIZE_NO_PREFIX, err);
 }
 
-static sill_status chatml_message(const sill_tokenizer *t, sill__str *s, const sill__message *m, sill__ids *out,
+static sill_status chatml_message(const sill__chat *c, sill__str *s, const sill__message *m, sill__ids *out,
                                   sill_error *err) {
-    int32_t start = control(t, "<|im_start|>"), end = control(t, "<|im_end|>");
     char head[24];
-    sill_status st = sill__ids_put(out, &start, 1, err);
+    sill_status st = sill__ids_put(out, &c->start, 1, err);
     size_t n = strlen(m->role);
     memcpy(head, m->role, n);
     memcpy(head + n, "\n", 2);
-    if (st == SILL_OK) st = segment(t, s, head, m, out, err);
-    if (st == SILL_OK) st = sill__ids_put(out, &end, 1, err);
-    if (st == SILL_OK) st = segment(t, s, "\n", NULL, out, err);
+    if (st == SILL_OK) st = segment(c->t, s, head, m, out, err);
+    if (st == SILL_OK) st = sill__ids_put(out, &c->end, 1, err);
+    if (st == SILL_OK) st = segment(c->t, s, "\n", NULL, out, err);
     return st;
 }
 
-static sill_status render_chatml(const sill_tokenizer *t, sill__str *s, const sill__message *messages, size_t n,
+static sill_status render_chatml(const sill__chat *c, sill__str *s, const sill__message *messages, size_t n,
                                  sill__ids *out, sill_error *err) {
-    int32_t start = control(t, "<|im_start|>");
     sill_status st = SILL_OK;
-    sill__str system;
-    sill__str_init(&system, 65536);
-    if (strcmp(messages[0].role, "system") && default_system(sill__tokenizer_chat_template(t), &system)) {
-        sill__message first = {.role = "system", .text = system.p, .n_text = system.n};
-        st = chatml_message(t, s, &first, out, err);
+    if (c->has_system && strcmp(messages[0].role, "system")) {
+        sill__message first = {.role = "system", .text = c->system.p, .n_text = c->system.n};
+        st = chatml_message(c, s, &first, out, err);
     }
-    sill__str_free(&system);
-    for (size_t i = 0; i < n && st == SILL_OK; i++) st = chatml_message(t, s, &messages[i], out, err);
-    if (st == SILL_OK) st = sill__ids_put(out, &start, 1, err);
-    if (st == SILL_OK) st = segment(t, s, "assistant\n", NULL, out, err);
+    for (size_t i = 0; i < n && st == SILL_OK; i++) st = chatml_message(c, s, &messages[i], out, err);
+    if (st == SILL_OK) st = sill__ids_put(out, &c->start, 1, err);
+    if (st == SILL_OK) st = segment(c->t, s, "assistant\n", NULL, out, err);
     return st;
 }
 
 /* "<|role|>\ncontent" and eos. The newline after eos belongs to the next segment, as does "<|role|>" itself where the
  * vocabulary has no token of that name. */
-static sill_status zephyr_turn(const sill_tokenizer *t, sill__str *s, const char *role, const sill__message *m,
-                               bool first, sill__ids *out, sill_error *err) {
-    char name[24] = "<|", head[32] = "\n";
-    size_t n = strlen(role);
-    memcpy(name + 2, role, n);
-    memcpy(name + 2 + n, "|>", 3);
-    int32_t id = control(t, name), eos = sill__tokenizer_eos(t);
+static sill_status zephyr_turn(const sill__chat *c, sill__str *s, const char *role, const sill__message *m, bool first,
+                               sill__ids *out, sill_error *err) {
+    char head[32] = "\n";
+    size_t n = strlen(role), at = first ? 0 : 1;
+    int32_t id = c->roles[*role == 's' ? 0 : *role == 'u' ? 1 : 2];
     sill_status st = SILL_OK;
-    if (id >= 0 && sill__tokenizer_is_special(t, id)) {
-        if (!first) st = segment(t, s, "\n", NULL, out, err);
+    if (id >= 0) {
+        if (!first) st = segment(c->t, s, "\n", NULL, out, err);
         if (st == SILL_OK) st = sill__ids_put(out, &id, 1, err);
     } else {
-        size_t at = first ? 0 : 1;
-        memcpy(head + at, name, n + 4);
-        memcpy(head + at + n + 4, "\n", 2);
+        memcpy(head + at, "<|", 2);
+        memcpy(head + at + 2, role, n);
+        memcpy(head + at + 2 + n, "|>\n", 4);
     }
-    if (st == SILL_OK) st = segment(t, s, head, m, out, err);
-    if (st == SILL_OK && m) st = sill__ids_put(out, &eos, 1, err);
+    if (st == SILL_OK) st = segment(c->t, s, head, m, out, err);
+    if (st == SILL_OK && m) st = sill__ids_put(out, &c->end, 1, err);
     return st;
 }
 
-static sill_status render_zephyr(const sill_tokenizer *t, sill__str *s, const sill__message *messages, size_t n,
+static sill_status render_zephyr(const sill__chat *c, sill__str *s, const sill__message *messages, size_t n,
                                  sill__ids *out, sill_error *err) {
     sill_status st = SILL_OK;
     for (size_t i = 0; i < n && st == SILL_OK; i++)
-        st = zephyr_turn(t, s, messages[i].role, &messages[i], i == 0, out, err);
-    if (st == SILL_OK) st = zephyr_turn(t, s, "assistant", NULL, false, out, err);
+        st = zephyr_turn(c, s, messages[i].role, &messages[i], i == 0, out, err);
+    if (st == SILL_OK) st = zephyr_turn(c, s, "assistant", NULL, false, out, err);
     return st;
 }
 
-sill_status sill__chat_render(const sill_tokenizer *t, const sill__message *messages, size_t n, sill__ids *out,
+sill_status sill__chat_render(const sill__chat *c, const sill__message *messages, size_t n, sill__ids *out,
                               sill_error *err) {
-    sill__chat_form form = sill__chat_kind(t);
     sill__str s;
     sill_status st = SILL_OK;
-    if (form == SILL__CHAT_NONE)
+    if (c->form == SILL__CHAT_NONE)
         return sill__fail(err, SILL_EUNSUPPORTED, "the model has no chat template that sill knows (ChatML or Zephyr's form); "
                           "use plain prompts");
     if (n == 0) return sill__fail(err, SILL_EINVAL, "a conversation needs at least one message");
@@ -129,12 +163,9 @@ sill_status sill__chat_render(const sill_tokenizer *t, const sill__message *mess
             return sill__fail(err, SILL_EINVAL, "message %zu has the role \"%.40s\", expected system, user or assistant",
                               i + 1, messages[i].role ? messages[i].role : "(null)");
     sill__str_init(&s, SIZE_MAX / 2);
-    if (strstr(sill__tokenizer_chat_template(t), "bos_token") && sill__tokenizer_bos(t) >= 0) {
-        int32_t bos = sill__tokenizer_bos(t);
-        st = sill__ids_put(out, &bos, 1, err);
-    }
+    if (c->bos >= 0) st = sill__ids_put(out, &c->bos, 1, err);
     if (st == SILL_OK)
-        st = (form == SILL__CHAT_CHATML ? render_chatml : render_zephyr)(t, &s, messages, n, out, err);
+        st = (c->form == SILL__CHAT_CHATML ? render_chatml : render_zephyr)(c, &s, messages, n, out, err);
     sill__str_free(&s);
     return st;
 }
@@ -142,6 +173,7 @@ sill_status sill__chat_render(const sill_tokenizer *t, const sill__message *mess
 sill_status sill_chat_ids(const sill_model *model, const char *const *roles, const char *const *contents,
                           size_t n_messages, int32_t **out, size_t *n_ids, sill_error *err) {
     sill__ids ids = {0};
+    sill__chat chat;
     sill_status st;
     if (out) *out = NULL;
     if (!model || !out || !n_ids || (n_messages && (!roles || !contents)))
@@ -152,7 +184,9 @@ sill_status sill_chat_ids(const sill_model *model, const char *const *roles, con
         const char *text = contents[i] ? contents[i] : "";
         messages[i] = (sill__message){.role = roles[i], .text = text, .n_text = strlen(text)};
     }
-    st = sill__chat_render(model->tokenizer, messages, n_messages, &ids, err);
+    st = sill__chat_init(&chat, model->tokenizer, err);
+    if (st == SILL_OK) st = sill__chat_render(&chat, messages, n_messages, &ids, err);
+    sill__chat_free(&chat); /* empty when it failed */
     sill__free(messages);
     if (st == SILL_OK) {
         *out = ids.p;

@@ -27,7 +27,8 @@ sill_status sill__prompt_init(sill__prompt *p, const sill_model *model, const ch
     p->flags = tokenize_flags;
     if (!model->tokenizer)
         return sill__fail(err, SILL_EUNSUPPORTED, "labels need a tokenizer, and the model's files hold none");
-    p->chat = !no_chat && sill__chat_kind(model->tokenizer) != SILL__CHAT_NONE;
+    if (!no_chat && (st = sill__chat_init(&p->form, model->tokenizer, err)) != SILL_OK) return st;
+    p->chat = p->form.form != SILL__CHAT_NONE;
     if (!p->chat && sill__tokenizer_add_bos(model->tokenizer)) p->flags |= SILL_TOKENIZE_BOS;
     sill__str_init(&s, MAX_TEMPLATE);
     if (template) {
@@ -60,6 +61,7 @@ sill_status sill__prompt_init(sill__prompt *p, const sill_model *model, const ch
 
 void sill__prompt_free(sill__prompt *p) {
     sill__free(p->text);
+    sill__chat_free(&p->form);
     sill__str_free(&p->scratch);
     memset(p, 0, sizeof *p);
 }
@@ -88,7 +90,7 @@ static sill_status chat_ids(sill__prompt *p, const sill_row *row, sill__ids *out
         return sill__fail(err, SILL_ENOMEM, "no memory for a prompt with %zu bytes of text", row->n_bytes);
     m.text = s->p ? s->p : "";
     m.n_text = s->n;
-    return sill__chat_render(p->model->tokenizer, &m, 1, out, err);
+    return sill__chat_render(&p->form, &m, 1, out, err);
 }
 
 sill_status sill__prompt_ids(sill__prompt *p, const sill_row *row, sill__ids *out, sill_error *err) {

@@ -16,6 +16,7 @@ typedef struct sill__prompt {
     const sill_model *model;
     uint32_t flags;        /* of the tokenizer, BOS included where the model wants it */
     bool chat;
+    sill__chat form;       /* where `chat` */
     char *text;            /* the template, owned */
     size_t head, tail, end; /* text[0, head) goes before the row's text, text[tail, end) behind it */
     sill__str scratch;
