@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests of all areas (or of those named) and closes with "N passed, N failed, N skipped".
+# Runs the tests of all areas (or of those named: kernels, or one file, model/test_parity) and closes with
+# "N passed, N failed, N skipped".
 # A test program prints lines PASS name, FAIL name, SKIP name: reason. One that dies counts as failed.
 #
 #   BUILD=dir        where the programs are (build/release)
@@ -19,8 +20,9 @@ areas=("$@")
 passed=0 failed=0 skipped=0 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for area in "${areas[@]}"; do
-    [ -d "tests/$area" ] || { echo "FAIL no area tests/$area"; failed=$((failed + 1)); continue; }
-    for t in tests/"$area"/test_*.c tests/"$area"/test_*.sh tests/"$area"/test_*.py; do
+    case $area in */*) files=tests/$area ;; *) files=tests/$area/test_* ;; esac
+    compgen -G "${files%.*}.*" >/dev/null || { echo "FAIL no tests $area"; failed=$((failed + 1)); continue; }
+    for t in ${files%.*}.c ${files%.*}.sh ${files%.*}.py; do
         [ -e "$t" ] || continue
         case $t in
             *.c) cmd=($RUNNER "$BUILD/${t%.c}") ;;
