@@ -43,7 +43,8 @@ for area in "${areas[@]}"; do
         fi
         passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
         printf '%-44s %4d passed %3d failed %3d skipped  %3ds\n' "$t" "$p" "$f" "$s" $((SECONDS - start))
-        if [ "$f" -gt 0 ]; then grep -v '^PASS ' "$log" | tail -n 40 | sed 's/^/    /'; else grep '^SKIP ' "$log" | sed 's/^/    /'; fi
+        if [ "$f" -gt 0 ]; then grep -v '^PASS ' "$log" | tail -n 40 | sed 's/^/    /'; else grep '^SKIP ' "$log" | head -n 6 | sed 's/^/    /'; fi
+        [ "$s" -le 6 ] || echo "    ... $((s - 6)) more like these"
     done
 done
 echo "$passed passed, $failed failed, $skipped skipped"

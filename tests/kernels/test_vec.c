@@ -52,7 +52,7 @@ static double act_exact(sill__act act, double x) {
     }
 }
 
-/* Every activation within 6 ulp of the larger of |f(x)| and |x| / 8, and 2e-6 absolute. */
+/* Every activation within 8 ulp of the larger of |f(x)| and |x| / 8, and 2e-6 absolute. */
 static void activations(void) {
     enum { N = 1021 };
     static float x[N + 1], y[N + 1], bias[N];
@@ -68,7 +68,7 @@ static void activations(void) {
             for (int i = 0; i < N; i++) {
                 float in = range ? x[i] + bias[i] : x[i];
                 double want = act_exact((sill__act)act, in), off = fabs(y[i] - want);
-                if (!(off <= 6 * ulp(fmax(fabs(want), fabs(in) / 8)) && off <= 2e-6))
+                if (!(off <= 8 * ulp(fmax(fabs(want), fabs(in) / 8)) && off <= 2e-6))
                     FAIL("%s: activation %d of %.9g is %.9g, not %.9g", isa->name, act, (double)in, (double)y[i], want);
             }
         }
@@ -156,7 +156,7 @@ static void softmax_sums(void) {
         for (int i = 0; i < n; i++) top = fmax(top, x[i]);
         for (int i = 0; i < n; i++) want += exp(x[i] - top);
         CHECK(max == (float)top);
-        CHECK_NEAR(sum / want, 1, 1e-6);
+        CHECK_NEAR(sum / want, 1, 4e-6); /* one chain of 3,000 roundings where there are no lanes */
     }
     float none[3] = {-INFINITY, -INFINITY, -INFINITY}, max = 0, sum = 1;
     vec->softmax_stats(none, 3, &max, &sum);
