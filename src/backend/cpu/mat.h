@@ -29,8 +29,10 @@ typedef struct sill__mat_rules {
 
 sill_status sill__mat_plan(const sill__mat_rules *rules, const sill__weight_src *src, sill__cpu_mat *mat,
                            sill_error *err);
-/* Packs panels [first, end); needs no scratch. */
-void sill__mat_pack(const sill__weight_src *src, sill__cpu_mat *mat, int32_t first, int32_t end, void *scratch);
+/* Rounds n values to the nearest f16 or bf16, as sill__f32_to_f16 and sill__f32_to_bf16 do. */
+typedef void (*sill__mat_round)(const float *x, uint16_t *y, int32_t n, bool f16);
+/* Packs panels [first, end). */
+void sill__mat_pack(const sill__weight_src *src, sill__cpu_mat *mat, int32_t first, int32_t end, sill__mat_round round);
 
 /* Bytes of a block's header and of a whole block. */
 static inline size_t sill__mat_header_bytes(const sill__cpu_mat *mat) {

@@ -3,7 +3,10 @@
  */
 #include "backend/cpu/mat.h"
 
-enum { CHUNK = 64 }; /* inputs gathered at a time; the panel's part stays in the first-level cache */
+enum {
+    CHUNK = 64,   /* inputs moved at a time; the panel's part stays in the first-level cache */
+    CONVERT = 256 /* inputs converted at a time; a multiple of every block */
+};
 
 static const uint8_t *block_at(const sill__tensor *t, uint64_t row, uint64_t cols, uint64_t k) {
     const sill__type_info *info = sill__type_get(t->type);
@@ -122,6 +125,17 @@ sill_status sill__mat_plan(const sill__mat_rules *rules, const sill__weight_src 
 
 /* ---- pack: plain forms */
 
+/* One output's n elements of 2 bytes to their places, kpack of 1 or 2 beside each other. */
+static void scatter_16(const void *from, uint8_t *to, int32_t n, int32_t nr, int32_t kpack) {
+    const uint8_t *p = from;
+    if (kpack == 1) {
+        for (int32_t k = 0; k < n; k++) memcpy(to + (size_t)(k * nr) * 2, p + 2 * k, 2);
+        return;
+    }
+    for (int32_t k = 0; k + 1 < n; k += 2) memcpy(to + (size_t)(k * nr) * 2, p + 2 * k, 4);
+    if (n & 1) memcpy(to + (size_t)((n - 1) * nr) * 2, p + 2 * (n - 1), 2);
+}
+
 /* Elements of 2 or 4 bytes moved as they are: inputs [k0, k0 + n) of the panel's outputs. */
 static void move_rows(const sill__weight_src *src, const sill__cpu_mat *mat, uint64_t row0, int32_t used, int32_t k0,
                       int32_t n, int width, uint8_t *panel) {
@@ -132,13 +146,7 @@ static void move_rows(const sill__weight_src *src, const sill__cpu_mat *mat, uin
         const uint8_t *from = t->data + (row * (uint64_t)mat->cols + (uint64_t)k0) * (uint64_t)width;
         if (width == 4)
             for (int32_t k = 0; k < n; k++) memcpy(panel + ((size_t)(k0 + k) * (size_t)nr + (size_t)j) * 4, from + 4 * k, 4);
-        else if (kp == 1)
-            for (int32_t k = 0; k < n; k++) memcpy(panel + ((size_t)(k0 + k) * (size_t)nr + (size_t)j) * 2, from + 2 * k, 2);
-        else {
-            uint8_t *to = panel + ((size_t)k0 * (size_t)nr + (size_t)(j * 2)) * 2;
-            for (int32_t k = 0; k + 1 < n; k += 2) memcpy(to + (size_t)(k * nr) * 2, from + 2 * k, 4);
-            if (n & 1) memcpy(to + (size_t)((n - 1) * nr) * 2, from + 2 * (n - 1), 2);
-        }
+        else scatter_16(from, panel + ((size_t)k0 * (size_t)nr + (size_t)(j * kp)) * 2, n, nr, kp);
     }
 }
 
@@ -162,46 +170,73 @@ static void move_columns(const sill__weight_src *src, const sill__cpu_mat *mat, 
     }
 }
 
-static void put_value(const sill__cpu_mat *mat, uint8_t *panel, int32_t k, int32_t j, float x) {
-    size_t at = (size_t)(k - k % mat->kpack) * (size_t)mat->nr + (size_t)(j * mat->kpack + k % mat->kpack);
-    uint16_t h = mat->form == SILL__FORM_F16 ? sill__f32_to_f16(x) : sill__f32_to_bf16(x);
-    if (mat->form == SILL__FORM_F32) memcpy(panel + 4 * at, &x, 4);
-    else memcpy(panel + 2 * at, &h, 2);
+/* n values of output j from input k on, into a plain form. */
+static void put_inputs(const sill__cpu_mat *mat, const float *x, int32_t k, int32_t n, int32_t j, uint8_t *panel,
+                       sill__mat_round round) {
+    const int32_t nr = mat->nr, kp = mat->kpack;
+    uint16_t y[CONVERT];
+    if (mat->form == SILL__FORM_F32) {
+        for (int32_t i = 0; i < n; i++) memcpy(panel + ((size_t)(k + i) * (size_t)nr + (size_t)j) * 4, x + i, 4);
+        return;
+    }
+    round(x, y, n, mat->form == SILL__FORM_F16);
+    scatter_16(y, panel + ((size_t)k * (size_t)nr + (size_t)(j * kp)) * 2, n, nr, kp); /* k is a multiple of kpack */
+}
+
+/* n outputs' values of input k from output j on, into a plain form. */
+static void put_outputs(const sill__cpu_mat *mat, const float *x, int32_t k, int32_t n, int32_t j, uint8_t *panel,
+                        sill__mat_round round) {
+    const int32_t nr = mat->nr, kp = mat->kpack;
+    uint16_t y[SILL__MAT_MAX_NR];
+    size_t at = (size_t)(k - k % kp) * (size_t)nr + (size_t)(j * kp + k % kp);
+    if (mat->form == SILL__FORM_F32) {
+        memcpy(panel + at * 4, x, (size_t)n * 4);
+        return;
+    }
+    round(x, y, n, mat->form == SILL__FORM_F16);
+    for (int32_t i = 0; i < n; i++) memcpy(panel + (at + (size_t)(i * kp)) * 2, y + i, 2);
 }
 
 /* Any type to any plain form by way of f32. */
-static void convert(const sill__weight_src *src, const sill__cpu_mat *mat, uint64_t row0, int32_t used,
-                    uint8_t *panel) {
-    float x[256];
-    for (int32_t j = 0; j < used; j++) {
-        uint64_t row = row0 + (uint64_t)j;
+static void convert_rows(const sill__weight_src *src, const sill__cpu_mat *mat, uint64_t row0, int32_t used,
+                         uint8_t *panel, sill__mat_round round) {
+    float x[CONVERT];
+    for (int32_t k = 0; k < mat->cols; k += CONVERT) {
+        int32_t n = SILL_MIN((int32_t)CONVERT, mat->cols - k);
+        for (int32_t j = 0; j < used; j++) {
+            uint64_t row = row0 + (uint64_t)j;
+            const sill__tensor *t = src->parts[find_part(src, &row)];
+            sill__dequant(t->type, block_at(t, row, (uint64_t)mat->cols, (uint64_t)k), x, (size_t)n);
+            put_inputs(mat, x, k, n, j, panel, round);
+        }
+    }
+}
+
+static void convert_columns(const sill__weight_src *src, const sill__cpu_mat *mat, uint64_t row0, int32_t used,
+                            uint8_t *panel, sill__mat_round round) {
+    float x[SILL__MAT_MAX_NR];
+    for (int32_t done = 0, n; done < used; done += n) {
+        uint64_t row = row0 + (uint64_t)done;
         int part = find_part(src, &row);
         const sill__tensor *t = src->parts[part];
-        uint32_t width = sill__type_get(t->type)->block_bytes;
-        if (src->transposed) {
-            uint64_t stride = part_rows(src, part);
-            for (int32_t k = 0; k < mat->cols; k++) {
-                sill__dequant(t->type, t->data + ((uint64_t)k * stride + row) * width, x, 1);
-                put_value(mat, panel, k, j, x[0]);
-            }
-        } else {
-            for (int32_t k0 = 0; k0 < mat->cols; k0 += 256) {
-                int32_t n = SILL_MIN(256, mat->cols - k0);
-                sill__dequant(t->type, block_at(t, row, (uint64_t)mat->cols, (uint64_t)k0), x, (size_t)n);
-                for (int32_t k = 0; k < n; k++) put_value(mat, panel, k0 + k, j, x[k]);
-            }
+        const uint64_t stride = part_rows(src, part), width = sill__type_get(t->type)->block_bytes;
+        n = (int32_t)SILL_MIN((uint64_t)(used - done), stride - row);
+        for (int32_t k = 0; k < mat->cols; k++) {
+            sill__dequant(t->type, t->data + ((uint64_t)k * stride + row) * width, x, (size_t)n);
+            put_outputs(mat, x, k, n, done, panel, round);
         }
     }
 }
 
 static void pack_plain(const sill__weight_src *src, const sill__cpu_mat *mat, uint64_t row0, int32_t used,
-                       uint8_t *panel) {
+                       uint8_t *panel, sill__mat_round round) {
     bool same = (mat->form == SILL__FORM_F32 && mat->stored == SILL__TYPE_F32) ||
                 (mat->form == SILL__FORM_F16 && mat->stored == SILL__TYPE_F16) ||
                 (mat->form == SILL__FORM_BF16 && mat->stored == SILL__TYPE_BF16);
     int width = mat->form == SILL__FORM_F32 ? 4 : 2;
     if (used < mat->nr || mat->cols % mat->kpack) memset(panel, 0, mat->panel_bytes);
-    if (!same) convert(src, mat, row0, used, panel);
+    if (!same && src->transposed) convert_columns(src, mat, row0, used, panel, round);
+    else if (!same) convert_rows(src, mat, row0, used, panel, round);
     else if (src->transposed) move_columns(src, mat, row0, used, width, panel);
     else
         for (int32_t k0 = 0; k0 < mat->cols; k0 += CHUNK)
@@ -248,7 +283,8 @@ static void put_block(const sill__cpu_mat *mat, sill__mat_block *b, int shift, i
         }
     }
     if (shift)
-        for (int32_t k = 0; k < mat->block; k++) b->codes[k] = (uint8_t)(b->codes[k] + shift);
+        for (int32_t k = 0; k < mat->block; k += 32)
+            for (int32_t i = 0; i < 32; i++) b->codes[k + i] = (uint8_t)(b->codes[k + i] + shift);
     for (int32_t g = 0; g < groups; g++, at += group_bytes) put_codes(mat, b->codes + g * mat->group, j, at);
 }
 
@@ -262,22 +298,26 @@ static void pack_blocks(const sill__weight_src *src, const sill__cpu_mat *mat, u
     /* Added to a stored code so that it counts from mat->zero. */
     int shift = mat->zero - info.zero;
     if (used < mat->nr) memset(panel, 0, mat->panel_bytes);
+    const uint8_t *at[SILL__MAT_MAX_NR];
+    const size_t stored_bytes = sill__type_get(mat->stored)->block_bytes;
+    for (int32_t j = 0; j < used; j++) {
+        uint64_t row = row0 + (uint64_t)j;
+        const sill__tensor *t = src->parts[find_part(src, &row)];
+        at[j] = block_at(t, row, (uint64_t)mat->cols, 0);
+    }
     for (int32_t k = 0; k < mat->cols; k += mat->block, panel += block_bytes)
-        for (int32_t j = 0; j < used; j++) {
-            uint64_t row = row0 + (uint64_t)j;
-            const sill__tensor *t = src->parts[find_part(src, &row)];
-            sill__mat_block_read(mat->stored, block_at(t, row, (uint64_t)mat->cols, (uint64_t)k), &b);
+        for (int32_t j = 0; j < used; j++, at[j - 1] += stored_bytes) {
+            sill__mat_block_read(mat->stored, at[j], &b);
             put_block(mat, &b, shift, j, panel);
         }
 }
 
-void sill__mat_pack(const sill__weight_src *src, sill__cpu_mat *mat, int32_t first, int32_t end, void *scratch) {
-    (void)scratch;
+void sill__mat_pack(const sill__weight_src *src, sill__cpu_mat *mat, int32_t first, int32_t end, sill__mat_round round) {
     for (int32_t p = first; p < end; p++) {
         uint64_t row0 = (uint64_t)p * (uint64_t)mat->nr;
         int32_t used = (int32_t)SILL_MIN((uint64_t)mat->nr, (uint64_t)mat->rows - row0);
         uint8_t *panel = mat->data + (size_t)p * mat->panel_bytes;
         if (mat->block) pack_blocks(src, mat, row0, used, panel);
-        else pack_plain(src, mat, row0, used, panel);
+        else pack_plain(src, mat, row0, used, panel, round);
     }
 }
