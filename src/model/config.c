@@ -13,6 +13,16 @@ void sill__config_add_eos(sill__config *c, int64_t id) {
     if (c->n_eos < (int32_t)SILL_ARRAY_LEN(c->eos_ids)) c->eos_ids[c->n_eos++] = (int32_t)id;
 }
 
+void sill__config_add_ends(sill__config *c, const sill__file *file, const sill_tokenizer *t) {
+    static const char *const ends[] = {"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>"};
+    if (c->n_eos == 0 && sill__tokenizer_eos(t) < c->n_vocab) sill__config_add_eos(c, sill__tokenizer_eos(t));
+    if (sill__file_get_kind(file) != SILL__FILE_GGUF && !sill__tokenizer_chat_template(t)) return;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(ends); i++) {
+        int32_t id = sill__tokenizer_find(t, ends[i], strlen(ends[i]));
+        if (id >= 0 && id < c->n_vocab && sill__tokenizer_is_special(t, id)) sill__config_add_eos(c, id);
+    }
+}
+
 bool sill__config_act(const char *name, sill__act *act) {
     static const struct { const char *name; sill__act act; } acts[] = {
         {"gelu_new", SILL__ACT_GELU_TANH},  {"gelu_pytorch_tanh", SILL__ACT_GELU_TANH},

@@ -89,6 +89,7 @@ static void get_eos(fields *f, sill__config *c, int32_t missing) {
         return;
     }
     if (sill__json_peek(&j) == SILL__JSON_NULL) return;
+    c->n_eos = 0;
     if (sill__json_peek(&j) == SILL__JSON_ARRAY) {
         sill__json_enter(&j, SILL__JSON_ARRAY);
         while (sill__json_next_element(&j) && sill__json_int(&j, &id)) sill__config_add_eos(c, id);
@@ -327,7 +328,7 @@ sill_status sill__config_json(const sill__file *file, sill__config *c, sill_erro
     }
     sill__free(text);
     if (s != SILL_OK) return s;
-    /* More ends of text; transformers generates by this file where there is one. */
+    /* transformers generates by this file where there is one: the ends of text that it names replace those above. */
     s = open_fields(&f, dir, "generation_config.json", path, sizeof path, &text, err);
     if (s == SILL_OK) {
         get_eos(&f, c, -1);

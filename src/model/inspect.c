@@ -95,7 +95,7 @@ static void put_labels(sill__str *o, const sill__config *c) {
     sill__str_putf(o, "], \"problem_type\": \"%s\",\n", problems[c->problem]);
 }
 
-static void put_config(sill__str *o, const sill__file *file) {
+static void put_config(sill__str *o, const sill__file *file, const sill_tokenizer *t) {
     static const char *const acts[] = {"none", "gelu_tanh", "gelu", "relu", "silu", "tanh", "swiglu"};
     sill__config c;
     sill_error why = {0};
@@ -105,6 +105,7 @@ static void put_config(sill__str *o, const sill__file *file) {
         sill__str_puts(o, ",\n");
         return;
     }
+    if (t) sill__config_add_ends(&c, file, t); /* as a loaded model has them */
     sill__str_putf(o, "\"family\": \"%s\",\n", c.family == SILL__FAMILY_GPT2 ? "gpt2" : "llama");
     sill__str_putf(o,
                    "\"n_layers\": %d, \"n_heads\": %d, \"n_kv_heads\": %d, \"head_dim\": %d, \"n_embd\": %d, "
@@ -127,16 +128,13 @@ static void put_config(sill__str *o, const sill__file *file) {
     sill__config_free(&c);
 }
 
-static sill_status put_tokenizer(sill__str *o, const sill__file *file) {
-    sill_error why = {0};
-    sill_tokenizer *t = NULL;
-    sill_status s = sill__tokenizer_from_file(file, &t, &why);
-    if (s == SILL_ENOMEM) return s;
+/* T was read with status S. */
+static void put_tokenizer(sill__str *o, const sill_tokenizer *t, sill_status s, const sill_error *why) {
     if (s == SILL_ENOENT) {
         sill__str_puts(o, "\"tokenizer\": null,\n");
     } else if (s != SILL_OK) {
         sill__str_puts(o, "\"tokenizer\": {\"unsupported\": ");
-        put_text(o, why.msg);
+        put_text(o, why->msg);
         sill__str_puts(o, "},\n");
     } else {
         sill__str_putf(o,
@@ -147,8 +145,6 @@ static sill_status put_tokenizer(sill__str *o, const sill__file *file) {
                        sill__tokenizer_eos(t), sill__tokenizer_pad(t), sill__tokenizer_add_bos(t) ? "true" : "false",
                        sill__tokenizer_chat_template(t) ? "true" : "false");
     }
-    sill_tokenizer_free(t);
-    return SILL_OK;
 }
 
 sill_status sill_inspect(const char *path, char **json, sill_error *err) {
@@ -167,8 +163,13 @@ sill_status sill_inspect(const char *path, char **json, sill_error *err) {
     sill__str_puts(&o, "{\"path\": ");
     put_text(&o, path);
     sill__str_putf(&o, ", \"format\": \"%s\",\n", sill__file_get_kind(file) == SILL__FILE_GGUF ? "gguf" : "safetensors");
-    put_config(&o, file);
-    s = put_tokenizer(&o, file);
+    sill_error why = {0};
+    sill_tokenizer *t = NULL;
+    s = sill__tokenizer_from_file(file, &t, &why);
+    put_config(&o, file, s == SILL_OK ? t : NULL);
+    put_tokenizer(&o, t, s, &why);
+    sill_tokenizer_free(t);
+    if (s != SILL_ENOMEM) s = SILL_OK;
     sill__str_putf(&o, "\"n_tensors\": %zu, \"n_elements\": %llu, \"tensor_bytes\": %llu,\n",
                    sill__file_n_tensors(file), (unsigned long long)n_params, (unsigned long long)bytes);
     if (sill__file_get_kind(file) == SILL__FILE_GGUF) put_meta(&o, file);

@@ -211,23 +211,6 @@ static void warn_unused(const sill_model *m, const sill__slots *slots) {
 
 /* ------------------------------------------------------------------ load */
 
-/* Ends of text that the tokenizer tells. Instruct models and GGUF files, whose metadata name one end only, also
- * end at the other usual control tokens. */
-static void add_ends(sill_model *m) {
-    static const char *const ends[] = {"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>"};
-    const sill_tokenizer *t = m->tokenizer;
-    int32_t ids[1 + SILL_ARRAY_LEN(ends)] = {sill__tokenizer_eos(t)};
-    bool gguf = sill__file_get_kind(m->file) == SILL__FILE_GGUF;
-    for (size_t i = 0; i < SILL_ARRAY_LEN(ends); i++) {
-        ids[i + 1] = -1;
-        if (!gguf && !sill__tokenizer_chat_template(t)) continue;
-        int32_t id = sill__tokenizer_find(t, ends[i], strlen(ends[i]));
-        if (id >= 0 && sill__tokenizer_is_special(t, id)) ids[i + 1] = id;
-    }
-    for (size_t i = 0; i < SILL_ARRAY_LEN(ids); i++)
-        if (ids[i] >= 0 && ids[i] < m->config.n_vocab) sill__config_add_eos(&m->config, ids[i]);
-}
-
 static sill_status load_tokenizer(sill_model *m, sill_error *err) {
     sill_error why = {0};
     sill_status s = sill__tokenizer_from_file(m->file, &m->tokenizer, &why);
@@ -242,7 +225,7 @@ static sill_status load_tokenizer(sill_model *m, sill_error *err) {
     if (sill_tokenizer_n_vocab(m->tokenizer) > m->config.n_vocab)
         sill__log(1, "%s: the tokenizer knows %d tokens, the model only %d", sill__file_path(m->file),
                   sill_tokenizer_n_vocab(m->tokenizer), m->config.n_vocab);
-    add_ends(m);
+    sill__config_add_ends(&m->config, m->file, m->tokenizer);
     return SILL_OK;
 }
 

@@ -285,16 +285,25 @@ static void test_labels(void) {
 static void test_ends_of_text(void) {
     sill_model *m;
     sill_error err;
-    static const char generation[] = "{\"eos_token_id\": [7, 2, 999999, 3]}";
-    if (!edited("llama-gqa42", "\"eos_token_id\": 2", "\"eos_token_id\": [2, 5]")) return;
-    CHECK(write_file("generation_config.json", generation, sizeof generation - 1));
-    REQUIRE(load(dir, SILL_DTYPE_AUTO, 0, &m, &err) == SILL_OK);
-    for (int32_t id = 0; id < 103; id++) {
-        bool end = id == 2 || id == 3 || id == 5 || id == 7;
-        if (sill__model_is_eos(m, id) != end) FAIL("id %d: %s", id, end ? "is an end" : "is no end");
+    /* what generation_config.json names replaces config.json's; where it names none, those stay */
+    static const char *const generation[] = {"{\"eos_token_id\": [7, 2, 999999, 3]}", "{\"eos_token_id\": 7}",
+                                             "{\"eos_token_id\": null}", "{}"};
+    static const char *const ends[] = {"[7, 2, 3]", "[7]", "[2, 5]", "[2, 5]"};
+    for (size_t i = 0; i < SILL_ARRAY_LEN(generation); i++) {
+        char wanted[64], *json = NULL;
+        if (!edited("llama-gqa42", "\"eos_token_id\": 2", "\"eos_token_id\": [2, 5]")) return;
+        CHECK(write_file("generation_config.json", generation[i], strlen(generation[i])));
+        REQUIRE(load(dir, SILL_DTYPE_AUTO, 0, &m, &err) == SILL_OK);
+        for (int32_t id = 0; id < 103; id++) {
+            bool end = (id == 2 && i != 1) || (id == 5 && i > 1) || (id == 7 && i < 2) || (id == 3 && i == 0);
+            if (sill__model_is_eos(m, id) != end) FAIL("%s: id %d: %s", generation[i], id, end ? "is an end" : "is no end");
+        }
+        sill_model_free(m); /* 999999 is no token of this model */
+        CHECK_OK(sill_inspect(dir, &json, &err), err);
+        snprintf(wanted, sizeof wanted, "\"eos_ids\": %s", ends[i]);
+        if (!json || !strstr(json, wanted)) FAIL("%s: no %s in what inspect tells", generation[i], wanted);
+        sill_free(json);
     }
-    CHECK_INT(m->config.n_eos, 4); /* 999999 is no token of this model */
-    sill_model_free(m);
     if (edited("llama-gqa42", "\"eos_token_id\": 2", "\"eos_token_id\": null")) {
         REQUIRE(load(dir, SILL_DTYPE_AUTO, 0, &m, &err) == SILL_OK);
         CHECK_INT(m->config.n_eos, 0);
