@@ -54,7 +54,9 @@ static int row_done(void *user, const sill_generated *r) {
     cli_run *run = user;
     generate_task *t = run->task;
     if (!r->final) return cli_stop;
-    if (r->status != SILL_OK) return sill__flow_fail(run->flow, r->index, r->error);
+    if (r->status != SILL_OK)
+        return t->put_sequence && r->sequence >= 0 ? sill__flow_fail_sequence(run->flow, r->index, r->sequence, r->error)
+                                                   : sill__flow_fail(run->flow, r->index, r->error);
     sill__record *record = sill__flow_begin(run->flow, r->index, r->sequence);
     if (!record) return 0;
     if (t->put_prompt) {
@@ -141,12 +143,13 @@ static void answer(generate_task *t, size_t slot, const char *text, size_t n) {
 static int text_done(void *user, const sill_generated *r) {
     generate_task *t = user;
     size_t n_sequences = t->g->num_return_sequences > 1 ? (size_t)t->g->num_return_sequences : 1;
-    size_t slot = (size_t)r->index * n_sequences + (size_t)r->sequence;
+    size_t slot = (size_t)r->index * n_sequences + (size_t)SILL_MAX(0, r->sequence);
     if (!r->final || slot >= t->n_texts * n_sequences) return cli_stop;
     if (r->status != SILL_OK) {
         fprintf(stderr, "sill: prompt %llu: %s\n", (unsigned long long)r->index + 1, r->error);
         t->failed++;
-        for (size_t i = 0; i < n_sequences; i++) answer(t, r->index * n_sequences + i, "", 0);
+        for (size_t i = 0; i < n_sequences; i++)
+            if (r->sequence < 0 || i == (size_t)r->sequence) answer(t, r->index * n_sequences + i, "", 0);
     } else {
         answer(t, slot, r->text, r->n_bytes);
     }

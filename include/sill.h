@@ -177,7 +177,9 @@ SILL_API const char *sill_model_label(const sill_model *model, int32_t i);
 /* --------------------------------------------------------------- tokenizer */
 
 enum {
-    SILL_TOKENIZE_SPECIAL = 1, /* parse special (and other added) tokens, <|endoftext|> say, out of the text */
+    SILL_TOKENIZE_SPECIAL = 1, /* parse special (and other added) tokens, <|endoftext|> say, out of the text, wherever
+                                  they stand as written (also those marked "normalized" in tokenizer.json, which
+                                  tokenizers looks for in the normalized text, and so seldom finds) */
     SILL_TOKENIZE_BOS = 2,     /* put BOS in front (ERANGE if the model has none) */
     SILL_TOKENIZE_NO_PREFIX = 4 /* SentencePiece: no dummy space in front (a continuation) */
 };
@@ -260,7 +262,8 @@ SILL_USE_RESULT SILL_API sill_status sill_logits(sill_session *session, const in
  *
  * A task pulls rows through `next` and hands results to `done`, so that a corpus of any length runs in
  * constant memory while the scheduler keeps the batch full. Results come in completion order and
- * carry the row's number. Both are called on the caller's thread, inside the task call.
+ * carry the row's number. Both are called on the caller's thread, inside the task call. A row whose
+ * numbers overflow in the model (not a number, or infinite) fails with SILL_EDEVICE; others go on.
  */
 
 typedef struct sill_row {
@@ -292,7 +295,7 @@ typedef struct sill_generate_options {
     size_t size;
     int32_t max_new_tokens;    /* 0: 20 as transformers, unless max_length is set */
     int32_t max_length;        /* prompt included; 0: unset; max_new_tokens wins when both are set */
-    int32_t min_new_tokens;
+    int32_t min_new_tokens;    /* ends of text are forbidden before; nothing with ignore_eos */
     int32_t do_sample;         /* 0: greedy */
     float temperature;         /* 0: 1.0 */
     int32_t top_k;             /* 0: 50; -1: off */
@@ -302,7 +305,8 @@ typedef struct sill_generate_options {
     int32_t no_repeat_ngram_size;
     int32_t num_return_sequences; /* 0: 1; more needs do_sample */
     uint64_t seed;
-    int32_t ignore_eos;
+    int32_t ignore_eos;        /* 1: an end of text is a token like others: it ends nothing, min_new_tokens does not
+                                  forbid it, and as a bad word of one token it is forbidden */
     int32_t logprobs;          /* -1: none (default 0: none too); n >= 1: also the top n a step */
     uint32_t tokenize_flags;   /* SILL_TOKENIZE_*; BOS follows the model unless no_bos */
     int32_t no_bos;
@@ -321,7 +325,8 @@ typedef struct sill_top { int32_t id; float logprob; } sill_top;
 
 typedef struct sill_generated {
     uint64_t index;
-    int32_t sequence;          /* 0 .. num_return_sequences - 1 */
+    int32_t sequence;          /* 0 .. num_return_sequences - 1. Each has its own final result, a failed one too; with
+                                  more than one, -1: the whole row failed, and this is its only result */
     int32_t final;             /* 0: a streamed piece; 1: the whole result */
     sill_status status;        /* of this row; the rest is empty unless SILL_OK */
     const char *error;         /* message when status is not SILL_OK */
@@ -338,7 +343,8 @@ typedef struct sill_generated {
 /* done: returns 0, or non-zero to cancel the whole call. Pointers are valid during the call only. */
 typedef int (*sill_generated_fn)(void *user, const sill_generated *result);
 
-/* Continues every row that NEXT gives. With STREAM non-zero partial results come as they are made
+/* Continues every row that NEXT gives. ENOFIT where the results in flight (sequences, new tokens, logprobs) would take
+ * more than the session's memory limit leaves. With STREAM non-zero partial results come as they are made
  * (whole UTF-8 characters). A row that fails is reported through DONE and does not end the call. */
 SILL_USE_RESULT SILL_API sill_status sill_generate(sill_session *session,
                                                    const sill_generate_options *options,
@@ -367,7 +373,8 @@ typedef struct sill_score_options {
     int32_t bos;               /* 1: put BOS (or EOS where the model has no BOS) in front, so that the
                                   first token is scored too */
     sill_long long_policy;
-    int32_t stride;            /* window: tokens that each further window adds; 0: n_ctx / 2 */
+    int32_t stride;            /* window: tokens that each further window adds, 1 to n_ctx; 0: n_ctx / 2. n_ctx:
+                                  windows side by side, of which the first token has no log-probability (NAN) */
 } sill_score_options;
 
 typedef struct sill_scored {
@@ -375,7 +382,7 @@ typedef struct sill_scored {
     sill_status status;
     const char *error;
     const int32_t *ids;        /* (n_ids) without the BOS */
-    const float *logprobs;     /* (n_ids); logprobs[0] is NAN unless bos */
+    const float *logprobs;     /* (n_ids); logprobs[0] is NAN unless bos; also see stride */
     size_t n_ids;
     size_t n_scored;           /* tokens with a log-probability */
     double sum_logprob;        /* over the scored tokens, added in double from left to right */
@@ -418,12 +425,13 @@ typedef struct sill_classified {
     sill_status status;
     const char *error;
     int32_t n_labels;
-    int32_t label;             /* index of the most probable label */
+    int32_t label;             /* index of the most probable label; -1 for a regression head */
     const float *probs;        /* (n_labels) by options.prob; heads: softmax or sigmoid */
     const float *raw, *norm, *calibrated; /* (n_labels) each; NULL for heads */
     const float *logits;       /* (n_labels): heads: logits; zero-shot: summed log-probabilities */
-    float margin, entropy;     /* p1 - p2; nats */
-    int32_t needs_human;
+    float margin, entropy;     /* p1 - p2; nats; both NAN for a regression head */
+    int32_t needs_human;       /* 1: margin under needs_human_below, or a text of no tokens (unless "never"); a
+                                  regression head: 0 */
     size_t n_tokens;           /* tokens of the row's text */
     int32_t truncated;
 } sill_classified;

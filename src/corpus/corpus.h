@@ -185,6 +185,8 @@ sill__record *sill__flow_begin(sill__flow *flow, uint64_t index, int32_t sequenc
 int sill__flow_commit(sill__flow *flow);
 /* Answers row INDEX wholly with an error. */
 int sill__flow_fail(sill__flow *flow, uint64_t index, const char *message);
+/* Answers one of its results with an error; the row's other results go on. The row counts as failed. */
+int sill__flow_fail_sequence(sill__flow *flow, uint64_t index, int32_t sequence, const char *message);
 /* First failure of the reader or the writer. */
 sill_status sill__flow_status(const sill__flow *flow, sill_error *err);
 sill__flow_counts sill__flow_get_counts(const sill__flow *flow);

@@ -15,7 +15,7 @@ typedef struct entry {
     sill__corpus_row *row; /* NULL: not open */
     piece *pieces;         /* in the order of their sequences */
     int32_t n_done;
-    bool done;
+    bool done, failed;
 } entry;
 
 struct sill__flow {
@@ -214,10 +214,11 @@ static int commit(sill__flow *f, bool whole_row) {
 
 int sill__flow_commit(sill__flow *f) { return commit(f, false); }
 
-int sill__flow_fail(sill__flow *f, uint64_t index, const char *message) {
+static int fail(sill__flow *f, uint64_t index, int32_t sequence, const char *message, bool whole_row) {
     entry *e = open_entry(f, index);
     if (!e) return stopped(f);
-    f->counts.failed++;
+    f->counts.failed += !e->failed; /* rows */
+    e->failed = true;
     if (f->n_failures < MAX_FAILURES) {
         sill__str s;
         sill__str_init(&s, 2048);
@@ -227,9 +228,15 @@ int sill__flow_fail(sill__flow *f, uint64_t index, const char *message) {
             f->n_failures++;
         sill__str_free(&s);
     }
-    sill__flow_begin(f, index, INT32_MAX);
+    sill__flow_begin(f, index, sequence);
     sill__record_end(&f->record, message);
-    return commit(f, true);
+    return commit(f, whole_row);
+}
+
+int sill__flow_fail(sill__flow *f, uint64_t index, const char *message) { return fail(f, index, INT32_MAX, message, true); }
+
+int sill__flow_fail_sequence(sill__flow *f, uint64_t index, int32_t sequence, const char *message) {
+    return fail(f, index, sequence, message, false);
 }
 
 sill_status sill__flow_status(const sill__flow *f, sill_error *err) {

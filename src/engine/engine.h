@@ -40,6 +40,7 @@ int32_t sill__session_n_ctx(const sill_session *s);
 int32_t sill__session_batch_tokens(const sill_session *s);
 int32_t sill__session_max_sequences(const sill_session *s);
 int32_t sill__session_free_blocks(const sill_session *s);
+uint64_t sill__session_spare_bytes(const sill_session *s); /* what the memory limit leaves to a task call */
 int32_t sill__session_max_targets(const sill_session *s); /* most targets in one step */
 
 /* A new empty sequence, or -1 when all handles are in use. */

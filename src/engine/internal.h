@@ -29,6 +29,7 @@ typedef struct sill__layout {
     size_t x, q, attn, ff, work_bytes;
     size_t logits, lse, target_logprobs, top_ids, top_logprobs, hidden, scores, out_bytes;
     uint64_t kv_bytes, scratch_bytes;
+    uint64_t call_bytes; /* of scratch_bytes: not the session's, but left to a task call of the usual size */
 } sill__layout;
 
 /* Decides the sizes: what the options name is kept, what they leave open is chosen so that KV + scratch +
@@ -76,6 +77,8 @@ struct sill_session {
     sill__run *runs;
     sill__pass passes[SILL__N_PASSES];
     sill__arena arena;
+    uint64_t spare_bytes; /* what the memory limit leaves to a task call */
+    bool limited;         /* the caller named the limit */
 };
 
 #endif

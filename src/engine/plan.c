@@ -94,7 +94,11 @@ static bool lay_out(sill__layout *l, const sill__config *c, const sill__backend 
     uint64_t queue = ops->queue_bytes(device, l->batch_tokens, SILL_MAX(l->batch_tokens, l->max_sequences), l->max_width,
                                       c->n_vocab);
     uint64_t tables = (uint64_t)l->n_handles * (uint64_t)sill__blocks_needed(l->n_ctx) * 4 + (uint64_t)l->max_targets * 16;
-    l->scratch_bytes = l->work_bytes + l->out_bytes + queue + tables;
+    /* Generating: the ids of every slot, what comes of each new token, and the sampler. */
+    uint64_t positions = (uint64_t)l->kv.n_blocks * SILL__KV_BLOCK + (uint64_t)l->n_ctx;
+    l->call_bytes = (2 * (uint64_t)l->max_sequences + 1) * ((uint64_t)l->n_ctx * 4 + 1024) + positions * 32 +
+                    (uint64_t)c->n_vocab * 40;
+    l->scratch_bytes = l->work_bytes + l->out_bytes + queue + tables + l->call_bytes;
     return ok && queue != UINT64_MAX && l->scratch_bytes >= queue;
 }
 

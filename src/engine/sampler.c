@@ -141,8 +141,8 @@ static void penalize_repetition(sill__sampler *s, const int32_t *history, int32_
 /* Forbids every token that would complete an n-gram which the history holds already. */
 static void forbid_ngrams(sill__sampler *s, const int32_t *history, int32_t n) {
     int32_t size = s->o.no_repeat_ngram_size;
-    const int32_t *tail = history + n - (size - 1);
     if (n < size) return;
+    const int32_t *tail = history + n - (size - 1);
     for (int32_t i = 0; i + size <= n; i++)
         if (!memcmp(history + i, tail, (size_t)(size - 1) * sizeof *history)) {
             int32_t id = history[i + size - 1];
@@ -374,7 +374,8 @@ sill_status sill__sampler_filter(sill__sampler *s, const float *logits, const in
     for (int32_t i = 0; i < s->n_vocab; i++) {
         float x = s->full[i];
         if (!(x < INFINITY))
-            return sill__fail(err, SILL_EDEVICE, "the logit of id %d is %g: the model's numbers overflowed", i, (double)x);
+            return sill__fail(err, SILL_EDEVICE, "the logit of id %d is %g: the model's numbers overflowed (not a number); "
+                              "try dtype f32", i, (double)x);
         if (x == -INFINITY) continue;
         s->ids[s->n] = i;
         s->scores[s->n++] = x;

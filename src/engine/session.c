@@ -75,6 +75,10 @@ sill_status sill_session_create(sill_model *model, const sill_session_options *o
                         MIB(available), o.memory_limit_bytes ? "allowed" : "free", plan.advice);
         goto fail;
     }
+    s->limited = o.memory_limit_bytes != 0;
+    s->spare_bytes = s->layout.call_bytes;
+    if (available == 0) s->spare_bytes = UINT64_MAX; /* the system does not tell */
+    else if (available > plan.kv_bytes + plan.scratch_bytes) s->spare_bytes += available - plan.kv_bytes - plan.scratch_bytes;
     if (!host_arrays(s)) {
         st = sill__fail(err, SILL_ENOMEM, "no memory for the tables of a session");
         goto fail;
@@ -108,6 +112,11 @@ int32_t sill__session_n_ctx(const sill_session *s) { return s->layout.n_ctx; }
 int32_t sill__session_batch_tokens(const sill_session *s) { return s->layout.batch_tokens; }
 int32_t sill__session_max_sequences(const sill_session *s) { return s->layout.max_sequences; }
 int32_t sill__session_max_targets(const sill_session *s) { return s->layout.max_targets; }
+
+uint64_t sill__session_spare_bytes(const sill_session *s) {
+    uint64_t now = s->limited ? 0 : sill__available_bytes();
+    return now ? SILL_MIN(now, s->spare_bytes) : s->spare_bytes;
+}
 
 sill_status sill_logits(sill_session *s, const int32_t *ids, size_t n_ids, float *out, sill_error *err) {
     sill_status st = SILL_OK;

@@ -63,6 +63,14 @@ static void softmax(const double *x, int32_t n, float *out) {
 
 static double plogp(double p) { return p > 0 ? p * log(p) : 0; }
 
+/* The error of a row whose numbers are none. */
+static sill_status overflowed(cls *c, cls_row *row, const char *what, double value, sill_error *err) {
+    sill_error why = {0};
+    row->used = false;
+    sill__overflowed(what, value, &why);
+    return row_failed(c, row->index, &why, err);
+}
+
 /* Label, margin and entropy from r->probs. */
 static void decide(const cls *c, sill_classified *r, bool exclusive) {
     int32_t n = c->n_labels, second = -1;
@@ -78,18 +86,27 @@ static void decide(const cls *c, sill_classified *r, bool exclusive) {
     else r->margin = fabsf(2 * r->probs[0] - 1);
     r->entropy = (float)entropy;
     float below = c->o.needs_human_below == 0.0f ? 0.1f : c->o.needs_human_below;
-    r->needs_human = r->margin < below;
+    r->needs_human = r->margin < below || (r->n_tokens == 0 && below >= 0); /* no text: the template alone was labelled */
 }
 
 static sill_status deliver(cls *c, cls_row *row, sill_error *err) {
     int32_t n = c->n_labels;
     float *raw = c->out, *norm = raw + n, *calibrated = norm + n, *logits = calibrated + n;
+    double worst = 0;
+    for (int32_t i = 0; i < n; i++)
+        if (!sill__is_logprob(row->sums[i])) worst = row->sums[i];
     if (!c->have_content_free) { /* the content-free input's own row */
+        if (!sill__is_logprob(worst)) {
+            sill__overflowed("the log-probability of a label", worst, err);
+            sill__fail_context(err, "content-free input");
+            return SILL_EDEVICE;
+        }
         memcpy(c->content_free, row->sums, (size_t)n * sizeof *row->sums);
         c->have_content_free = true;
         row->used = false;
         return SILL_OK;
     }
+    if (!sill__is_logprob(worst)) return overflowed(c, row, "the log-probability of a label", worst, err);
     softmax(row->sums, n, raw);
     for (int32_t i = 0; i < n; i++) c->work[i] = row->sums[i] / (double)(c->starts[i + 1] - c->starts[i]);
     softmax(c->work, n, norm);
@@ -99,6 +116,8 @@ static sill_status deliver(cls *c, cls_row *row, sill_error *err) {
     sill_classified r = {.index = row->index, .n_labels = n, .raw = raw, .norm = norm, .calibrated = calibrated,
                          .logits = logits, .n_tokens = row->n_tokens, .truncated = row->truncated};
     r.probs = c->o.prob == SILL_PROB_RAW ? raw : c->o.prob == SILL_PROB_CALIBRATED ? calibrated : norm;
+    for (int32_t i = 0; i < n; i++) /* all labels at -infinity */
+        if (isnan(r.probs[i])) return overflowed(c, row, "the probability of a label", NAN, err);
     decide(c, &r, true);
     sill_status st = call_done(c, &r, err);
     row->used = false;
@@ -110,6 +129,7 @@ static sill_status deliver_scores(cls *c, cls_row *row, const float *scores, sil
     sill__problem problem = c->model->config.problem;
     bool sigmoid = problem != SILL__PROBLEM_REGRESSION && (problem == SILL__PROBLEM_MULTI || n == 1);
     for (int32_t i = 0; i < n; i++) {
+        if (!isfinite(scores[i])) return overflowed(c, row, "an output of the classification head", scores[i], err);
         c->work[i] = scores[i];
         c->out[i] = sigmoid ? (float)(1.0 / (1.0 + exp(-(double)scores[i]))) : scores[i];
     }
@@ -117,6 +137,7 @@ static sill_status deliver_scores(cls *c, cls_row *row, const float *scores, sil
     sill_classified r = {.index = row->index, .n_labels = n, .probs = c->out, .logits = scores,
                          .n_tokens = row->n_tokens, .truncated = row->truncated};
     if (problem != SILL__PROBLEM_REGRESSION) decide(c, &r, !sigmoid);
+    else r.label = -1, r.margin = r.entropy = NAN; /* a value, no choice */
     sill_status st = call_done(c, &r, err);
     row->used = false;
     return st;

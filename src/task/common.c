@@ -38,6 +38,11 @@ bool sill__is_fatal(sill_status status) {
     return status == SILL_ENOMEM || status == SILL_EDEVICE || status == SILL_ECANCELLED || status == SILL_EINTERNAL;
 }
 
+sill_status sill__overflowed(const char *what, double value, sill_error *err) {
+    return sill__fail(err, SILL_EDEVICE, "%s is %g: the model's numbers overflowed (not a number), or its weights are damaged; "
+                      "try dtype f32", what, value);
+}
+
 int32_t sill__bos_id(const sill_model *model) {
     if (model->config.bos_id >= 0) return model->config.bos_id;
     return model->tokenizer ? sill__tokenizer_bos(model->tokenizer) : -1;

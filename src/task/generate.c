@@ -2,14 +2,17 @@
  * generate.c - continuing prompts: rows become lanes, tokens are chosen by the sampler, text is made as it comes with
  * partial characters and possible stop strings held back.
  *
- * All memory of a call is taken at its start (slots for the rows and sequences that can be in flight); only a longer
- * prompt than any before makes the token list grow, before that row's first step.
+ * All memory of a call is taken at its start: slots for as many rows and sequences as the session's blocks let run. Two
+ * things grow, by doubling: the token list for a longer prompt than any before, before that row's first step, and the
+ * text of a slot whose tokens are unusually long.
  */
 #include "task/task.h"
 
 #include "engine/sampler.h"
 
 #define MAX_RETURN_SEQUENCES 4096
+#define BYTES_A_TOKEN 8 /* of text, for which room is taken at the start */
+#define MIB(bytes) ((double)(bytes) / 1048576.0)
 
 typedef struct gen_row {
     bool used;
@@ -18,7 +21,7 @@ typedef struct gen_row {
     int32_t *going;                    /* (n_return) sequences that go on after their first token ... */
     int32_t *first_ids;                /* (n_return) ... which was this */
     float *first_logprobs;
-    sill_top *first_tops;              /* (n_return, n_tops) */
+    sill_top *first_tops;              /* (n_tops), the same for all */
 } gen_row;
 
 typedef struct gen_seq {
@@ -29,7 +32,7 @@ typedef struct gen_seq {
     float *logprobs; /* (max_new) */
     sill_top *tops;  /* (max_new, n_tops) */
     char *text;      /* (text_cap) */
-    size_t n_text, n_sent;
+    size_t text_cap, n_text, n_sent;
     const char *finish;
 } gen_seq;
 
@@ -41,7 +44,7 @@ typedef struct gen {
     sill__sampler *sampler;
     bool need_logits, stream;
     int32_t n_ctx, n_return, n_tops, most_new, n_rows, n_seqs;
-    size_t text_cap, longest_stop, *stop_bytes;
+    size_t longest_stop, *stop_bytes;
     gen_row *rows;
     gen_seq *seqs;
     sill__ids prompt;
@@ -57,8 +60,11 @@ static sill_status call_done(gen *g, const sill_generated *result, sill_error *e
     return g->done(g->user, result) ? sill__fail(err, SILL_ECANCELLED, "cancelled by the caller") : SILL_OK;
 }
 
+/* SEQUENCE alone, or the whole row: WHOLE_ROW. */
+#define WHOLE_ROW (-1)
 static sill_status row_failed(gen *g, uint64_t index, int32_t sequence, size_t n_prompt, const sill_error *why,
                               sill_error *err) {
+    if (g->n_return == 1) sequence = 0;
     sill_generated r = {.index = index, .sequence = sequence, .final = 1, .status = why->code, .error = why->msg,
                         .text = "", .n_prompt = n_prompt};
     return call_done(g, &r, err);
@@ -115,6 +121,17 @@ static size_t sure_bytes(const gen *g, const gen_seq *q) {
     return end <= q->n_sent ? q->n_sent : q->n_sent + sill_utf8_complete(q->text + q->n_sent, end - q->n_sent);
 }
 
+static bool text_room(gen_seq *q, size_t n) {
+    size_t cap;
+    if (n <= q->text_cap - q->n_text) return true;
+    if (!sill__add(q->text_cap, SILL_MAX(q->text_cap, n), &cap)) return false;
+    char *p = sill__realloc(q->text, cap);
+    if (!p) return false;
+    q->text = p;
+    q->text_cap = cap;
+    return true;
+}
+
 /* Takes a token as the sequence's next. Sets q->finish when it was the last. */
 static sill_status accept(gen *g, gen_seq *q, int32_t id, float logprob, const sill_top *tops, bool quiet,
                           sill_error *err) {
@@ -128,7 +145,8 @@ static sill_status accept(gen *g, gen_seq *q, int32_t id, float logprob, const s
     const sill_tokenizer *t = g->model->tokenizer;
     if (t && !ends && !sill__tokenizer_is_special(t, id)) {
         const char *bytes = sill__tokenizer_bytes(t, id, &n);
-        if (bytes && n <= g->text_cap - q->n_text) {
+        if (bytes && n) {
+            if (!text_room(q, n)) return sill__fail(err, SILL_ENOMEM, "no memory for a text of %zu bytes", q->n_text + n);
             memcpy(q->text + q->n_text, bytes, n);
             q->n_text += n;
         }
@@ -140,7 +158,7 @@ static sill_status accept(gen *g, gen_seq *q, int32_t id, float logprob, const s
 
 /* ------------------------------------------------------- choosing tokens */
 
-/* The tops of a row, in the caller's form. Returns the scratch that holds them. */
+/* The tops of a row, in the caller's form. */
 static void read_tops(const gen *g, const sill__span *span, sill_top *out) {
     for (int32_t i = 0; i < g->n_tops; i++) out[i] = (sill_top){span->top_ids[i], span->top_logprobs[i]};
 }
@@ -150,17 +168,19 @@ static sill_status filter(gen *g, const gen_seq *q, const sill__span *span, sill
     return sill__sampler_filter(g->sampler, span->logits, q->ids, q->row->n_prompt + q->n_new, q->n_new, why);
 }
 
-static void choose(gen *g, const gen_seq *q, const sill__span *span, int32_t *id, float *logprob) {
+/* WHY is set where the numbers of the row are none. */
+static sill_status choose(gen *g, const gen_seq *q, const sill__span *span, int32_t *id, float *logprob, sill_error *why) {
     if (!g->need_logits) {
         *id = span->top_ids[0];
         *logprob = span->top_logprobs[0];
-        return;
+    } else {
+        *id = sill__sampler_draw(g->sampler, q->row->key, (uint32_t)q->sequence, (uint32_t)q->n_new);
+        *logprob = span->logits[*id] - span->lse[0];
+        /* The backend's own number where it gives one: the same to the last bit as among the alternatives. */
+        for (int32_t i = 0; i < g->n_tops; i++)
+            if (span->top_ids[i] == *id) *logprob = span->top_logprobs[i];
     }
-    *id = sill__sampler_draw(g->sampler, q->row->key, (uint32_t)q->sequence, (uint32_t)q->n_new);
-    *logprob = span->logits[*id] - span->lse[0];
-    /* The backend's own number where it gives one: the same to the last bit as among the alternatives. */
-    for (int32_t i = 0; i < g->n_tops; i++)
-        if (span->top_ids[i] == *id) *logprob = span->top_logprobs[i];
+    return sill__is_logprob(*logprob) ? SILL_OK : sill__overflowed("the log-probability of the next token", *logprob, why);
 }
 
 static void wants(const gen *g, sill__lane *lane) {
@@ -177,12 +197,11 @@ static sill_status one_row(gen *g, sill__lane *lane, gen_seq *q, const sill__spa
     int32_t id;
     float logprob;
     *then = SILL__FED_DONE;
-    if (filter(g, q, span, &why) != SILL_OK) {
+    if (filter(g, q, span, &why) != SILL_OK || choose(g, q, span, &id, &logprob, &why) != SILL_OK) {
         st = row_failed(g, q->row->index, q->sequence, (size_t)q->row->n_prompt, &why, err);
         free_seq(q);
         return st;
     }
-    choose(g, q, span, &id, &logprob);
     read_tops(g, span, tops);
     if ((st = accept(g, q, id, logprob, tops, false, err)) != SILL_OK) return st;
     if (q->finish) {
@@ -209,19 +228,14 @@ static sill_status first_tokens(gen *g, sill__lane *lane, gen_seq *q, const sill
     gen_row *row = q->row;
     sill_error why = {0};
     int32_t n_going = 0;
-    sill_status st = SILL_OK, filtered = filter(g, q, span, &why);
+    sill_status st = filter(g, q, span, &why);
     *then = SILL__FED_DONE;
+    read_tops(g, span, row->first_tops);
     for (int32_t i = 0; i < g->n_return && st == SILL_OK; i++) {
-        sill_top *tops = row->first_tops + (size_t)n_going * (size_t)g->n_tops;
         reset_seq(q, i);
-        if (filtered != SILL_OK) {
-            st = row_failed(g, row->index, i, (size_t)row->n_prompt, &why, err);
-            row->n_open--;
-            continue;
-        }
-        choose(g, q, span, &row->first_ids[n_going], &row->first_logprobs[n_going]);
-        read_tops(g, span, tops);
-        st = accept(g, q, row->first_ids[n_going], row->first_logprobs[n_going], tops, false, err);
+        st = choose(g, q, span, &row->first_ids[n_going], &row->first_logprobs[n_going], &why);
+        if (st != SILL_OK) break; /* at the first sequence, or never: all choose from the same numbers */
+        st = accept(g, q, row->first_ids[n_going], row->first_logprobs[n_going], row->first_tops, false, err);
         if (st != SILL_OK) break;
         if (q->finish) {
             st = deliver(g, q, err);
@@ -229,6 +243,10 @@ static sill_status first_tokens(gen *g, sill__lane *lane, gen_seq *q, const sill
         } else {
             row->going[n_going++] = i;
         }
+    }
+    if (why.code != SILL_OK) {
+        q->used = row->used = false;
+        return row_failed(g, row->index, WHOLE_ROW, (size_t)row->n_prompt, &why, err);
     }
     if (st != SILL_OK) return st;
     if (n_going) {
@@ -323,7 +341,7 @@ static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error
                 if (err) *err = why;
                 return st;
             }
-            if ((st = row_failed(g, in.index, 0, g->prompt.n, &why, err)) != SILL_OK) return st;
+            if ((st = row_failed(g, in.index, WHOLE_ROW, g->prompt.n, &why, err)) != SILL_OK) return st;
             continue;
         }
         gen_row *row = take_row(g);
@@ -352,7 +370,7 @@ static sill_status refuse(void *user, sill__lane *lane, int64_t need, int64_t ha
     sill_error why = {0};
     sill__fail(&why, SILL_ENOFIT, "the prompt and its continuation need %lld positions and the session has room for %lld; "
                "make the session larger or ask for fewer tokens", (long long)need, (long long)have);
-    sill_status st = row_failed(g, q->row->index, 0, (size_t)q->row->n_prompt, &why, err);
+    sill_status st = row_failed(g, q->row->index, WHOLE_ROW, (size_t)q->row->n_prompt, &why, err);
     q->used = q->row->used = false;
     return st;
 }
@@ -376,8 +394,7 @@ static sill_status fork_lane(void *user, sill__lane *parent, int32_t i, sill__la
     if (i + 1 < parent->n_forks && !(q = take_seq(g, row, 0))) return SILL__BUG(err, "no slot for a sequence");
     reset_seq(q, row->going[i]);
     if (q != proto) memcpy(q->ids, proto->ids, (size_t)row->n_prompt * sizeof *q->ids);
-    sill_status st = accept(g, q, row->first_ids[i], row->first_logprobs[i],
-                            row->first_tops + (size_t)i * (size_t)g->n_tops, true, err);
+    sill_status st = accept(g, q, row->first_ids[i], row->first_logprobs[i], row->first_tops, true, err);
     child->tokens = q->ids + row->n_prompt;
     child->n = 1;
     child->user = q;
@@ -386,13 +403,6 @@ static sill_status fork_lane(void *user, sill__lane *parent, int32_t i, sill__la
 }
 
 /* ------------------------------------------------------------ the call */
-
-static size_t longest_token(const sill_tokenizer *t) {
-    size_t longest = 1, n = 0;
-    for (int32_t i = 0; t && i < sill_tokenizer_n_vocab(t); i++)
-        if (sill__tokenizer_bytes(t, i, &n)) longest = SILL_MAX(longest, n);
-    return longest;
-}
 
 static sill_status check_options(gen *g, sill_error *err) {
     sill_generate_options *o = &g->o;
@@ -421,6 +431,39 @@ static sill_status check_options(gen *g, sill_error *err) {
     return SILL_OK;
 }
 
+/* How many rows and sequences can have a slot at once. Every row reserves blocks for its prompt and new tokens, and every
+ * fork some for the new ones; one row more may be waiting. */
+static void count_slots(gen *g) {
+    const sill_generate_options *o = &g->o;
+    int32_t free = sill__session_free_blocks(g->session), max = sill__session_max_sequences(g->session);
+    int32_t most = g->n_ctx - 1, row, fork = 1;
+    g->most_new = o->max_new_tokens ? SILL_MIN(o->max_new_tokens, g->n_ctx)
+                                    : SILL_MIN(o->max_length ? o->max_length : 20, g->n_ctx);
+    if (o->max_new_tokens) {
+        most = SILL_MIN(o->max_new_tokens, most);
+        fork = SILL_MAX(1, sill__blocks_needed(SILL_MAX(0, most - 1)));
+    } else {
+        most = SILL_MIN(o->max_length ? o->max_length - 1 : 20, most);
+    }
+    row = SILL_MAX(1, sill__blocks_needed(SILL_MAX(0, most)));
+    g->n_rows = SILL_MIN(max, free / row) + 1;
+    g->n_seqs = g->n_rows + (g->n_return > 1 ? SILL_MIN(max, free / fork) : 0);
+}
+
+/* The call's slots against what the session's limit leaves. */
+static sill_status check_memory(const gen *g, size_t text_bytes, sill_error *err) {
+    uint64_t new = (uint64_t)g->most_new, tops = (uint64_t)g->n_tops * sizeof(sill_top), k = (uint64_t)g->n_return;
+    uint64_t seq = ((uint64_t)g->n_ctx + 1) * sizeof(int32_t) + new * (sizeof(float) + tops) + text_bytes;
+    uint64_t row = k * (2 * sizeof(int32_t) + sizeof(float)) + tops;
+    uint64_t need = (uint64_t)g->n_seqs * seq + (uint64_t)g->n_rows * row, spare = sill__session_spare_bytes(g->session);
+    if (g->need_logits) need += (uint64_t)g->model->config.n_vocab * 40; /* of the sampler, whose scratch is a row's */
+    if (need <= spare) return SILL_OK;
+    return sill__fail(err, SILL_ENOFIT, "generating needs %.1f MiB for %d sequences of up to %d new tokens%s, and the session's "
+                      "memory leaves %.1f MiB; ask for fewer tokens%s or make the session for fewer sequences", MIB(need),
+                      g->n_seqs, g->most_new, g->n_tops ? " with their alternatives" : "", MIB(spare),
+                      g->n_tops ? " or logprobs" : "");
+}
+
 /* N * M * bytes from the call's arena. */
 static void *take(gen *g, size_t n, size_t m, size_t bytes) {
     size_t size;
@@ -429,7 +472,9 @@ static void *take(gen *g, size_t n, size_t m, size_t bytes) {
 
 static sill_status take_slots(gen *g, sill_error *err) {
     const sill_generate_options *o = &g->o;
-    size_t k = (size_t)g->n_return, new = (size_t)g->most_new, tops = (size_t)g->n_tops;
+    size_t k = (size_t)g->n_return, new = (size_t)g->most_new, tops = (size_t)g->n_tops, text = new * BYTES_A_TOKEN + 64;
+    sill_status st = check_memory(g, text, err);
+    if (st != SILL_OK) return st;
     g->stop_bytes = take(g, o->n_stop, 1, sizeof *g->stop_bytes);
     g->rows = take(g, (size_t)g->n_rows, 1, sizeof *g->rows);
     g->seqs = take(g, (size_t)g->n_seqs, 1, sizeof *g->seqs);
@@ -443,7 +488,7 @@ static sill_status take_slots(gen *g, sill_error *err) {
         r->going = take(g, k, 1, sizeof *r->going);
         r->first_ids = take(g, k, 1, sizeof *r->first_ids);
         r->first_logprobs = take(g, k, 1, sizeof *r->first_logprobs);
-        r->first_tops = take(g, k, tops, sizeof *r->first_tops);
+        r->first_tops = take(g, tops, 1, sizeof *r->first_tops);
         if (!r->going || !r->first_ids || !r->first_logprobs || !r->first_tops) goto nomem;
     }
     for (int32_t i = 0; i < g->n_seqs; i++) {
@@ -451,7 +496,8 @@ static sill_status take_slots(gen *g, sill_error *err) {
         q->ids = take(g, (size_t)g->n_ctx + 1, 1, sizeof *q->ids);
         q->logprobs = take(g, new, 1, sizeof *q->logprobs);
         q->tops = take(g, new, tops, sizeof *q->tops);
-        q->text = take(g, g->text_cap, 1, 1);
+        q->text = sill__alloc(text);
+        q->text_cap = text;
         if (!q->ids || !q->logprobs || !q->tops || !q->text) goto nomem;
     }
     return SILL_OK;
@@ -474,20 +520,19 @@ sill_status sill_generate(sill_session *session, const sill_generate_options *op
     if (g.o.no_bos) g.flags &= ~(uint32_t)SILL_TOKENIZE_BOS;
     g.n_return = SILL_MAX(1, g.o.num_return_sequences);
     g.n_tops = SILL_MAX(0, g.o.logprobs);
-    g.most_new = g.o.max_new_tokens ? SILL_MIN(g.o.max_new_tokens, g.n_ctx) : g.o.max_length ? g.n_ctx : SILL_MIN(20, g.n_ctx);
-    g.n_rows = sill__session_max_sequences(session) + 1;
-    g.n_seqs = g.n_rows + sill__session_max_sequences(session);
-    if (!sill__mul((size_t)g.most_new, longest_token(g.model->tokenizer), &g.text_cap))
-        return sill__fail(err, SILL_ERANGE, "%d new tokens make too long a text", g.most_new);
-    st = sill__sampler_create(&g.o, c->n_vocab, c->eos_ids, c->n_eos, &g.sampler, err);
-    if (st == SILL_OK) st = take_slots(&g, err);
+    st = sill__sampler_create(&g.o, c->n_vocab, c->eos_ids, g.o.ignore_eos ? 0 : c->n_eos, &g.sampler, err);
     if (st == SILL_OK) {
         g.need_logits = sill__sampler_needs_logits(g.sampler);
+        count_slots(&g);
+        st = take_slots(&g, err);
+    }
+    if (st == SILL_OK) {
         sill__task task = {.user = &g, .next = next_lane, .refuse = refuse, .rows = rows_done, .fork = fork_lane};
         st = sill__sched_run(session, &task, err);
     }
     sill__sampler_free(g.sampler);
     sill__ids_free(&g.prompt);
+    for (int32_t i = 0; g.seqs && i < g.n_seqs; i++) sill__free(g.seqs[i].text);
     sill__arena_free(&g.arena);
     return st;
 }

@@ -3,14 +3,15 @@
  *
  * A text longer than the session is scored in windows of n_ctx tokens that start `stride` apart: the first scores all
  * its tokens, each further one those that no window before it has scored, with at least n_ctx - stride tokens before
- * them. So every token is scored exactly once. A BOS stands in front of the text only, not of later windows.
+ * them. So every token is scored exactly once. With stride = n_ctx the windows have nothing in common, and the first token
+ * of each is not scored. A BOS stands in front of the text only, not of later windows.
  */
 #include "task/task.h"
 
 #include <math.h>
 
 typedef struct score_row {
-    bool used, truncated;
+    bool used, truncated, overflowed;
     uint64_t index;
     sill__ids ids;        /* the front (BOS), then the text's */
     float *logprobs;      /* (cap) of ids */
@@ -41,11 +42,20 @@ static sill_status row_failed(score *s, uint64_t index, const sill_error *why, s
 static sill_status deliver(score *s, score_row *row, sill_error *err) {
     sill_scored r = {.index = row->index, .ids = row->ids.p + row->front, .logprobs = row->logprobs + row->front,
                      .n_ids = row->ids.n - row->front, .n_windows = row->n_windows, .truncated = row->truncated};
-    for (size_t i = 1; i < row->ids.n; i++) r.sum_logprob += (double)row->logprobs[i];
-    r.n_scored = row->ids.n ? row->ids.n - 1 : 0;
-    if (row->front == 0 && row->ids.n) row->logprobs[0] = NAN;
-    sill_status st = call_done(s, &r, err);
+    sill_status st;
     row->used = false;
+    if (row->overflowed) {
+        sill_error why = {0};
+        sill__overflowed("the log-probability of a token", NAN, &why);
+        return row_failed(s, row->index, &why, err);
+    }
+    for (size_t i = 0; i < row->ids.n; i++) {
+        bool first = s->stride == s->n_ctx ? i % (size_t)s->stride == 0 : i == 0;
+        if (first) row->logprobs[i] = NAN;
+        else r.sum_logprob += (double)row->logprobs[i];
+        r.n_scored += !first;
+    }
+    st = call_done(s, &r, err);
     return st;
 }
 
@@ -54,7 +64,7 @@ static sill_status read_row(score *s, const sill_row *in, score_row *row, sill_e
     sill_status st;
     size_t bytes;
     row->index = in->index;
-    row->truncated = false;
+    row->truncated = row->overflowed = false;
     row->ids.n = row->front = row->begin = row->scored = 0;
     row->n_open = row->n_windows = 0;
     if (s->o.bos) {
@@ -83,7 +93,7 @@ static sill_status read_row(score *s, const sill_row *in, score_row *row, sill_e
 /* The next window of the current row as a lane. */
 static void next_window(score *s, sill__lane *lane) {
     score_row *row = s->current;
-    size_t begin = row->begin, end = SILL_MIN(begin + (size_t)s->n_ctx, row->ids.n), first = SILL_MAX(row->scored, (size_t)1);
+    size_t begin = row->begin, end = SILL_MIN(begin + (size_t)s->n_ctx, row->ids.n), first = SILL_MAX(row->scored, begin + 1);
     lane->tokens = row->ids.p + begin;
     lane->n = (int32_t)(end - 1 - begin);
     lane->first_out = (int32_t)(first - 1 - begin);
@@ -94,7 +104,7 @@ static void next_window(score *s, sill__lane *lane) {
     row->n_open++;
     row->scored = end;
     row->begin += (size_t)s->stride;
-    if (end == row->ids.n) s->current = NULL;
+    if (end == row->ids.n || row->ids.n - row->begin < 2) s->current = NULL; /* one token follows nothing in its window */
 }
 
 static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error *err) {
@@ -142,6 +152,8 @@ static sill_status rows_done(void *user, sill__lane *lane, const sill__span *spa
     if (span->targets) {
         size_t to = (size_t)lane->index * (size_t)s->stride + (size_t)(at + span->first_out) + 1;
         memcpy(row->logprobs + to, span->target_logprobs, (size_t)(span->n - span->first_out) * sizeof(float));
+        for (int32_t i = 0; i < span->n - span->first_out; i++)
+            if (!sill__is_logprob(span->target_logprobs[i])) row->overflowed = true;
     }
     if (!last) return SILL_OK;
     *then = SILL__FED_DONE;
@@ -156,9 +168,8 @@ static sill_status check_options(score *s, sill_error *err) {
         return sill__fail(err, SILL_EINVAL, "a long text can be scored in windows, truncated or refused, not split");
     if (s->n_ctx < 2) return sill__fail(err, SILL_EINVAL, "scoring needs a session of at least 2 positions");
     s->stride = o->stride ? o->stride : s->n_ctx / 2;
-    if (s->stride < 1 || s->stride > s->n_ctx - 1)
-        return sill__fail(err, SILL_ERANGE, "stride is %d, expected 1 to %d (the session's positions less one)", s->stride,
-                          s->n_ctx - 1);
+    if (s->stride < 1 || s->stride > s->n_ctx)
+        return sill__fail(err, SILL_ERANGE, "stride is %d, expected 1 to %d (the session's positions)", s->stride, s->n_ctx);
     s->front_id = sill__start_id(s->model);
     if (o->bos && s->front_id < 0)
         return sill__fail(err, SILL_EINVAL, "bos was asked for, and the model has no BOS or EOS token");

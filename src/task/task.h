@@ -8,6 +8,8 @@
 #include "task/chat.h"
 #include "task/ids.h"
 
+#include <math.h>
+
 /* Copies the caller's option struct of any version into OUT (out_bytes, zeroed first). in may be NULL. */
 sill_status sill__options_read(const void *in, void *out, size_t out_bytes, const char *name, sill_error *err);
 /* Pulls a row: *got false at the end; ECANCELLED when the callback asked for it. */
@@ -17,6 +19,10 @@ sill_status sill__row_ids(const sill_model *model, const sill_row *row, uint32_t
                           sill_error *err);
 /* A status that ends the whole call rather than the row: memory, device, cancellation, our own bugs. */
 bool sill__is_fatal(sill_status status);
+/* A log-probability, which may be -infinity but neither NaN nor +infinity. */
+static inline bool sill__is_logprob(double x) { return x < (double)INFINITY; } /* false for NaN */
+/* The error of a row whose numbers are none. */
+sill_status sill__overflowed(const char *what, double value, sill_error *err);
 /* BOS as the model's or the tokenizer's files tell it, -1 if none. */
 int32_t sill__bos_id(const sill_model *model);
 /* The id that stands in front of a text that needs something before it: BOS, else EOS, else -1. */

@@ -513,6 +513,41 @@ static void flow_in_input_order(void) {
     sill__writer_free(w);
     sill__reader_free(r);
 }
+
+/* One failed sequence is one line with an error; those that come later are written too, and the row counts once. */
+static void flow_fails_one_sequence(void) {
+    static const char *const fields[] = {"sequence"};
+    sill_error err = {0};
+    sill__reader *r = NULL;
+    sill__writer *w = NULL;
+    sill__flow *f = NULL;
+    sill_row row;
+    sill__writer_options wo = {.path = in_dir("q.csv"), .overwrite = true};
+    REQUIRE(sill__reader_open(file_of("q_in.csv", "t\na\n", 4), NULL, &r, &err) == SILL_OK);
+    REQUIRE(sill__writer_open(&wo, r, fields, 1, &w, &err) == SILL_OK);
+    sill__flow_options fo = {.n_sequences = 4};
+    REQUIRE(sill__flow_create(r, w, &fo, &f, &err) == SILL_OK);
+    CHECK_INT(sill__flow_next(f, &row), 1);
+    static const int order[] = {2, 1, 3, 0};
+    for (int i = 0; i < 4; i++) {
+        if (i == 1 || i == 2) {
+            CHECK_INT(sill__flow_fail_sequence(f, 1, order[i], "overflow"), 0);
+            continue;
+        }
+        sill__record *rec = sill__flow_begin(f, 1, order[i]);
+        REQUIRE(rec);
+        sill__record_int(rec, order[i]);
+        sill__record_end(rec, NULL);
+        CHECK_INT(sill__flow_commit(f), 0);
+    }
+    CHECK_INT(sill__flow_get_counts(f).failed, 1);
+    CHECK_INT(sill__flow_get_counts(f).written, 1);
+    CHECK_OK(sill__writer_finish(w, &err), err);
+    CHECK_STR(slurp(wo.path), "t,sequence,error\na,0,\na,,overflow\na,2,\na,,overflow\n");
+    sill__flow_free(f);
+    sill__writer_free(w);
+    sill__reader_free(r);
+}
 static volatile int stop_now;
 static void flow_stops(void) {
     static const char *const fields[] = {"n"};
@@ -683,6 +718,7 @@ int main(int argc, char **argv) {
     TEST(write_jsonl_from_txt);
     TEST(nothing_half_written);
     TEST(flow_in_input_order);
+    TEST(flow_fails_one_sequence);
     TEST(flow_stops);
     TEST(reading_stops);
     TEST(compressed_by_name);

@@ -45,7 +45,7 @@ static void check_tops(const call *c, const sill_generated *r) {
 
 static int on_text(void *user, const sill_generated *r) {
     call *c = user;
-    size_t slot = (size_t)r->index * (size_t)c->n_return + (size_t)r->sequence;
+    size_t slot = (size_t)r->index * (size_t)c->n_return + (size_t)SILL_MAX(0, r->sequence);
     if (slot >= MAX_OUT) {
         FAIL("row %d sequence %d", (int)r->index, r->sequence);
         return 1;
@@ -366,6 +366,52 @@ static void a_small_pool_serves_everyone(void) {
         }
 }
 
+/* A call whose results in flight would not fit under the session's limit is refused; a smaller one runs. */
+static void too_large_a_call_is_refused(void) {
+    sill_session_options so = {.size = sizeof so, .max_sequences = 4, .batch_tokens = 32};
+    sill_row rows[2] = {text_row(0, "The film"), text_row(1, "I")};
+    sill_session *s = NULL;
+    sill_error err = {0};
+    call *c = calloc(1, sizeof *c);
+    REQUIRE(c);
+    for (so.memory_limit_bytes = 65536; !s; so.memory_limit_bytes += 4096) /* the least that a session can be made with */
+        if (sill_session_create(gpt2, &so, &s, &err) != SILL_OK) REQUIRE(err.code == SILL_ENOFIT);
+    sill_generate_options o = {.size = sizeof o, .max_length = 190, .logprobs = 100};
+    CHECK_INT(sill_generate(s, &o, next_row, on_text, 0, c, &err), SILL_ENOFIT);
+    CHECK(strstr(err.msg, "MiB") && strstr(err.msg, "logprobs"));
+    CHECK_INT(c->n_done, 0);
+    o = (sill_generate_options){.size = sizeof o, .do_sample = 1, .num_return_sequences = 4};
+    CHECK_INT(generate(s, &o, rows, 2, 0, c), SILL_OK); /* the usual call is in the plan */
+    CHECK_INT(c->n_done, 8);
+    o = (sill_generate_options){.size = sizeof o, .max_length = 190};
+    memset(c, 0, sizeof *c);
+    CHECK_INT(generate(s, &o, rows, 2, 0, c), SILL_OK);
+    CHECK_INT(c->n_done, 2);
+    free(c);
+    sill_session_free(s);
+}
+
+/* With ignore_eos an end of text is a token like others, for min_new_tokens too. */
+static void ends_of_text_ignored_are_tokens(void) {
+    sill_session *s = test_session(gpt2, 0, 0, 2);
+    sill_row row = text_row(0, "The film");
+    int32_t eos = gpt2->config.eos_ids[0];
+    float bias = 1000;
+    call *c = calloc(1, sizeof *c);
+    REQUIRE(s && c && gpt2->config.n_eos > 0);
+    for (int mode = 0; mode < 4; mode++) {
+        sill_generate_options o = {.size = sizeof o, .max_new_tokens = 6, .min_new_tokens = mode % 2 ? 3 : 0, .bias_ids = &eos,
+                                   .bias_values = &bias, .n_bias = 1, .ignore_eos = mode / 2};
+        memset(c, 0, sizeof *c);
+        CHECK_INT(generate(s, &o, &row, 1, 0, c), SILL_OK);
+        CHECK_INT(c->results[0].n_ids, mode / 2 ? 6 : mode % 2 ? 4 : 1);
+        for (size_t i = 0; i < c->results[0].n_ids; i++)
+            CHECK((c->results[0].ids[i] == eos) == (mode / 2 || i >= (mode % 2 ? 3u : 0u)));
+    }
+    free(c);
+    sill_session_free(s);
+}
+
 static void tells_alternatives(void) {
     sill_session *s = test_session(gpt2, 0, 0, 2);
     sill_row row = text_row(0, "The film");
@@ -467,6 +513,8 @@ int main(int argc, char **argv) {
     TEST(cancelling_leaves_the_session_usable);
     TEST(samples_depend_on_seed_and_key_alone);
     TEST(a_small_pool_serves_everyone);
+    TEST(too_large_a_call_is_refused);
+    TEST(ends_of_text_ignored_are_tokens);
     TEST(tells_alternatives);
     TEST(bad_options_are_refused);
     TEST(nothing_is_allocated_while_decoding);

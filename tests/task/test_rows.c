@@ -106,7 +106,7 @@ static void long_empty_and_broken_texts_are_scored_or_told(void) {
     REQUIRE(score(s, &o, rows, 6, &c) == SILL_OK);
     CHECK(c.scored[0].n_ids == 40 && c.scored[0].truncated && !c.scored[4].truncated);
     CHECK(!memcmp(c.logprobs[0] + 1, c.logprobs[4] + 1, 39 * sizeof(float)));
-    sill_score_options bad[] = {{.stride = -1}, {.stride = 40}, {.long_policy = SILL_LONG_SPLIT_MEAN}};
+    sill_score_options bad[] = {{.stride = -1}, {.stride = 41}, {.long_policy = SILL_LONG_SPLIT_MEAN}};
     for (int i = 0; i < 3; i++) {
         bad[i].size = sizeof bad[i];
         sill_status st = score(s, &bad[i], rows, 6, &c);
@@ -141,6 +141,28 @@ static void windows_of_every_stride(void) {
     sill_session_free(s);
 }
 
+/* stride = n_ctx: each window is a text of its own, and its first token has no log-probability. */
+static void windows_side_by_side(void) {
+    static call c, d;
+    static int32_t ids[60];
+    sill_session *s = test_session(gpt2, 9, 7, 4);
+    for (int i = 0; i < 60; i++) ids[i] = 3 + i * 13 % 300;
+    for (int n = 1; n <= 40; n++) {
+        sill_row row = {.index = 0, .ids = ids, .n_ids = (size_t)n};
+        sill_score_options o = {.size = sizeof o, .stride = 9};
+        REQUIRE(s && score(s, &o, &row, 1, &c) == SILL_OK);
+        CHECK_INT(c.scored[0].status, SILL_OK);
+        CHECK_INT(c.scored[0].n_scored, n - (n + 8) / 9);
+        for (int at = 0; at < n; at += 9) {
+            sill_row part = {.index = 0, .ids = ids + at, .n_ids = (size_t)SILL_MIN(9, n - at)};
+            REQUIRE(score(s, NULL, &part, 1, &d) == SILL_OK);
+            CHECK(isnan(c.logprobs[0][at]));
+            CHECK(!memcmp(c.logprobs[0] + at + 1, d.logprobs[0] + 1, (part.n_ids - 1) * sizeof(float)));
+        }
+    }
+    sill_session_free(s);
+}
+
 static void long_texts_for_labels(void) {
     static call c;
     static const char *labels[] = {"good", "bad", "the end"};
@@ -158,6 +180,12 @@ static void long_texts_for_labels(void) {
     CHECK_INT(c.classified[2].status, SILL_EINVAL);
     CHECK_INT(c.classified[3].status, SILL_OK);
     CHECK_INT(c.classified[3].n_tokens, 0);
+    CHECK_INT(c.classified[3].needs_human, 1);
+    CHECK(c.classified[3].label >= 0);
+    o.needs_human_below = -1;
+    REQUIRE(classify(s, &o, rows, 4, &c) == SILL_OK);
+    CHECK_INT(c.classified[3].needs_human, 0);
+    o.needs_human_below = 0;
     o.long_policy = SILL_LONG_TRUNCATE;
     REQUIRE(classify(s, &o, rows, 4, &c) == SILL_OK);
     CHECK(c.classified[0].status == SILL_OK && c.classified[0].truncated && !c.classified[1].truncated);
@@ -170,6 +198,25 @@ static void long_texts_for_labels(void) {
     CHECK(classify(s, &o, rows, 4, &c) != SILL_OK);
     free(long_template);
     sill_session_free(s);
+}
+
+/* A regression head gives a value: no label, no margin, nobody to ask. */
+static void a_regression_head_has_no_label(void) {
+    static call c;
+    static int32_t ids[3] = {3, 4, 5};
+    sill_model *m = test_model(FIXTURES "head-gpt2-regression", "cpu", 1);
+    sill_session *s = test_session(m, 0, 0, 2);
+    sill_row row = {.index = 0, .ids = ids, .n_ids = 3};
+    sill_classify_options o = {.size = sizeof o, .needs_human_below = 5};
+    REQUIRE(s && classify(s, &o, &row, 1, &c) == SILL_OK);
+    const sill_classified *r = &c.classified[0];
+    CHECK_INT(r->status, SILL_OK);
+    CHECK_INT(r->n_labels, 1);
+    CHECK_INT(r->label, -1);
+    CHECK_INT(r->needs_human, 0);
+    CHECK(isnan(r->margin) && isnan(r->entropy));
+    sill_session_free(s);
+    sill_model_free(m);
 }
 
 static void prompts_and_labels_that_are_refused(void) {
@@ -279,7 +326,9 @@ int main(int argc, char **argv) {
     head = test_model(FIXTURES "head-gpt2", "cpu", 1);
     TEST(long_empty_and_broken_texts_are_scored_or_told);
     TEST(windows_of_every_stride);
+    TEST(windows_side_by_side);
     TEST(long_texts_for_labels);
+    TEST(a_regression_head_has_no_label);
     TEST(prompts_and_labels_that_are_refused);
     TEST(ids_in_a_prompt);
     TEST(special_tokens_in_texts_are_text);

@@ -46,7 +46,8 @@ void sill__cpu_head(sill__queue *q, const sill__op_head *op) {
 
 static bool better(float a, int32_t a_id, float b, int32_t b_id) { return a > b || (a == b && a_id < b_id); }
 
-/* Puts a value in its place among the at most k best. NaN counts as the least of all. */
+/* Puts a value in its place among the at most k best. NaN counts as the least of all; that there was one is seen in the
+ * log-sum-exp, and so in the log-probabilities of the best. */
 static void best_insert(cpu_best *best, int32_t *n, int32_t k, float value, int32_t id) {
     if (value != value) value = -INFINITY;
     int32_t at = *n;
@@ -111,8 +112,9 @@ static double join_stats(const cpu_walk *w, const pass *p, int32_t i) {
     const float *stats = w->q->stats + (size_t)i * (size_t)w->q->max_chunks * 2;
     double max = -INFINITY, sum = 0;
     for (int32_t c = 0; c < p->n_chunks; c++)
-        if (!((double)stats[2 * c] <= max)) max = (double)stats[2 * c]; /* a NaN stays */
-    if (max == -INFINITY) return max;
+        if (!((double)stats[2 * c] <= max)) max = (double)stats[2 * c];
+    if (max == -INFINITY) max = 0;
+    /* A NaN among the logits is one in its chunk's sum, and so in this: every log-probability of the row is NaN then. */
     for (int32_t c = 0; c < p->n_chunks; c++) sum += (double)stats[2 * c + 1] * exp((double)stats[2 * c] - max);
     return max + log(sum);
 }

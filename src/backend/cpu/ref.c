@@ -596,7 +596,7 @@ static double log_sum_exp(const float *x, int32_t n) {
     double max = -INFINITY, sum = 0;
     for (int32_t i = 0; i < n; i++)
         if (x[i] > max) max = x[i];
-    if (max == -INFINITY) return max;
+    if (max == -INFINITY) max = 0; /* nothing but -infinity and NaN; a NaN makes the sum one */
     for (int32_t i = 0; i < n; i++) sum += exp(x[i] - max);
     return max + log(sum);
 }
