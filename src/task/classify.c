@@ -158,7 +158,8 @@ static sill_status read_prompt(cls *c, sill_row *in, cls_row *row, sill_error *w
     row->n_tokens = in->n_ids;
     if (!in->ids) {
         c->scratch.n = 0;
-        st = sill__ids_text(&c->scratch, c->model->tokenizer, in->text, in->n_bytes, c->o.tokenize_flags, why);
+        st = sill__ids_text(&c->scratch, c->model->tokenizer, in->text, in->n_bytes,
+                            c->prompt.chat ? 0 : c->o.tokenize_flags, why); /* no control tokens inside a message */
         row->n_tokens = c->scratch.n;
         if (st != SILL_OK) return st;
     }

@@ -21,17 +21,21 @@ sill_status sill__row_next(sill_next_fn next, void *user, sill_row *row, bool *g
     return r < 0 ? sill__fail(err, SILL_ECANCELLED, "cancelled by the source of rows") : SILL_OK;
 }
 
+sill_status sill__ids_known(const sill_model *model, const sill__ids *ids, sill_error *err) {
+    for (size_t i = 0; i < ids->n; i++)
+        if (ids->p[i] < 0 || ids->p[i] >= model->config.n_vocab)
+            return sill__fail(err, SILL_ERANGE, "token id %d is outside the model's vocabulary of %d", ids->p[i],
+                              model->config.n_vocab);
+    return SILL_OK;
+}
+
 sill_status sill__row_ids(const sill_model *model, const sill_row *row, uint32_t flags, sill__ids *out,
                           sill_error *err) {
-    if (row->ids) {
-        for (size_t i = 0; i < row->n_ids; i++)
-            if (row->ids[i] < 0 || row->ids[i] >= model->config.n_vocab)
-                return sill__fail(err, SILL_ERANGE, "token id %d is outside the model's vocabulary of %d", row->ids[i],
-                                  model->config.n_vocab);
-        return sill__ids_put(out, row->ids, row->n_ids, err);
-    }
-    if (!row->text) return sill__fail(err, SILL_EINVAL, "the row has neither text nor ids");
-    return sill__ids_text(out, model->tokenizer, row->text, row->n_bytes, flags, err);
+    sill_status st;
+    if (!row->ids && !row->text) return sill__fail(err, SILL_EINVAL, "the row has neither text nor ids");
+    if (row->ids) st = sill__ids_put(out, row->ids, row->n_ids, err);
+    else st = sill__ids_text(out, model->tokenizer, row->text, row->n_bytes, flags, err);
+    return st == SILL_OK ? sill__ids_known(model, out, err) : st;
 }
 
 bool sill__is_fatal(sill_status status) {
@@ -43,14 +47,17 @@ sill_status sill__overflowed(const char *what, double value, sill_error *err) {
                       "try dtype f32", what, value);
 }
 
+/* A tokenizer may know ids that the model has no row for: those start no text. */
+static int32_t known(const sill_model *model, int32_t id) { return id < model->config.n_vocab ? id : -1; }
+
 int32_t sill__bos_id(const sill_model *model) {
-    if (model->config.bos_id >= 0) return model->config.bos_id;
-    return model->tokenizer ? sill__tokenizer_bos(model->tokenizer) : -1;
+    if (model->config.bos_id >= 0) return known(model, model->config.bos_id);
+    return model->tokenizer ? known(model, sill__tokenizer_bos(model->tokenizer)) : -1;
 }
 
 int32_t sill__start_id(const sill_model *model) {
     int32_t bos = sill__bos_id(model);
     if (bos >= 0) return bos;
-    if (model->config.n_eos > 0) return model->config.eos_ids[0];
-    return model->tokenizer ? sill__tokenizer_eos(model->tokenizer) : -1;
+    if (model->config.n_eos > 0) return known(model, model->config.eos_ids[0]);
+    return model->tokenizer ? known(model, sill__tokenizer_eos(model->tokenizer)) : -1;
 }

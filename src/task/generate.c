@@ -295,6 +295,7 @@ static sill_status settle_length(gen *g, int32_t *max_new, sill_error *why) {
     int64_t n = (int64_t)g->prompt.n, limit = g->n_ctx;
     if (o->max_new_tokens) {
         int64_t most = SILL_MIN(o->max_new_tokens, limit - 1);
+        if (limit < 2) return sill__fail(why, SILL_ERANGE, "a context of %d leaves no room for a new token", g->n_ctx);
         if (n + o->max_new_tokens > limit && !cut)
             return sill__fail(why, SILL_ERANGE, "the prompt has %lld tokens, and %d new ones make %lld, more than the %d "
                               "positions of the session; shorten it, ask for fewer, or choose the long policy truncate",

@@ -96,11 +96,8 @@ static sill_status chat_ids(sill__prompt *p, const sill_row *row, sill__ids *out
 sill_status sill__prompt_ids(sill__prompt *p, const sill_row *row, sill__ids *out, sill_error *err) {
     out->n = 0;
     if (!row->ids && !row->text) return sill__fail(err, SILL_EINVAL, "the row has neither text nor ids");
-    for (size_t i = 0; row->ids && i < row->n_ids; i++)
-        if (row->ids[i] < 0 || row->ids[i] >= p->model->config.n_vocab)
-            return sill__fail(err, SILL_ERANGE, "token id %d is outside the model's vocabulary of %d", row->ids[i],
-                              p->model->config.n_vocab);
     sill_status st = p->chat ? chat_ids(p, row, out, err) : plain_ids(p, row, out, err);
+    if (st == SILL_OK) st = sill__ids_known(p->model, out, err);
     if (st != SILL_OK || out->n) return st;
     int32_t start = sill__start_id(p->model);
     if (start < 0) return sill__fail(err, SILL_EINVAL, "the prompt is empty, and the model has no BOS or EOS token");
@@ -116,7 +113,7 @@ sill_status sill__prompt_label(sill__prompt *p, const char *label, sill__ids *ou
         return sill__fail(err, SILL_ENOMEM, "no memory for a label");
     sill_status st = sill__ids_text(out, p->model->tokenizer, p->scratch.p, p->scratch.n, SILL_TOKENIZE_NO_PREFIX, err);
     if (st == SILL_OK && out->n == before) return sill__fail(err, SILL_EINVAL, "label \"%.80s\" has no tokens", label);
-    return st;
+    return st == SILL_OK ? sill__ids_known(p->model, out, err) : st;
 }
 
 /* Bytes of the text's first n tokens, at most: a guess that the caller checks. */

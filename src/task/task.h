@@ -14,6 +14,8 @@
 sill_status sill__options_read(const void *in, void *out, size_t out_bytes, const char *name, sill_error *err);
 /* Pulls a row: *got false at the end; ECANCELLED when the callback asked for it. */
 sill_status sill__row_next(sill_next_fn next, void *user, sill_row *row, bool *got, sill_error *err);
+/* ERANGE when an id has no row in the model: its tokenizer may know more than the model does. */
+sill_status sill__ids_known(const sill_model *model, const sill__ids *ids, sill_error *err);
 /* Appends the row's own ids, or its text's. The errors are the row's. */
 sill_status sill__row_ids(const sill_model *model, const sill_row *row, uint32_t flags, sill__ids *out,
                           sill_error *err);

@@ -275,7 +275,7 @@ static void strings_and_keys_are_bounded(void) {
     }
     const char *nul = "{\"a\\u0000b\":1}";
     char key[32];
-    size_t n;
+    size_t n = 0;
     sill__json_init(&j, nul, strlen(nul));
     CHECK(sill__json_enter(&j, SILL__JSON_OBJECT) && sill__json_next_member(&j, key, sizeof key, &n));
     CHECK(n == 3 && !memcmp(key, "a\0b", 4));

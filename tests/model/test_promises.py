@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""What is promised of the default model, through the program: peak memory and the perplexity of the reference.
+
+The model is $SILL_MODEL or what `make run` fetched. WikiText-2 may not be shipped: the perplexity test reads
+wikitext2/wiki.test.raw.gz from $SILL_DATA, else from ../shared/data, and is skipped without it.
+"""
+import gzip, json, os, subprocess, sys, tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SILL = os.path.join(ROOT, os.environ.get("BUILD", "build/release"), "sill")
+NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+STORIES = os.path.join(ROOT, "tests/fixtures/stories260K/stories260K.gguf")
+
+
+class Skip(Exception):
+    pass
+
+
+def model():
+    cache = os.environ.get("SILL_CACHE")
+    if not cache and sys.platform == "darwin":
+        cache = os.path.expanduser("~/Library/Caches/sill")
+    if not cache:
+        cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sill")
+    path = os.environ.get("SILL_MODEL") or os.path.join(cache, "models", NAME)
+    if not os.path.exists(path):
+        raise Skip(f"needs {NAME} ($SILL_MODEL or tools/fetch_model.sh)")
+    return path
+
+
+def run(*args, stdin=None):
+    done = subprocess.run([SILL, *args], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert done.returncode == 0, (args, done.returncode, done.stderr.decode(errors="replace")[-500:])
+    return done.stdout
+
+
+def peak_bytes(args):
+    """Peak resident bytes of one run: a process of its own, whose only child is sill."""
+    code = ("import resource,subprocess,sys\n"
+            "r=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL,stderr=subprocess.PIPE)\n"
+            "assert r.returncode==0,r.stderr\n"
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    out = subprocess.run([sys.executable, "-c", code, SILL, *args], stdout=subprocess.PIPE, check=True).stdout
+    return int(out) * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak_memory():
+    """Computed weights + KV + 15 % + 60 MiB, as `sill plan` states them before anything is loaded."""
+    if os.environ.get("CONFIG", "release") != "release":
+        raise Skip("not shipped: memory is measured without sanitizers")
+    for m, dtype in ((model(), "auto"), (model(), "f32"), (STORIES, "f32")):
+        for size in (["--ctx", "512", "--max-sequences", "1"], ["--ctx", "512", "--max-sequences", "16"]):
+            plan = json.loads(run("plan", "-m", m, "--dtype", dtype, *size, "--json"))
+            limit = 1.15 * (plan["weight_bytes"] + plan["kv_bytes"]) + 60 * 2**20
+            peak = peak_bytes(["generate", "-m", m, "--dtype", dtype, *size, "--max-new-tokens", "200", "--ignore-eos",
+                               "Once upon a time there was"])
+            print(f"  {os.path.basename(m)} {dtype} {size[3]}: peak {peak / 2**20:.1f} MiB of {limit / 2**20:.1f}")
+            assert peak <= limit, (m, dtype, size, peak, limit)
+
+
+def perplexity_of_the_reference():
+    """transformers in f32 on the dequantized weights: 29.982 on the first four windows of 512 tokens."""
+    data = os.environ.get("SILL_DATA") or os.path.join(ROOT, "../shared/data")
+    path = os.path.join(data, "wikitext2/wiki.test.raw.gz")
+    if not os.path.exists(path):
+        raise Skip("not shipped: WikiText-2 (SILL_DATA)")
+    m = model()
+    with gzip.open(path, "rb") as f:
+        text = f.read(20000)
+    with tempfile.TemporaryDirectory() as d:
+        rows = os.path.join(d, "rows.jsonl")
+        with open(rows, "w", encoding="utf-8") as f:
+            json.dump({"text": text.decode("utf-8", "ignore")}, f)
+        ids = json.loads(run("tokenize", rows, "--text", "text", "-m", m, "--json"))["ids"][:2048]
+        with open(rows, "w", encoding="utf-8") as f:
+            json.dump({"ids": ids}, f)
+        cut = run("detokenize", rows, "-m", m, "--json")
+        back = json.loads(cut)["text"]
+        with open(rows, "w", encoding="utf-8") as f:
+            json.dump({"text": back}, f)
+        got = json.loads(run("perplexity", rows, "--text", "text", "-m", m, "--dtype", "f32", "--ctx", "512", "--stride", "512",
+                             "--json"))
+    assert got["n_tokens"] == 4 * 511, got
+    print(f"  perplexity {got['perplexity']:.5f}, transformers 29.982")
+    assert abs(got["perplexity"] - 29.982) < 2e-3, got
+
+
+bad = 0
+for test in (peak_memory, perplexity_of_the_reference):
+    if len(sys.argv) > 1 and sys.argv[1] != test.__name__:
+        continue
+    try:
+        test()
+        print("PASS", test.__name__)
+    except Skip as e:
+        print(f"SKIP {test.__name__}: {e}")
+    except Exception as e:
+        bad = 1
+        print(f"FAIL {test.__name__}: {type(e).__name__}: {e}")
+sys.exit(bad)
