@@ -275,6 +275,28 @@ static void ids_in_a_prompt(void) {
     }
 }
 
+/* A tokenizer with more tokens than the model has rows: such rows fail, the others do not. */
+static void ids_that_the_model_does_not_know(void) {
+    static const char *const labels[] = {"a", "b"};
+    sill_error err = {0};
+    sill_session *s = NULL;
+    static call c;
+    int32_t ids[] = {1, 2, 3}, known = gpt2->config.n_vocab, far[] = {1, known - 1, 2};
+    sill_row rows[] = {{.index = 0, .ids = ids, .n_ids = 3}, {.index = 1, .ids = far, .n_ids = 3}, {.index = 2, .ids = ids, .n_ids = 3}};
+    sill_score_options so = {.size = sizeof so};
+    sill_classify_options co = {.size = sizeof co, .labels = labels, .n_labels = 2};
+    REQUIRE(sill_session_create(gpt2, NULL, &s, &err) == SILL_OK);
+    CHECK_OK(score(s, &so, rows, 3, &c), err);
+    CHECK_INT(c.scored[1].status, SILL_OK);
+    gpt2->config.n_vocab = known - 1;
+    CHECK_OK(score(s, &so, rows, 3, &c), err);
+    CHECK(c.scored[0].status == SILL_OK && c.scored[1].status == SILL_ERANGE && c.scored[2].status == SILL_OK);
+    CHECK_OK(classify(s, &co, rows, 3, &c), err);
+    CHECK(c.classified[0].status == SILL_OK && c.classified[1].status == SILL_ERANGE && c.classified[2].status == SILL_OK);
+    gpt2->config.n_vocab = known;
+    sill_session_free(s);
+}
+
 static void special_tokens_in_texts_are_text(void) {
     static call c;
     sill_session *s = test_session(gpt2, 0, 0, 3);
@@ -331,6 +353,7 @@ int main(int argc, char **argv) {
     TEST(a_regression_head_has_no_label);
     TEST(prompts_and_labels_that_are_refused);
     TEST(ids_in_a_prompt);
+    TEST(ids_that_the_model_does_not_know);
     TEST(special_tokens_in_texts_are_text);
     TEST(defaults_and_many_labels);
     sill_model_free(gpt2);
