@@ -153,8 +153,36 @@ def bytes_without_a_token():
     assert "no token" not in sill("tokenize", f, "--text", "t", *M).err  # has tokens for all bytes
 
 
+def a_stride_of_the_context():
+    """The example of the help: windows without overlap; the first token of each has none before it."""
+    text = "Once upon a time there was a little girl. " * 120
+    f = write("stride.txt", text)
+    r = sill("perplexity", f, *M, "--json", "--ctx", "512", "--stride", "512").objects()[0]
+    half = sill("perplexity", f, *M, "--json", "--ctx", "512").objects()[0]
+    assert r["n_tokens"] == half["n_tokens"] - half["n_tokens"] // 512 and r["perplexity"] > 1 and r["nll"] != half["nll"], (r, half)
+    sill("score", f, *M, "--ctx", "64", "--stride", "64")
+
+
+def regression_has_no_label():
+    model = path("regression")
+    os.makedirs(model)
+    source = os.path.join(FIXTURES, "task/head-gpt2-regression")
+    for name in os.listdir(source): os.symlink(os.path.join(source, name), os.path.join(model, name))
+    write("regression/tokenizer.json", json.dumps({
+        "version": "1.0", "added_tokens": [], "normalizer": None, "post_processor": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "vocab": {chr(33 + i): i for i in range(61)}, "merges": []}}))
+    f = write("regression.csv", "t\nABC\n")
+    r = sill("classify", f, "--text", "t", "-m", model, "--logits", "--json").objects()[0]
+    assert r["label"] is r["margin"] is r["entropy"] is r["error"] is None and len(r["logits"]) == 1, r
+    r = sill("classify", f, "--text", "t", "-m", model).rows()[0]
+    assert r["label"] == r["margin"] == r["entropy"] == r["error"] == "" and r["n_tokens"] == "3", r
+
+
 for t in (plan_and_generate_agree, refused_before_the_model, known_for_later, sampling_without_do_sample, seeds_are_whole,
           interrupts_while_input_is_awaited, json_texts, names_are_the_same_in_all_rows, nothing_to_score, compressed_names,
-          help_on_blank_lines, bytes_without_a_token):
+          help_on_blank_lines, bytes_without_a_token, a_stride_of_the_context,
+          regression_has_no_label):
     test(t)
 end()
