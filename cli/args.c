@@ -8,12 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base.h"
+
 int args_usage(const char *command, const char *format, ...) {
+    char text[4096];
     va_list ap;
-    fprintf(stderr, "sill%s%s: ", command ? " " : "", command ? command : "");
     va_start(ap, format);
-    vfprintf(stderr, format, ap);
+    vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
+    sill__plain(text); /* it may quote a file */
+    fprintf(stderr, "sill%s%s: %s", command ? " " : "", command ? command : "", text);
     fprintf(stderr, " (see: sill help%s%s)\n", command ? " " : "", command ? command : "");
     return 2;
 }

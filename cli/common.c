@@ -88,13 +88,14 @@ arg_table cli_general_table(void) {
 bool cli_is_terminal(FILE *stream) { return isatty(fileno(stream)) == 1; }
 
 void cli_say(const char *format, ...) {
+    char text[4096];
     va_list ap;
     if (cli_general.quiet) return;
-    fputs("sill: ", stderr);
     va_start(ap, format);
-    vfprintf(stderr, format, ap);
+    vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
-    fputc('\n', stderr);
+    sill__plain(text);
+    fprintf(stderr, "sill: %s\n", text);
 }
 
 int cli_exit_status(sill_status code) {

@@ -27,6 +27,9 @@
 sill_status sill__fail(sill_error *err, sill_status code, const char *format, ...) SILL_PRINTF(3, 4);
 /* Puts "CONTEXT: " in front of the message already in *err. */
 void sill__fail_context(sill_error *err, const char *format, ...) SILL_PRINTF(2, 3);
+/* Control characters and what is no UTF-8 become "?", in place: messages quote files, and end on terminals. Done to
+ * every message of sill__fail and sill__log. */
+void sill__plain(char *text);
 /* A broken invariant of ours: aborts in debug builds (SILL_DEBUG), else EINTERNAL. */
 sill_status sill__bug(sill_error *err, const char *file, int line, const char *what);
 #define SILL__BUG(err, what) sill__bug((err), __FILE__, __LINE__, (what))

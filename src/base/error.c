@@ -16,6 +16,26 @@ const char *sill_status_text(sill_status status) {
     return "unknown status";
 }
 
+/* Bytes of the character at P when it is valid UTF-8 and no control character, else 0. */
+static size_t printable(const unsigned char *p) {
+    if (p[0] < 0x80) return p[0] >= 0x20 && p[0] != 0x7f;
+    size_t n = p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
+    for (size_t i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80) return 0; /* the NUL at the end among them */
+    if (p[0] == 0xc2 && p[1] < 0xa0) return 0; /* C1 */
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] >= 0xa0) || (p[0] == 0xf0 && p[1] < 0x90) ||
+        (p[0] == 0xf4 && p[1] >= 0x90)) return 0;
+    return n;
+}
+
+void sill__plain(char *text) {
+    for (unsigned char *p = (unsigned char *)text; *p;) {
+        size_t n = printable(p);
+        if (n == 0) *p = '?';
+        p += n ? n : 1;
+    }
+}
+
 sill_status sill__fail(sill_error *err, sill_status code, const char *format, ...) {
     if (err) {
         va_list ap;
@@ -23,6 +43,7 @@ sill_status sill__fail(sill_error *err, sill_status code, const char *format, ..
         err->code = code;
         vsnprintf(err->msg, sizeof err->msg, format, ap);
         va_end(ap);
+        sill__plain(err->msg);
     }
     return code;
 }
@@ -39,6 +60,7 @@ void sill__fail_context(sill_error *err, const char *format, ...) {
     n = strlen(head);
     snprintf(err->msg, sizeof err->msg, "%s", head);
     if (snprintf(err->msg + n, sizeof err->msg - n, ": %s", tail) < 0) err->msg[n] = 0; /* a long tail is cut */
+    sill__plain(err->msg);
 }
 
 sill_status sill__bug(sill_error *err, const char *file, int line, const char *what) {
@@ -64,5 +86,6 @@ void sill__log(int level, const char *format, ...) {
     va_start(ap, format);
     vsnprintf(line, sizeof line, format, ap);
     va_end(ap);
+    sill__plain(line);
     log_fn(log_user, level, line);
 }

@@ -11,6 +11,7 @@ void sill__config_add_eos(sill__config *c, int64_t id) {
     for (int32_t i = 0; i < c->n_eos; i++)
         if (c->eos_ids[i] == id) return;
     if (c->n_eos < (int32_t)SILL_ARRAY_LEN(c->eos_ids)) c->eos_ids[c->n_eos++] = (int32_t)id;
+    else c->eos_cut = true;
 }
 
 void sill__config_add_ends(sill__config *c, const sill__file *file, const sill_tokenizer *t) {
@@ -70,7 +71,11 @@ static sill_status check(const sill__file *file, sill__config *c, sill_error *er
         {"the vocabulary size", c->n_vocab, 1, 1 << 22},
         {"the number of labels", c->n_labels, 0, 65536},
     };
-    const char *path = sill__file_path(file);
+    const char *path = sill__file_path(file), *dir = sill__file_dir(file);
+    char config[4096];
+    if (sill__file_get_kind(file) == SILL__FILE_SAFETENSORS &&
+        sill__path_join(config, sizeof config, *dir ? dir : ".", "config.json"))
+        path = config;
     for (size_t i = 0; i < SILL_ARRAY_LEN(limits); i++)
         if (limits[i].value < limits[i].min || limits[i].value > limits[i].max)
             return sill__fail(err, SILL_EFORMAT, "%s: %s is %lld, expected %lld to %lld", path, limits[i].name,
@@ -118,6 +123,9 @@ sill_status sill__config_read(const sill__file *file, sill__config *c, sill_erro
                                                                  : sill__config_json(file, c, err);
     if (s == SILL_OK) s = check(file, c, err);
     if (s == SILL_OK && c->attn_scale == 0) c->attn_scale = (float)(1.0 / sqrt((double)c->head_dim));
+    if (s == SILL_OK && c->eos_cut)
+        sill__log(1, "%s: more than %zu ends of text (eos_token_id); the others are passed over", sill__file_path(file),
+                  SILL_ARRAY_LEN(c->eos_ids));
     if (s == SILL_OK) drop_foreign_ids(c);
     else sill__config_free(c);
     return s;

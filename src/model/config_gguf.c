@@ -59,7 +59,10 @@ static void read_rope(meta *m, sill__config *c) {
     c->rope_base = get_float(m, "rope.freq_base", 10000);
     c->rope_factor = get_float(m, "rope.scaling.factor", 1);
     double old = get_float(m, "rope.scale_linear", 1); /* the older name of a linear factor */
-    if (sill__meta_string(m->file, key_of(m, "rope.scaling.type", key, sizeof key), &type, &n)) {
+    const sill__meta *there = sill__file_find_meta(m->file, key_of(m, "rope.scaling.type", key, sizeof key));
+    if (there && there->kind != SILL__META_STRING && m->status == SILL_OK)
+        m->status = sill__fail(m->err, SILL_EFORMAT, "%s: %s is not a string", sill__file_path(m->file), key);
+    if (sill__meta_string(m->file, key, &type, &n)) {
         if (n == 6 && !memcmp(type, "linear", 6)) c->rope_scaling = SILL__ROPE_SCALING_LINEAR;
         else if (!(n == 4 && !memcmp(type, "none", 4))) {
             snprintf(what, sizeof what, "rotary scaling \"%.*s\"", (int)SILL_MIN(n, (size_t)64), type);

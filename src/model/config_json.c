@@ -140,7 +140,10 @@ static void read_rope(fields *f, sill__config *c) {
     char type[64];
     const char *outer = "rope_parameters";
     sill__json j;
+    if (find(f, NULL, NAMES("rope_scaling"), &j) && sill__json_peek(&j) != SILL__JSON_OBJECT)
+        wrong(f, "rope_scaling", "an object");
     if (!find(f, NULL, NAMES(outer), &j)) outer = "rope_scaling";
+    else if (sill__json_peek(&j) != SILL__JSON_OBJECT) wrong(f, outer, "an object");
     c->rope_base = get_double(f, NULL, NAMES("rope_theta"), 10000);
     c->rope_base = get_double(f, outer, NAMES("rope_theta"), c->rope_base);
     if (get_double(f, outer, NAMES("partial_rotary_factor"), 1) != 1 ||

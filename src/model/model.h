@@ -34,6 +34,7 @@ typedef struct sill__config {
     bool tied;                    /* head = wte */
     bool attn_bias, mlp_bias;     /* Llama variants with biases */
     int32_t bos_id, eos_ids[8], n_eos, pad_id; /* from config/generation_config; -1: none */
+    bool eos_cut;          /* there were more */
     int32_t n_labels;             /* > 0: a classification head `score` */
     sill__problem problem;
     char **labels;                /* (n_labels) */

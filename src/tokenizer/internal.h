@@ -96,6 +96,7 @@ struct sill_tokenizer {
     bool trie_starts[256];
 
     int32_t bos, eos, pad, unk;
+    uint32_t keys_seen;        /* while a small file is read: which of those four it has named */
     bool add_bos;
     bool ignore_merges;        /* a piece that is a token is that token, whatever the merges say */
     bool fuse_unk, byte_fallback;
@@ -177,13 +178,16 @@ bool sill__pretok_by_name(const char *name, size_t n, sill__pre *pre);
 extern const char sill__pretok_supported[]; /* for messages */
 
 /* ---- loaders */
-typedef sill_status (*sill__tok_member_fn)(sill_tokenizer *t, const char *key, sill__json *j, sill_error *err);
-/* Calls FN for the members of DIR/NAME, an object. A file that does not exist is no error. */
+typedef sill_status (*sill__tok_member_fn)(sill_tokenizer *t, const char *key, size_t n_key, sill__json *j, sill_error *err);
+/* Calls FN for the members of DIR/NAME, an object; keys longer than a token can be are cut, N_KEY is their full
+ * length. A file that does not exist is no error. */
 sill_status sill__tok_each_member(sill_tokenizer *t, const char *dir, const char *name, sill__tok_member_fn fn,
                                   sill_error *err);
 /* Reads one added token, an object as in tokenizer.json; its id there, or ID where that is not negative. Flags
  * that we do not support are refused by name. */
 sill_status sill__tok_read_added(sill_tokenizer *t, sill__json *j, int64_t id, sill_error *err);
+/* An added token whose text of N bytes cannot be one. */
+sill_status sill__tok_bad_added(int64_t id, size_t n, sill_error *err);
 /* {"token": id, ...} */
 sill_status sill__tok_read_vocab(sill_tokenizer *t, sill__json *j, sill_error *err);
 sill_status sill__tok_load_gguf(const sill__file *file, sill_tokenizer **out, sill_error *err);
@@ -196,6 +200,8 @@ sill_status sill__tok_load_pair(const char *vocab, const char *merges, const cha
  * then the names that special tokens usually have. */
 sill_status sill__tok_load_config(sill_tokenizer *t, const char *dir, sill_error *err);
 void sill__tok_default_ids(sill_tokenizer *t);
+/* Puts PATH in front of a message that does not name it. Returns the error's code. */
+sill_status sill__tok_name_file(sill_error *err, sill_status s, const char *path);
 sill_status sill__tok_set_template(sill_tokenizer *t, const char *p, size_t n, sill_error *err);
 
 #endif

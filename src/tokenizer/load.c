@@ -32,12 +32,16 @@ static bool token_name(sill__json *j, sill__str *out) {
 static sill_status set_by_name(sill_tokenizer *t, sill__json *j, int32_t *id, const char *what, sill_error *err) {
     sill__str name;
     sill_status s = SILL_OK;
+    uint32_t bit = 1u << (*what == 'b' ? 0 : *what == 'e' ? 1 : *what == 'p' ? 2 : 3);
+    /* The search may go through the whole vocabulary: once for a file, whatever it repeats. */
+    if (*id >= 0 || (t->keys_seen & bit)) return SILL_OK;
+    t->keys_seen |= bit;
     sill__str_init(&name, SILL__TOKEN_MAX_BYTES);
     if (token_name(j, &name) && name.n > 0) {
         uint32_t found = sill__tok_search(t, name.p, name.n);
         /* A name that the vocabulary lacks (a pad token to be added by the user, say) is no error. */
         if (found == SILL__NO_ID) sill__log(1, "tokenizer: %s \"%s\" is not in the vocabulary", what, name.p);
-        else if (*id < 0) *id = (int32_t)found;
+        else *id = (int32_t)found;
     } else if (name.failed)
         s = sill__fail(err, SILL_EFORMAT, "%s is longer than %d bytes", what, SILL__TOKEN_MAX_BYTES);
     sill__str_free(&name);
@@ -88,8 +92,9 @@ static sill_status read_template(sill_tokenizer *t, sill__json *j, sill_error *e
     return s;
 }
 
-static sill_status config_member(sill_tokenizer *t, const char *key, sill__json *j, sill_error *err) {
+static sill_status config_member(sill_tokenizer *t, const char *key, size_t n_key, sill__json *j, sill_error *err) {
     bool flag;
+    (void)n_key;
     if (!strcmp(key, "bos_token")) return set_by_name(t, j, &t->bos, key, err);
     if (!strcmp(key, "eos_token")) return set_by_name(t, j, &t->eos, key, err);
     if (!strcmp(key, "pad_token")) return set_by_name(t, j, &t->pad, key, err);
@@ -104,17 +109,23 @@ static sill_status config_member(sill_tokenizer *t, const char *key, sill__json 
     return SILL_OK;
 }
 
+sill_status sill__tok_name_file(sill_error *err, sill_status s, const char *path) {
+    if (err && !strstr(err->msg, path)) sill__fail_context(err, "%s", path);
+    return s;
+}
+
 sill_status sill__tok_each_member(sill_tokenizer *t, const char *dir, const char *name, sill__tok_member_fn fn,
                                   sill_error *err) {
-    char path[MAX_PATH], key[64], *data = NULL;
-    size_t bytes = 0;
+    char path[MAX_PATH], key[SILL__TOKEN_MAX_BYTES + 1], *data = NULL;
+    size_t bytes = 0, n_key = 0;
     sill__json j;
+    t->keys_seen = 0;
     if (!sill__path_join(path, sizeof path, dir, name) || !sill__is_file(path)) return SILL_OK;
     sill_status s = sill__read_file(path, SMALL_FILE_MAX, &data, &bytes, err);
     if (s != SILL_OK) return s;
     sill__json_init(&j, data, bytes);
     if (sill__json_enter(&j, SILL__JSON_OBJECT))
-        while (s == SILL_OK && sill__json_next_member(&j, key, sizeof key, NULL)) s = fn(t, key, &j, err);
+        while (s == SILL_OK && sill__json_next_member(&j, key, sizeof key, &n_key)) s = fn(t, key, n_key, &j, err);
     if (s == SILL_OK && !sill__json_finish(&j)) s = sill__json_fail(&j, path, err);
     else if (s != SILL_OK) sill__fail_context(err, "%s", path);
     sill__free(data);
@@ -122,11 +133,12 @@ sill_status sill__tok_each_member(sill_tokenizer *t, const char *dir, const char
 }
 
 /* config.json's ids, where the tokenizer's own files name none. eos_token_id may be a list: the first. */
-static sill_status model_config_member(sill_tokenizer *t, const char *key, sill__json *j, sill_error *err) {
+static sill_status model_config_member(sill_tokenizer *t, const char *key, size_t n_key, sill__json *j, sill_error *err) {
     int32_t *id = !strcmp(key, "bos_token_id") ? &t->bos : !strcmp(key, "eos_token_id") ? &t->eos
                 : !strcmp(key, "pad_token_id") ? &t->pad : NULL;
     int64_t v;
     sill__json at = *j;
+    (void)n_key;
     (void)err;
     if (!id || *id >= 0) return SILL_OK;
     if (sill__json_peek(&at) == SILL__JSON_ARRAY && !(sill__json_enter(&at, SILL__JSON_ARRAY) && sill__json_next_element(&at)))
@@ -162,7 +174,7 @@ sill_status sill__tok_load_config(sill_tokenizer *t, const char *dir, sill_error
         if (s == SILL_OK) s = sill__tok_each_member(t, dir, "config.json", model_config_member, err);
         if (s == SILL_OK && sill__path_join(path, sizeof path, dir, "chat_template.jinja") && sill__is_file(path)) {
             s = sill__read_file(path, TEMPLATE_MAX, &data, &bytes, err);
-            if (s == SILL_OK) s = sill__tok_set_template(t, data, bytes, err);
+            if (s == SILL_OK && (s = sill__tok_set_template(t, data, bytes, err)) != SILL_OK) sill__tok_name_file(err, s, path);
             sill__free(data);
         }
     }

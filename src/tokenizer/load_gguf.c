@@ -10,9 +10,40 @@
 /* GGUF's token types. */
 enum { TYPE_NORMAL = 1, TYPE_UNKNOWN, TYPE_CONTROL, TYPE_USER_DEFINED, TYPE_UNUSED, TYPE_BYTE };
 
-static const sill__meta *array_of(const sill__file *f, const char *key, sill__meta_kind a, sill__meta_kind b) {
+/* A key that is there but holds something else is no key that is absent. */
+static sill_status wrong_kind(const sill__meta *m, const char *expected, sill_error *err) {
+    static const char *const kinds[] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64",
+                                        "i64", "f64"};
+    bool array = m->kind == SILL__META_ARRAY;
+    sill__meta_kind kind = array ? m->element : m->kind;
+    return sill__fail(err, SILL_EFORMAT, "%s is %s%s, expected %s", m->key, array ? "an array of " : "",
+                      (size_t)kind < SILL_ARRAY_LEN(kinds) ? kinds[kind] : "an unknown kind", expected);
+}
+
+/* These three leave OUT as it is where the key is absent. */
+static sill_status take_array(const sill__file *f, const char *key, sill__meta_kind a, sill__meta_kind b,
+                              const char *expected, const sill__meta **out, sill_error *err) {
     const sill__meta *m = sill__file_find_meta(f, key);
-    return m && m->kind == SILL__META_ARRAY && (m->element == a || m->element == b) ? m : NULL;
+    if (!m) return SILL_OK;
+    if (m->kind != SILL__META_ARRAY || (m->element != a && m->element != b)) return wrong_kind(m, expected, err);
+    *out = m;
+    return SILL_OK;
+}
+
+static sill_status take_string(const sill__file *f, const char *key, const char **out, size_t *n, sill_error *err) {
+    const sill__meta *m = sill__file_find_meta(f, key);
+    return !m || sill__meta_string(f, key, out, n) ? SILL_OK : wrong_kind(m, "a string", err);
+}
+
+static sill_status take_flag(const sill__file *f, const char *key, bool *out, sill_error *err) {
+    const sill__meta *m = sill__file_find_meta(f, key);
+    int64_t v;
+    if (!m || sill__meta_bool(f, key, out)) return SILL_OK;
+    if (!sill__meta_int(f, key, &v)) return wrong_kind(m, "true or false", err);
+    if (v != 0 && v != 1)
+        return sill__fail(err, SILL_EFORMAT, "%s is %lld, expected true or false", key, (long long)v);
+    *out = v == 1;
+    return SILL_OK;
 }
 
 static uint32_t u32_at(const sill__meta *m, size_t i) {
@@ -23,9 +54,11 @@ static uint32_t u32_at(const sill__meta *m, size_t i) {
 /* The pre-tokenizer of a byte-level vocabulary. Where no name is given, or "default", the text does not say
  * how it is cut; only the gpt2 architecture knows no other way than GPT-2's. */
 static sill_status choose_pre(const sill__file *f, sill_tokenizer *t, sill_error *err) {
-    const char *name = "", *arch = "";
+    const char *name = NULL, *arch = "";
     size_t n = 0, n_arch = 0;
-    bool given = sill__meta_string(f, KEY("pre"), &name, &n);
+    sill_status s = take_string(f, KEY("pre"), &name, &n, err);
+    if (s != SILL_OK) return s;
+    bool given = name != NULL;
     if (given && sill__pretok_by_name(name, n, &t->pre)) return SILL_OK;
     sill__meta_string(f, "general.architecture", &arch, &n_arch);
     if ((!given || (n == 7 && !memcmp(name, "default", 7))) && n_arch == 4 && !memcmp(arch, "gpt2", 4)) {
@@ -39,10 +72,11 @@ static sill_status choose_pre(const sill__file *f, sill_tokenizer *t, sill_error
 }
 
 static sill_status put_tokens(const sill__file *f, sill_tokenizer *t, const sill__meta *tokens, sill_error *err) {
-    const sill__meta *types = array_of(f, KEY("token_type"), SILL__META_I32, SILL__META_U32);
+    const sill__meta *types = NULL;
     const char *p;
     size_t at = 0, n;
-    sill_status s = SILL_OK;
+    sill_status s = take_array(f, KEY("token_type"), SILL__META_I32, SILL__META_U32, "an array of i32", &types, err);
+    if (s != SILL_OK) return s;
     if (types && types->n != tokens->n)
         return sill__fail(err, SILL_EFORMAT, "%llu tokens but %llu token types", (unsigned long long)tokens->n,
                           (unsigned long long)types->n);
@@ -96,38 +130,44 @@ static sill_status take_ids(const sill__file *f, sill_tokenizer *t, sill_error *
 }
 
 static sill_status put_merges(const sill__file *f, sill_tokenizer *t, sill_error *err) {
-    const sill__meta *m = array_of(f, KEY("merges"), SILL__META_STRING, SILL__META_STRING);
+    const sill__meta *m = NULL;
     const char *p;
     size_t at = 0, n;
+    sill_status s = take_array(f, KEY("merges"), SILL__META_STRING, SILL__META_STRING, "an array of strings", &m, err);
+    if (s != SILL_OK) return s;
     if (!m) return sill__fail(err, SILL_EFORMAT, "no " KEY("merges"));
     if (m->n > SILL__MERGES_MAX)
         return sill__fail(err, SILL_EFORMAT, "%llu merges; at most %u can be", (unsigned long long)m->n, SILL__MERGES_MAX);
-    sill_status s = sill__tok_index(t, (size_t)m->n, err);
+    s = sill__tok_index(t, (size_t)m->n, err);
     for (uint32_t rank = 0; s == SILL_OK && sill__meta_next_string(m, &at, &p, &n); rank++)
         s = sill__tok_merge_line(t, p, n, rank, err);
     return s;
 }
 
 static sill_status put_scores(const sill__file *f, sill_tokenizer *t, sill_error *err) {
-    const sill__meta *m = array_of(f, KEY("scores"), SILL__META_F32, SILL__META_F32);
+    const sill__meta *m = NULL;
+    sill_status s = take_array(f, KEY("scores"), SILL__META_F32, SILL__META_F32, "an array of f32", &m, err);
+    if (s != SILL_OK) return s;
     if (!m || m->n != t->n)
         return sill__fail(err, SILL_EFORMAT, "%s", m ? KEY("scores") " and " KEY("tokens") " differ in number" : "no " KEY("scores"));
     float *scores = sill__alloc(t->n * sizeof *scores);
     if (!scores) return sill__fail(err, SILL_ENOMEM, "out of memory for %u scores", t->n);
     for (uint32_t i = 0; i < t->n; i++) scores[i] = sill__bits_f32(u32_at(m, i));
-    sill_status s = sill__tok_index(t, 0, err);
+    s = sill__tok_index(t, 0, err);
     if (s == SILL_OK) s = sill__tok_merges_from_scores(t, scores, err);
     sill__free(scores);
     return s;
 }
 
 static sill_status load(const sill__file *f, sill_tokenizer *t, sill_error *err) {
-    const sill__meta *tokens = array_of(f, KEY("tokens"), SILL__META_STRING, SILL__META_STRING);
-    const char *model = "", *text;
+    const sill__meta *tokens = NULL;
+    const char *model = NULL, *text = NULL;
     size_t n = 0;
-    bool flag = false;
-    sill_status s;
-    if (!sill__meta_string(f, KEY("model"), &model, &n) || !tokens)
+    bool prefix = true, strips = false;
+    sill_status s = take_array(f, KEY("tokens"), SILL__META_STRING, SILL__META_STRING, "an array of strings", &tokens, err);
+    if (s == SILL_OK) s = take_string(f, KEY("model"), &model, &n, err);
+    if (s != SILL_OK) return s;
+    if (!model || !tokens)
         return sill__fail(err, SILL_ENOENT, "there is no tokenizer in it");
     if (tokens->n > SILL__VOCAB_MAX)
         return sill__fail(err, SILL_EFORMAT, "%llu tokens; at most %u can be", (unsigned long long)tokens->n, SILL__VOCAB_MAX);
@@ -140,10 +180,11 @@ static sill_status load(const sill__file *f, sill_tokenizer *t, sill_error *err)
         t->pre = SILL__PRE_SPM;
         t->cut = SILL__CUT_WORDS;
         t->fuse_unk = t->add_bos = true;
-        t->prefix = SILL__PREFIX_EACH;
-        if (sill__meta_bool(f, KEY("add_space_prefix"), &flag) && !flag) t->prefix = SILL__PREFIX_NONE;
-        t->strip_prefix = t->prefix != SILL__PREFIX_NONE;
-        if (sill__meta_bool(f, KEY("remove_extra_whitespaces"), &flag) && flag)
+        if ((s = take_flag(f, KEY("add_space_prefix"), &prefix, err)) != SILL_OK) return s;
+        if ((s = take_flag(f, KEY("remove_extra_whitespaces"), &strips, err)) != SILL_OK) return s;
+        t->prefix = prefix ? SILL__PREFIX_EACH : SILL__PREFIX_NONE;
+        t->strip_prefix = prefix;
+        if (strips)
             return sill__fail(err, SILL_EUNSUPPORTED, "a tokenizer that removes white space is not supported");
         if (sill__file_find_meta(f, KEY("precompiled_charsmap")))
             return sill__fail(err, SILL_EUNSUPPORTED, "a tokenizer with a character map is not supported");
@@ -152,12 +193,13 @@ static sill_status load(const sill__file *f, sill_tokenizer *t, sill_error *err)
         if ((s = choose_pre(f, t, err)) != SILL_OK) return s;
         t->ignore_merges = t->add_bos = t->pre == SILL__PRE_LLAMA3;
     }
-    if (sill__meta_bool(f, KEY("add_bos_token"), &flag)) t->add_bos = flag;
+    if ((s = take_flag(f, KEY("add_bos_token"), &t->add_bos, err)) != SILL_OK) return s;
     if ((s = put_tokens(f, t, tokens, err)) != SILL_OK) return s;
     if ((s = take_ids(f, t, err)) != SILL_OK) return s;
     if ((s = spm ? put_scores(f, t, err) : put_merges(f, t, err)) != SILL_OK) return s;
     if ((s = sill__tok_finish(t, err)) != SILL_OK) return s;
-    if (sill__meta_string(f, "tokenizer.chat_template", &text, &n)) s = sill__tok_set_template(t, text, n, err);
+    if ((s = take_string(f, "tokenizer.chat_template", &text, &n, err)) != SILL_OK) return s;
+    if (text) s = sill__tok_set_template(t, text, n, err);
     sill__tok_default_ids(t);
     return s;
 }

@@ -31,8 +31,9 @@ typedef struct parts {
 
 /* ---- reading */
 
-/* A string into OUT, which holds CAP bytes with the NUL; one that does not fit becomes "?". */
-static bool take_string(sill__json *j, char *out, size_t cap) {
+/* A string into OUT, which holds CAP bytes with the NUL; one that does not fit becomes "?". N: its bytes, or 0 where
+ * there is a NUL among them. */
+static bool take_counted(sill__json *j, char *out, size_t cap, size_t *n) {
     sill__str s;
     sill__str_init(&s, (size_t)1 << 20);
     bool ok = sill__json_string(j, &s);
@@ -40,8 +41,14 @@ static bool take_string(sill__json *j, char *out, size_t cap) {
         if (s.n) memcpy(out, s.p, s.n);
         out[s.n] = 0;
     } else if (ok) snprintf(out, cap, "?");
+    *n = s.n && memchr(s.p, 0, s.n) ? 0 : s.n;
     sill__str_free(&s);
     return ok;
+}
+
+static bool take_string(sill__json *j, char *out, size_t cap) {
+    size_t n;
+    return take_counted(j, out, cap, &n);
 }
 
 static bool take_flag(sill__json *j, int *out) {
@@ -79,7 +86,11 @@ static bool take_template(sill__json *j, step *s) {
             s->n_before++;
             if (!sill__json_enter(j, SILL__JSON_OBJECT)) return false;
             while (sill__json_next_member(j, inner, sizeof inner, NULL))
-                if (!strcmp(inner, "id") && !take_string(j, s->before, sizeof s->before)) return false;
+                if (!strcmp(inner, "id")) {
+                    size_t n = 0;
+                    if (!take_counted(j, s->before, sizeof s->before, &n)) return false;
+                    if (n != strlen(s->before)) s->before[0] = 0; /* which no token is */
+                }
         }
     }
     return !j->message;
@@ -373,14 +384,22 @@ static sill_status read_model(parts *p, sill__json *j, sill_error *err) {
 
 /* ---- added tokens */
 
+sill_status sill__tok_bad_added(int64_t id, size_t n, sill_error *err) {
+    if (n > SILL__TOKEN_MAX_BYTES)
+        return sill__fail(err, SILL_EFORMAT, "added token %lld has %zu bytes; at most %d can be", (long long)id, n,
+                          SILL__TOKEN_MAX_BYTES);
+    return sill__fail(err, SILL_EFORMAT, "added token %lld has a NUL in its text", (long long)id);
+}
+
 sill_status sill__tok_read_added(sill_tokenizer *t, sill__json *j, int64_t id, sill_error *err) {
     static const char *const refused[] = {"single_word", "lstrip", "rstrip"};
     char key[32], text[SILL__TOKEN_MAX_BYTES + 1] = "";
     int special = 0, flag;
+    size_t n = 0;
     if (!sill__json_enter(j, SILL__JSON_OBJECT)) return SILL_OK;
     const char *unsupported = NULL;
     while (sill__json_next_member(j, key, sizeof key, NULL)) {
-        if (!strcmp(key, "content")) take_string(j, text, sizeof text);
+        if (!strcmp(key, "content")) take_counted(j, text, sizeof text, &n);
         else if (!strcmp(key, "id") && id < 0) sill__json_int(j, &id);
         else if (!strcmp(key, "special")) take_flag(j, &special);
         for (size_t i = 0; i < SILL_ARRAY_LEN(refused); i++)
@@ -393,7 +412,8 @@ sill_status sill__tok_read_added(sill_tokenizer *t, sill__json *j, int64_t id, s
     if (unsupported)
         return sill__fail(err, SILL_EUNSUPPORTED, "added token \"%.64s\" is marked %s, which is not supported", text,
                           unsupported);
-    return sill__tok_put_added(t, id, text, strlen(text), special == 1, err);
+    if (n != strlen(text)) return sill__tok_bad_added(id, n, err);
+    return sill__tok_put_added(t, id, text, n, special == 1, err);
 }
 
 /* ---- the file */
@@ -447,7 +467,7 @@ sill_status sill__tok_load_json(const char *path, const char *dir, sill_tokenize
     if (!(p.t = sill__tok_new())) s = sill__fail(err, SILL_ENOMEM, "out of memory for %s", path);
     else if (map.bytes > SILL__TOKENIZER_FILE_MAX)
         s = sill__fail(err, SILL_EFORMAT, "%s has %zu bytes; at most %zu can be", path, map.bytes, SILL__TOKENIZER_FILE_MAX);
-    else s = read_file(&p, &map, err);
+    else if ((s = read_file(&p, &map, err)) != SILL_OK) sill__tok_name_file(err, s, path);
     sill__map_close(&map);
     if (s == SILL_OK) s = sill__tok_load_config(p.t, dir, err);
     sill__free(p.normalizer.steps);

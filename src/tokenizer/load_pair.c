@@ -59,18 +59,20 @@ static sill_status put_gpt2_ids(sill_tokenizer *t, const sill__map *merges, sill
 }
 
 /* added_tokens.json: {"text": id}. Not told whether special: as in tokenizer_config.json, else not. */
-static sill_status added_member(sill_tokenizer *t, const char *key, sill__json *j, sill_error *err) {
+static sill_status added_member(sill_tokenizer *t, const char *key, size_t n_key, sill__json *j, sill_error *err) {
     int64_t id;
     if (sill__json_peek(j) != SILL__JSON_NUMBER || !sill__json_int(j, &id)) return SILL_OK;
-    return sill__tok_put_added(t, id, key, strlen(key), false, err);
+    if (n_key > SILL__TOKEN_MAX_BYTES || memchr(key, 0, n_key)) return sill__tok_bad_added(id, n_key, err);
+    return sill__tok_put_added(t, id, key, n_key, false, err);
 }
 
-static sill_status config_member(sill_tokenizer *t, const char *key, sill__json *j, sill_error *err) {
+static sill_status config_member(sill_tokenizer *t, const char *key, size_t n_key, sill__json *j, sill_error *err) {
     static const char *const classes[] = {"GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"};
     sill__str name;
     char id[24], *rest;
     sill_status s = SILL_OK;
     bool ok = false;
+    (void)n_key;
     if (!strcmp(key, "tokenizer_class") && sill__json_peek(j) == SILL__JSON_STRING) {
         sill__str_init(&name, 256);
         if (sill__json_string(j, &name))
@@ -103,10 +105,11 @@ static sill_status read_vocab(sill_tokenizer *t, const char *vocab, const char *
         if (s == SILL_OK && !sill__json_finish(&j)) s = sill__json_fail(&j, vocab, err);
     }
     sill__map_close(&map);
-    if (s != SILL_OK) return s;
+    if (s != SILL_OK) return sill__tok_name_file(err, s, vocab);
     for (uint32_t i = t->n; i-- > 0;) /* GPT-2's one special token is an entry like any other; it comes last */
         if (t->tokens[i].n == strlen(END_OF_TEXT) && !memcmp(sill__tok_text(t, i), END_OF_TEXT, t->tokens[i].n))
             s = sill__tok_put_added(t, i, END_OF_TEXT, strlen(END_OF_TEXT), true, err);
+    if (s != SILL_OK) sill__tok_name_file(err, s, vocab);
     if (s == SILL_OK) s = sill__tok_each_member(t, dir, "added_tokens.json", added_member, err);
     if (s == SILL_OK) s = sill__tok_each_member(t, dir, "tokenizer_config.json", config_member, err);
     return s;
@@ -127,11 +130,13 @@ sill_status sill__tok_load_pair(const char *vocab, const char *merges, const cha
         t->kind = SILL__TOK_BPE_BYTES;
         t->pre = SILL__PRE_GPT2;
         s = vocab ? read_vocab(t, vocab, dir, err) : put_gpt2_ids(t, &map, err);
+        if (s != SILL_OK && !vocab) sill__tok_name_file(err, s, merges);
     }
-    if (s == SILL_OK) s = sill__tok_index(t, t->n, err);
-    if (s == SILL_OK) s = each_merge(t, &map, sill__tok_merge_line, &n, err);
-    if (s == SILL_OK) s = sill__tok_finish(t, err);
-    if (s != SILL_OK) sill__fail_context(err, "%s", merges);
+    const char *tokens = vocab ? vocab : merges;
+    if (s == SILL_OK && (s = sill__tok_index(t, t->n, err)) != SILL_OK) sill__tok_name_file(err, s, tokens);
+    if (s == SILL_OK && (s = each_merge(t, &map, sill__tok_merge_line, &n, err)) != SILL_OK)
+        sill__tok_name_file(err, s, merges);
+    if (s == SILL_OK && (s = sill__tok_finish(t, err)) != SILL_OK) sill__tok_name_file(err, s, tokens);
     sill__map_close(&map);
     if (s == SILL_OK) s = sill__tok_load_config(t, vocab ? dir : "", err);
     if (s != SILL_OK) {

@@ -78,6 +78,24 @@ static void page_blocks_are_zero_and_aligned(void) {
     }
 }
 
+static char logged[200];
+static void keep_line(void *user, int level, const char *line) { (void)user; (void)level; snprintf(logged, sizeof logged, "%s", line); }
+
+static void messages_hold_no_control_characters(void) {
+    static const char raw[] = "a\033[2Jb\r\nc\x7f" "d\xc2\x9b" "e\x9b" "f \xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80 \xe2\x82";
+    static const char plain[] = "a?[2Jb??c?d??e?f \xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80 ??";
+    sill_error err = {0};
+    sill__fail(&err, SILL_EINVAL, "%s", raw);
+    CHECK_STR(err.msg, plain);
+    sill__fail(&err, SILL_EINVAL, "x");
+    sill__fail_context(&err, "%s", "\033c");
+    CHECK_STR(err.msg, "?c: x");
+    sill_set_log(keep_line, NULL);
+    sill__log(1, "%s", raw);
+    sill_set_log(NULL, NULL);
+    CHECK_STR(logged, plain);
+}
+
 int main(int argc, char **argv) {
     TEST(sha256_of_published_messages);
     TEST(philox_known_answers);
@@ -85,5 +103,6 @@ int main(int argc, char **argv) {
     TEST(buffers_stop_at_their_maximum);
     TEST(errors_carry_context);
     TEST(page_blocks_are_zero_and_aligned);
+    TEST(messages_hold_no_control_characters);
     TEST_EXIT();
 }
