@@ -100,6 +100,10 @@ static void test_families(void) {
     refuse_edit("llama-linear", "\"factor\": 4.0", "\"partial_rotary_factor\": 0.5", SILL_EUNSUPPORTED, "partial_rotary_factor");
     refuse_edit("llama-linear", "\"factor\": 4.0", "\"factor\": 0", SILL_EFORMAT, "scaling factor");
     refuse_edit("llama-llama3", "\"low_freq_factor\": 1.0", "\"low_freq_factor\": 4.0", SILL_EFORMAT, "low_freq_factor");
+    refuse_edit("llama-gqa42", "{", "{\"rope_parameters\": \"linear\",", SILL_EFORMAT, "rope_parameters is not an object");
+    refuse_edit("llama-gqa42", "{", "{\"rope_scaling\": [4],", SILL_EFORMAT, "rope_scaling is not an object");
+    refuse_edit("gpt2-one", "\"gpt2\"", "\"gp\\u001b[31mt\"", SILL_EUNSUPPORTED, "family \"gp?[31mt\"");
+    refuse_edit("gpt2-one", "\"n_positions\": 64", "\"n_positions\": -1", SILL_EFORMAT, "/config.json: the number of positions is -1");
     remove_dir();
 }
 

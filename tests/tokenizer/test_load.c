@@ -115,6 +115,11 @@ static void broken_vocabularies_are_refused(void) {
     CHECK_REFUSED(((shape){.added = "[{\"id\": 6, \"content\": \"\", \"special\": true}]"}), SILL_EFORMAT, "no text");
     CHECK_REFUSED(((shape){.added = "[{\"id\": 6, \"content\": \"z\", \"special\": true}, {\"id\": 7, \"content\": \"z\"}]"}), SILL_EFORMAT, "6 and 7");
     CHECK_REFUSED(((shape){.post = "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<x>\"}}]}"}), SILL_EFORMAT, "<x>");
+    CHECK_REFUSED(((shape){.vocab = "{\"a\": 0, \"b\": 1, \"c\": 2, \"ab\": 3, \"abc\": 3}"}), SILL_EFORMAT, "tokenizer.json: ");
+    CHECK_REFUSED(((shape){.added = "[{\"id\": 6, \"content\": \"a\\u0000b\", \"special\": true}]"}), SILL_EFORMAT, "added token 6 has a NUL");
+    char wide[2000];
+    snprintf(wide, sizeof wide, "[{\"content\": \"%01025d\", \"special\": true, \"id\": 6}]", 7);
+    CHECK_REFUSED(((shape){.added = wide}), SILL_EFORMAT, "added token 6 has 1025 bytes");
     put("tokenizer.json", "{\"model\": {\"type\": \"BPE\"}}");
     check_refused_at(__LINE__, SILL_EUNSUPPORTED, "word marks");
     put("tokenizer.json", "{\"pre_tokenizer\": " GPT2_PRE ", \"model\": {\"type\": \"BPE\", \"merges\": []}}");
@@ -272,9 +277,18 @@ static void pair_with_added_tokens_and_classes(void) {
     put("tokenizer_config.json", "{\"tokenizer_class\": \"BloomTokenizer\"}");
     check_refused_at(__LINE__, SILL_EUNSUPPORTED, "BloomTokenizer");
     drop("tokenizer_config.json");
+    put("added_tokens.json", "{\"x\\u0000y\": 6}");
+    check_refused_at(__LINE__, SILL_EFORMAT, "added token 6 has a NUL");
+    char wide[1100];
+    snprintf(wide, sizeof wide, "{\"%01025d\": 6}", 7);
+    put("added_tokens.json", wide);
+    check_refused_at(__LINE__, SILL_EFORMAT, "added token 6 has 1025 bytes");
     drop("added_tokens.json");
+    put("vocab.json", "{\"a\": 0, \"b\": 0}");
+    check_refused_at(__LINE__, SILL_EFORMAT, "vocab.json: two tokens");
+    put("vocab.json", VOCAB);
     put("merges.txt", "a b\nb z\n");
-    check_refused_at(__LINE__, SILL_EFORMAT, "merge 1");
+    check_refused_at(__LINE__, SILL_EFORMAT, "merges.txt: merge 1");
     drop("vocab.json");
     drop("merges.txt");
     put("tokenizer.model", "x");
@@ -327,6 +341,84 @@ static void gguf_tokenizers_are_refused_by_name(void) {
     put_patched("spm.gguf", "tokenizer.ggml.scores", "tokenizer.ggml.scorez");
     check_gguf_refused_at(__LINE__, SILL_EFORMAT, "scores");
     drop("x.gguf");
+}
+
+/* FIXTURE with N bytes behind the key KEY replaced: its kind, and what follows. */
+static void put_behind_key(const char *fixture, const char *key, const void *to, size_t n_to) {
+    char path[256], *data = NULL, *at = NULL;
+    size_t n = 0, k = strlen(key);
+    sill_error err = {0};
+    snprintf(path, sizeof path, FIXTURES "%s", fixture);
+    CHECK_OK(sill__read_file(path, 1 << 24, &data, &n, &err), err);
+    REQUIRE(data);
+    at = memmem(data, n, key, k);
+    REQUIRE(at && (size_t)(at - data) + k + n_to <= n);
+    memcpy(at + k, to, n_to);
+    write_file(in_dir("x.gguf"), data, n);
+    sill__free(data);
+}
+
+static void gguf_keys_of_another_kind_are_refused(void) {
+    static const uint8_t floats[8] = {9, 0, 0, 0, 6}, plain[8] = {9, 0, 0, 0, 4}, integers[8] = {9, 0, 0, 0, 5};
+    put_behind_key("smollm.gguf", "tokenizer.ggml.token_type", floats, 8);
+    check_gguf_refused_at(__LINE__, SILL_EFORMAT, "tokenizer.ggml.token_type is an array of f32, expected an array of i32");
+    put_behind_key("spm.gguf", "tokenizer.ggml.scores", integers, 8);
+    check_gguf_refused_at(__LINE__, SILL_EFORMAT, "tokenizer.ggml.scores is an array of i32, expected an array of f32");
+    put_behind_key("smollm.gguf", "tokenizer.ggml.token_type", plain, 8);
+    sill_tokenizer_free(load(in_dir("x.gguf")));
+    /* The key of bos, one byte longer, becomes a flag that is a u32. */
+    static const char old[] = "tokenizer.ggml.bos_token_id", flag[] = "tokenizer.ggml.add_bos_token";
+    char *data = NULL;
+    size_t n = 0, k = sizeof old - 1;
+    sill_error err = {0};
+    CHECK_OK(sill__read_file(FIXTURES "spm.gguf", 1 << 24, &data, &n, &err), err);
+    REQUIRE(data);
+    char *longer = malloc(n + 1), *at = memmem(data, n, old, k);
+    REQUIRE(at && longer);
+    size_t i = (size_t)(at - data);
+    memcpy(longer, data, i);
+    longer[i - 8] = (char)(k + 1);
+    memcpy(longer + i, flag, k + 1);
+    memcpy(longer + i + k + 1, at + k, n - i - k);
+    for (char value = 0; value < 3; value++) {
+        longer[i + k + 1 + 4] = value;
+        write_file(in_dir("x.gguf"), longer, n + 1);
+        if (value == 2) {
+            check_gguf_refused_at(__LINE__, SILL_EFORMAT, "tokenizer.ggml.add_bos_token is 2, expected true or false");
+            continue;
+        }
+        sill_tokenizer *t = load(in_dir("x.gguf"));
+        CHECK(t && sill__tokenizer_add_bos(t) == (value == 1));
+        sill_tokenizer_free(t);
+    }
+    free(longer);
+    sill__free(data);
+    drop("x.gguf");
+}
+
+static int n_warnings;
+static void count_warnings(void *user, int level, const char *line) {
+    (void)user;
+    n_warnings += level == 1 && strstr(line, "not in the vocabulary") != NULL;
+}
+
+/* A key that repeats is looked up once: a file of them must not cost a search of the vocabulary each. */
+static void repeated_keys_are_searched_once(void) {
+    sill__str s;
+    sill__str_init(&s, 1 << 20);
+    sill__str_puts(&s, "{\"unk_token\": \"none\"");
+    for (int i = 0; i < 1000; i++) sill__str_puts(&s, ", \"pad_token\": \"nowhere\"");
+    sill__str_puts(&s, "}");
+    put_json((shape){0});
+    write_file(in_dir("tokenizer_config.json"), s.p, s.n);
+    n_warnings = 0;
+    sill_set_log(count_warnings, NULL);
+    sill_tokenizer_free(load(dir));
+    sill_set_log(NULL, NULL);
+    CHECK_INT(n_warnings, 2);
+    sill__str_free(&s);
+    drop("tokenizer_config.json");
+    drop("tokenizer.json");
 }
 
 /* A GGUF with nothing but a tokenizer: pairs of key and value. */
@@ -504,6 +596,8 @@ int main(int argc, char **argv) {
     TEST(pair_of_files_equals_merges_alone);
     TEST(pair_with_added_tokens_and_classes);
     TEST(gguf_tokenizers_are_refused_by_name);
+    TEST(gguf_keys_of_another_kind_are_refused);
+    TEST(repeated_keys_are_searched_once);
     TEST(gguf_names_of_pre_tokenizers);
     TEST(gguf_ids_and_scores_are_checked);
     TEST(hashes_tell_tokenizers_apart);
