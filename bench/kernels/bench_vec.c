@@ -232,7 +232,7 @@ static void bench_steps(model *m, const char *what, int batch, int n, int pos) {
 int main(int argc, char **argv) {
     bool steps = argc > 1 && !strcmp(argv[1], "step");
     const char *name = argc > 1 + steps ? argv[1 + steps] : NULL;
-    int n_threads = argc > 2 + steps ? atoi(argv[2 + steps]) : sill__n_cores();
+    int n_threads = argc > 2 + steps ? (int)strtol(argv[2 + steps], NULL, 10) : sill__n_cores();
     static float x[65536], y[65536];
     one_thread = n_threads == 1;
     fill(x, 65536);
