@@ -179,7 +179,7 @@ int cli_classify(int argc, char **argv) {
     static const arg_option own[] = {
         {"labels", 0, ARG_TEXT, offsetof(classify_options, labels), 0, 0, NULL, "A,B,C", "the labels to choose from"},
         {"codebook", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
-        {"prompt", 0, ARG_TEXT, offsetof(classify_options, prompt), 0, 0, NULL, "TEMPLATE", "what the label continues; holds {text} once (default: made from the labels)"},
+        {"prompt", 0, ARG_TEXT, offsetof(classify_options, prompt), 0, 0, NULL, "TEMPLATE", "what the label continues; holds {text} once (default: Text: {text}, a new line, This text is)"},
         {"prob", 0, ARG_CHOICE, offsetof(classify_options, prob), 0, 0, probs, "KIND", "which probabilities choose the label: norm, raw, calibrated"},
         {"all-probs", 0, ARG_FLAG, offsetof(classify_options, all_probs), 0, 0, NULL, NULL, "all three kinds (prob_raw_LABEL ... or probs_raw ...)"},
         {"logits", 0, ARG_FLAG, offsetof(classify_options, logits), 0, 0, NULL, NULL, "also logits (a head's) or summed log-probabilities, as an object"},

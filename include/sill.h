@@ -410,7 +410,10 @@ typedef struct sill_classify_options {
     size_t size;
     const char *const *labels; /* zero-shot labels; NULL: use the model's own head */
     size_t n_labels;
-    const char *prompt;        /* template with one {text}; NULL: a default made from the labels */
+    /* Template with one {text}; NULL: "Text: {text}\nThis text is". A label continues it with a space in front (none after
+     * a line's end). With an instruct model it is the user's message, but a last line that stands wholly behind {text}
+     * begins the assistant's answer; without such a line the label is the whole answer. */
+    const char *prompt;
     const char *content_free;  /* calibration input; NULL: "N/A" */
     sill_prob prob;            /* which probabilities choose the label */
     int32_t no_chat;           /* 1: never wrap in the chat template of an instruct model */

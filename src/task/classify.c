@@ -344,8 +344,7 @@ static sill_status prepare_labels(cls *c, const sill__task *task, sill_error *er
     const char *text = c->o.content_free ? c->o.content_free : "N/A";
     one_row only = {.row = {.text = text, .n_bytes = strlen(text)}};
     size_t n = (size_t)c->n_labels;
-    sill_status st = sill__prompt_init(&c->prompt, c->model, c->o.prompt, c->o.labels, n, c->o.no_chat != 0,
-                                       c->o.tokenize_flags, err);
+    sill_status st = sill__prompt_init(&c->prompt, c->model, c->o.prompt, c->o.no_chat != 0, c->o.tokenize_flags, err);
     if (st != SILL_OK) return st;
     c->starts = sill__calloc(n + 1, sizeof *c->starts);
     c->first_ids = sill__calloc(n, sizeof *c->first_ids);

@@ -3,9 +3,10 @@
  * continuations.
  *
  * The rule of boundaries. Template and text are tokenized as one string, as if written by hand; what comes before the
- * text is shared between rows as far as its tokens agree, never cut by hand. Spaces at the template's end move to the
- * label: a label continues the prompt with one space in front, or with none after a line's end and in the chat form,
- * where it is the assistant's whole answer.
+ * text is shared between rows as far as its tokens agree, never cut by hand. In the chat form the template is the user's
+ * message, but its last line, where that stands wholly behind the text, begins the assistant's answer. Spaces at the
+ * template's end move to the label: a label continues the prompt with one space in front, or with none after a line's end
+ * and where it is the assistant's whole answer.
  */
 #ifndef SILL_TASK_PROMPT_H
 #define SILL_TASK_PROMPT_H
@@ -18,13 +19,15 @@ typedef struct sill__prompt {
     bool chat;
     sill__chat form;       /* where `chat` */
     char *text;            /* the template, owned */
-    size_t head, tail, end; /* text[0, head) goes before the row's text, text[tail, end) behind it */
+    /* text[0, head) goes before the row's text, text[tail, end) behind it, text[answer, answer_end) begins the answer
+     * (chat; else empty) */
+    size_t head, tail, end, answer, answer_end;
     sill__str scratch;
 } sill__prompt;
 
-/* TEMPLATE with one {text}, or NULL for a default made of the labels. */
-sill_status sill__prompt_init(sill__prompt *p, const sill_model *model, const char *template, const char *const *labels,
-                              size_t n_labels, bool no_chat, uint32_t tokenize_flags, sill_error *err);
+/* TEMPLATE with one {text}, or NULL for the default. */
+sill_status sill__prompt_init(sill__prompt *p, const sill_model *model, const char *template, bool no_chat,
+                              uint32_t tokenize_flags, sill_error *err);
 void sill__prompt_free(sill__prompt *p);
 /* The prompt for a row (its text, or its ids when it has any), into OUT, which is emptied first. */
 sill_status sill__prompt_ids(sill__prompt *p, const sill_row *row, sill__ids *out, sill_error *err);
