@@ -100,6 +100,7 @@ struct sill_tokenizer {
     bool add_bos;
     bool ignore_merges;        /* a piece that is a token is that token, whatever the merges say */
     bool fuse_unk, byte_fallback;
+    bool bytes_become_unk;     /* byte-level: bytes without a token become the unknown token, else nothing */
     bool strip_prefix;         /* decoding takes one leading space off */
     sill__prefix prefix;
     sill__cut cut;

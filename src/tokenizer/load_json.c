@@ -26,6 +26,7 @@ typedef struct parts {
     const char *path;
     chain normalizer, pre, post, decoder;
     sill__json added, model, vocab, merges; /* places to come back to */
+    char unk[SILL__TOKEN_MAX_BYTES + 1]; /* the model's unk_token; "" for none */
     bool has_added, has_model, has_vocab, has_merges, byte_fallback_seen, vocab_done, merges_done, kind_known;
 } parts;
 
@@ -339,6 +340,8 @@ static sill_status model_member(parts *p, const char *key, sill__json *j, sill_e
     sill__json_kind kind = sill__json_peek(j);
     if (!strcmp(key, "type") && kind == SILL__JSON_STRING) {
         if (take_string(j, text, sizeof text) && strcmp(text, "BPE")) return refuse(p, "the model", text, err);
+    } else if (!strcmp(key, "unk_token")) {
+        if (kind == SILL__JSON_STRING) take_string(j, p->unk, sizeof p->unk);
     } else if (!strcmp(key, "byte_fallback")) {
         p->byte_fallback_seen = true;
         if (take_flag(j, &flag)) t->byte_fallback = flag;
@@ -378,6 +381,12 @@ static sill_status read_model(parts *p, sill__json *j, sill_error *err) {
     if (s == SILL_OK && !p->merges_done) {
         m = p->merges;
         s = read_merges(p, &m, err);
+    }
+    if (s == SILL_OK && p->unk[0]) {
+        int32_t id = sill__tokenizer_find(p->t, p->unk, strlen(p->unk));
+        if (id < 0) return sill__fail(err, SILL_EFORMAT, "%s: unk_token \"%.64s\" is not in the vocabulary", p->path, p->unk);
+        p->t->unk = id;
+        p->t->bytes_become_unk = p->t->kind == SILL__TOK_BPE_BYTES;
     }
     return s;
 }

@@ -46,9 +46,13 @@ static sill_status merge_and_put(writer *w, uint32_t *sym, size_t n) {
 
 static size_t byte_symbols(const sill_tokenizer *t, const uint8_t *p, size_t n, uint32_t *sym) {
     size_t k = 0;
+    bool unknown_before = false;
     for (size_t i = 0; i < n; i++) {
         uint32_t id = t->byte_id[p[i]];
-        if (id != SILL__NO_ID) sym[k++] = id; /* a byte without a token is left out, as by the references */
+        bool unknown = id == SILL__NO_ID;
+        if (!unknown) sym[k++] = id;
+        else if (t->bytes_become_unk && !(t->fuse_unk && unknown_before)) sym[k++] = (uint32_t)t->unk;
+        unknown_before = unknown;
     }
     return k;
 }

@@ -66,6 +66,16 @@ static void small_json_loads(void) {
     CHECK_IDS(t, "abc ab<|endoftext|>", SILL_TOKENIZE_SPECIAL, 4, 5, 3, 6);
     CHECK_IDS(t, "axb", 0, 3); /* no token for x: left out, as by tokenizers 0.23 */
     sill_tokenizer_free(t);
+    put_json((shape){.model = ", \"unk_token\": \"c\""}); /* with an unknown token: one for each byte, or one for all */
+    t = load(dir);
+    REQUIRE(t);
+    CHECK_IDS(t, "axyb", 0, 0, 2, 2, 1);
+    sill_tokenizer_free(t);
+    put_json((shape){.model = ", \"unk_token\": \"c\", \"fuse_unk\": true"});
+    t = load(dir);
+    REQUIRE(t);
+    CHECK_IDS(t, "axyb", 0, 0, 2, 1);
+    sill_tokenizer_free(t);
     /* Merges as pairs, in another order of members. */
     put("tokenizer.json", "{\"model\": {\"merges\": [[\"a\", \"b\"], [\"ab\", \"c\"]], \"vocab\": " VOCAB ", \"type\": \"BPE\"}, "
                           "\"decoder\": {\"type\": \"ByteLevel\"}, \"pre_tokenizer\": " GPT2_PRE ", \"added_tokens\": " BOTH_ENDS "}");
@@ -104,6 +114,7 @@ static void broken_vocabularies_are_refused(void) {
     CHECK_REFUSED(((shape){.vocab = "[]"}), SILL_EFORMAT, "tokenizer.json");
     CHECK_REFUSED(((shape){.vocab = "{}", .added = "[]", .merges = "[]"}), SILL_EFORMAT, "empty");
     CHECK_REFUSED(((shape){.vocab = "{\"ab\": 0}", .merges = "[]"}), SILL_EFORMAT, "single byte");
+    CHECK_REFUSED(((shape){.model = ", \"unk_token\": \"zz\""}), SILL_EFORMAT, "unk_token");
     CHECK_REFUSED(((shape){.merges = "[\"a b\", \"b x\"]"}), SILL_EFORMAT, "merge 1");
     CHECK_REFUSED(((shape){.merges = "[\"a c\"]"}), SILL_EFORMAT, "joined");
     CHECK_REFUSED(((shape){.merges = "[\"ab\"]"}), SILL_EFORMAT, "merge 0");
@@ -165,6 +176,19 @@ static void unreachable_tokens_stay_unreachable(void) {
     t = load(dir);
     REQUIRE(t);
     CHECK_IDS(t, "abc", 0, 4);
+    sill_tokenizer_free(t);
+}
+
+/* A token with a space inside: then words cannot be merged apart from each other. Ids from tokenizers 0.23. */
+static void tokens_across_words(void) {
+    put_json((shape){.added = "[{\"id\": 0, \"content\": \"<unk>\", \"special\": true}]", .pre = "null", .decoder = "null",
+                     .normalizer = "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": \"\xe2\x96\x81\"}, "
+                                   "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"\xe2\x96\x81\"}]}",
+                     .vocab = "{\"<unk>\": 0, \"\\u2581\": 1, \"a\": 2, \"b\": 3, \"a\\u2581\": 4, \"a\\u2581b\": 5}",
+                     .merges = "[\"a \\u2581\", \"a\\u2581 b\"]"});
+    sill_tokenizer *t = load(dir);
+    REQUIRE(t);
+    CHECK_IDS(t, "a b a  b", 0, 1, 5, 1, 4, 1, 3);
     sill_tokenizer_free(t);
 }
 
@@ -592,6 +616,7 @@ int main(int argc, char **argv) {
     TEST(broken_vocabularies_are_refused);
     TEST(holes_are_outside_the_vocabulary);
     TEST(unreachable_tokens_stay_unreachable);
+    TEST(tokens_across_words);
     TEST(post_processor_and_config_tell_bos);
     TEST(pair_of_files_equals_merges_alone);
     TEST(pair_with_added_tokens_and_classes);

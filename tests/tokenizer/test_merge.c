@@ -97,10 +97,28 @@ static void merges_out_of_order(void) { compare(2, 40, false, false); }
 static void merges_by_score(void) { compare(3, 30, true, true); }
 static void merges_by_score_with_many_equal(void) { compare(4, 30, true, false); }
 
+/* Equal scores: the leftmost pair, not the token of the lower id. Ids from sentencepiece 0.2.3. */
+static void equal_scores_from_the_left(void) {
+    static const char *const text[] = {"a", "b", "c", "bc", "ab"};
+    static const float scores[] = {-3, -3, -3, -1, -1};
+    sill_error err = {0};
+    sill_tokenizer *t = sill__tok_new();
+    REQUIRE(t);
+    t->kind = SILL__TOK_BPE_SPM;
+    for (int i = 0; i < 5; i++) CHECK_OK(sill__tok_put_written(t, i, text[i], strlen(text[i]), SILL__ATTR_NORMAL, &err), err);
+    CHECK_OK(sill__tok_index(t, 0, &err), err);
+    CHECK_OK(sill__tok_merges_from_scores(t, scores, &err), err);
+    CHECK_OK(sill__tok_finish(t, &err), err);
+    CHECK_IDS(t, "abc", 0, 4, 2);
+    CHECK_IDS(t, "cabcab", 0, 2, 4, 2, 4);
+    sill_tokenizer_free(t);
+}
+
 int main(int argc, char **argv) {
     TEST(merges_in_order);
     TEST(merges_out_of_order);
     TEST(merges_by_score);
     TEST(merges_by_score_with_many_equal);
+    TEST(equal_scores_from_the_left);
     TEST_EXIT();
 }
