@@ -16,7 +16,7 @@ export BUILD
 strict=0
 case ${SILL_CI:-${CI:-}} in 1 | true | yes) strict=1 ;; esac
 areas=("$@")
-[ ${#areas[@]} -gt 0 ] || areas=($(cd tests && for d in */; do [ "$d" = fixtures/ ] || echo "${d%/}"; done))
+[ ${#areas[@]} -gt 0 ] || areas=($(cd tests && for d in */; do compgen -G "${d}test_*" >/dev/null && echo "${d%/}"; done))
 passed=0 failed=0 skipped=0 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for area in "${areas[@]}"; do
