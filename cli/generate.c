@@ -224,6 +224,7 @@ static const char notes[] =
 int cli_generate(int argc, char **argv) {
     static generate_options o;
     char **prompts = NULL, *piped = NULL;
+    size_t one_bytes = 0, *bytes = NULL;
     int n = 0;
     generate_task t = {0};
     static const arg_option own[] = {
@@ -249,7 +250,7 @@ int cli_generate(int argc, char **argv) {
         status = args_usage("generate", "--text, --id and --format need -f FILE");
         goto end;
     }
-    size_t one_bytes = 0, *bytes = sill__calloc((size_t)n + 1, sizeof *bytes);
+    bytes = sill__calloc((size_t)n + 1, sizeof *bytes);
     if (!o.file && n == 0) {
         sill_error err = {0};
         if (cli_read_stdin((size_t)64 << 20, &piped, &one_bytes, &err) != SILL_OK) {
@@ -269,8 +270,8 @@ int cli_generate(int argc, char **argv) {
     o.sampling.o.long_policy = (sill_long)o.text.long_policy;
     o.sampling.o.logprobs = o.logprobs ? o.logprobs : o.file || o.corpus.json || o.corpus.output ? 1 : 0;
     status = bytes ? run_generate(&o, &t) : EXIT_FAILED;
-    sill__free(bytes);
 end:
+    sill__free(bytes);
     sill__free(piped);
     cli_sampling_free(&o.sampling);
     return status;

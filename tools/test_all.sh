@@ -19,7 +19,7 @@ jobs=$(getconf _NPROCESSORS_ONLN)
 machine=$(uname -m)
 strict=0
 case ${SILL_CI:-${CI:-}} in 1 | true | yes) strict=1 ;; esac
-allowed='^SKIP [^:]*: (this machine|this processor|not shipped)' # as in tests/run.sh
+allowed='^SKIP [^:]*: (this machine|this processor|not shipped|a sanitizer)' # as in tests/run.sh
 passed=0 failed=0 skipped=0 summary='' log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -75,7 +75,8 @@ suite_sanitize() {
 }
 suite_tsan() {
     build config=tsan all tests || { broken build; return; }
-    TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 run_tests build/tsan tsan base kernels/test_cpu_ops_device engine task api/test_threads model/test_parity model/test_session
+    TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 run_tests build/tsan tsan base kernels/test_cpu_ops_device engine task/test_generate task/test_parity task/test_rows \
+        api/test_threads model/test_parity model/test_session
 }
 # The tests of kernels, parity and same bits go through every instruction set by themselves; here the rest is run with
 # each one as the program's own choice. The default model is for those that are quick enough.
