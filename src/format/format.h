@@ -45,6 +45,11 @@ size_t sill__row_bytes(sill__type type, uint64_t cols);
  * the stored bytes, each product and sum in f32 as ggml's reference does. Reference code, also used for
  * packing and embedding rows. */
 void sill__dequant(sill__type type, const void *src, float *dst, size_t n);
+/* Quantizes N elements (a multiple of 32) of f32 to TYPE (Q8_0, Q4_0, Q4_1: those that can_quantize), the
+ * bytes of ggml's reference. A block with a NaN or an infinity gets the scale NaN, zeros else. No alignment
+ * is asked of TO. */
+bool sill__can_quantize(sill__type type);
+void sill__quantize(sill__type type, const float *x, void *to, size_t n);
 
 typedef enum sill__file_kind { SILL__FILE_SAFETENSORS, SILL__FILE_GGUF } sill__file_kind;
 
