@@ -130,7 +130,7 @@ typedef enum sill_kv_dtype {
     SILL_KV_AUTO = 0, /* f32 with SILL_DTYPE_F32 and f32 checkpoints, else f16 */
     SILL_KV_F32,
     SILL_KV_F16,
-    SILL_KV_INT8 /* reserved */
+    SILL_KV_INT8 /* codes -127..127, one f32 scale for each position and head of K and of V */
 } sill_kv_dtype;
 
 typedef struct sill_model_options {

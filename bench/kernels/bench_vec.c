@@ -70,8 +70,10 @@ static void bench_rows(const sill__cpu_isa *isa, float *x, float *y) {
 
 static void bench_attention(const sill__cpu_isa *isa, float *x) {
     enum { N = 1024, DIM = 64 };
-    for (int type = SILL__KV_F32; type <= SILL__KV_F16; type++) {
+    static const char *const names[] = {"f32", "f16", "int8"};
+    for (int type = SILL__KV_F32; type <= SILL__KV_I8; type++) {
         sill__kv_type kv = (sill__kv_type)type;
+        char label[64];
         int32_t blocks[N / 32], n_positions[16];
         const float *q[16];
         float *out[16], *scratch = sill__alloc_pages(sill__attend_floats(DIM) * 4), *y = sill__alloc_pages(16 * DIM * 4);
@@ -89,12 +91,16 @@ static void bench_attention(const sill__cpu_isa *isa, float *x) {
             out[i] = y + DIM * i;
             n_positions[i] = N;
         }
-        BEST_OF(t, 100, 3, isa->vec->attend(&a, 1, out, q, n_positions));
-        say(type ? "attend f16, 1 query, 1024 x 64" : "attend f32, 1 query, 1024 x 64", isa->name, t,
-            (double)stride * N / 32, "gb_per_s");
-        BEST_OF(t, 50, 1, isa->vec->attend(&a, 16, out, q, n_positions));
-        say(type ? "attend f16, 16 queries, 1024 x 64" : "attend f32, 16 queries, 1024 x 64", isa->name, t,
-            16.0 * 4 * N * DIM, "gflop_per_s");
+        for (int n = 1; n <= 16; n += n < 4 ? 1 : 4) {
+            BEST_OF(t, 100, 3, isa->vec->attend(&a, n, out, q, n_positions));
+            snprintf(label, sizeof label, "attend %s, %d queries, 1024 x 64", names[type], n);
+            if (n < 4) say(label, isa->name, t, (double)stride * N / 32, "gb_per_s");
+            else say(label, isa->name, t, n * 4.0 * N * DIM, "gflop_per_s");
+        }
+        for (int i = 0; i < 16; i++) n_positions[i] = 240 + i + 1; /* rows of a prompt, at the diagonal */
+        BEST_OF(t, 100, 3, isa->vec->attend(&a, 16, out, q, n_positions));
+        snprintf(label, sizeof label, "attend %s, 16 rows of a prompt, 256 x 64", names[type]);
+        say(label, isa->name, t, 16.0 * 4 * 248.5 * DIM, "gflop_per_s");
         sill__free_pages(tiles, stride * (N / 32));
         sill__free_pages(y, 16 * DIM * 4);
         sill__free_pages(scratch, sill__attend_floats(DIM) * 4);

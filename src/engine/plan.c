@@ -23,7 +23,7 @@ sill_status sill__kv_type_for(sill_kv_dtype wanted, sill__compute compute, sill_
     case SILL_KV_AUTO: *out = compute == SILL__COMPUTE_F32 ? SILL__KV_F32 : SILL__KV_F16; return SILL_OK;
     case SILL_KV_F32: *out = SILL__KV_F32; return SILL_OK;
     case SILL_KV_F16: *out = SILL__KV_F16; return SILL_OK;
-    case SILL_KV_INT8: return sill__fail(err, SILL_EUNSUPPORTED, "keys and values are kept in f32 or f16, not int8");
+    case SILL_KV_INT8: *out = SILL__KV_I8; return SILL_OK;
     }
     return sill__fail(err, SILL_EINVAL, "kv_dtype %d is none of sill_kv_dtype's values", (int)wanted);
 }
@@ -177,7 +177,7 @@ sill_status sill_plan(const char *path, const sill_model_options *mo, const sill
     sill__file *file = NULL;
     sill__config config = {0};
     sill__compute compute;
-    sill__kv_type kv;
+    sill__kv_type kv = SILL__KV_F32;
     sill__layout layout;
     uint64_t weights = 0;
     sill_status st;

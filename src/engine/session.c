@@ -54,7 +54,7 @@ sill_status sill_session_create(sill_model *model, const sill_session_options *o
                                 sill_error *err) {
     sill_session_options o;
     sill_plan_info plan;
-    sill__kv_type kv;
+    sill__kv_type kv = SILL__KV_F32;
     sill_session *s = NULL;
     sill_status st;
     if (out) *out = NULL;

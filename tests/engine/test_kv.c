@@ -64,9 +64,9 @@ static void append(sill_session *s, sill_session *fresh, shadow *h, int32_t n, u
         FAIL("the logits after %d tokens differ from those computed at once", h->n);
 }
 
-static void random_run(const char *path, const char *device, uint64_t seed, int steps) {
+static void random_run(const char *path, const char *device, sill_kv_dtype kv, uint64_t seed, int steps) {
     sill_model *m = test_model(path, device, 1);
-    sill_session *s = test_session(m, CTX, 64, 4), *fresh = test_session(m, CTX, 0, 8);
+    sill_session *s = test_session_kv(m, CTX, 64, 4, kv), *fresh = test_session_kv(m, CTX, 0, 8, kv);
     shadow all[MAX_SEQS] = {0};
     uint64_t random = seed;
     REQUIRE(s && fresh);
@@ -104,9 +104,16 @@ static void random_run(const char *path, const char *device, uint64_t seed, int 
     sill_model_free(m);
 }
 
-static void random_operations_ref(void) { random_run(FIXTURES "gpt2", "ref", 1, 400); }
+static void random_operations_ref(void) { random_run(FIXTURES "gpt2", "ref", SILL_KV_AUTO, 1, 400); }
 static void random_operations_cpu(void) {
-    for (uint64_t seed = 2; seed < 5; seed++) random_run(seed % 2 ? FIXTURES "gpt2" : FIXTURES "llama", "cpu", seed, 1500);
+    for (uint64_t seed = 2; seed < 5; seed++)
+        random_run(seed % 2 ? FIXTURES "gpt2" : FIXTURES "llama", "cpu", SILL_KV_AUTO, seed, 1500);
+}
+/* Forks inside a block take the codes and scales along. */
+static void random_operations_int8(void) {
+    random_run(FIXTURES "llama", "ref", SILL_KV_INT8, 5, 400);
+    for (uint64_t seed = 6; seed < 9; seed++)
+        random_run(seed % 2 ? FIXTURES "gpt2" : FIXTURES "llama", "cpu", SILL_KV_INT8, seed, 1500);
 }
 
 static void handles_run_out_without_harm(void) {
@@ -130,6 +137,7 @@ static void handles_run_out_without_harm(void) {
 int main(int argc, char **argv) {
     TEST(random_operations_ref);
     TEST(random_operations_cpu);
+    TEST(random_operations_int8);
     TEST(handles_run_out_without_harm);
     TEST_EXIT();
 }

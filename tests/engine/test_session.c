@@ -57,7 +57,7 @@ static void what_does_not_fit_is_made_smaller_or_refused(void) {
 
 static void bad_options_are_refused(void) {
     sill_session_options bad[] = {{.n_ctx = -1}, {.n_ctx = 193}, {.batch_tokens = -1}, {.max_sequences = -5},
-                                  {.batch_tokens = 1 << 20}, {.max_sequences = 100000}, {.kv_dtype = SILL_KV_INT8},
+                                  {.batch_tokens = 1 << 20}, {.max_sequences = 100000},
                                   {.kv_dtype = (sill_kv_dtype)9}};
     sill_session *s = NULL;
     sill_error err = {0};

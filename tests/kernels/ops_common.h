@@ -48,6 +48,10 @@ static const shape shapes[] = {
      SILL__COMPUTE_BLOCK_I8, SILL__KV_F32, 2e-4},
     {"q4_0_f32", 32, 16, 1, 1, 32, 64, 0, SILL__NORM_RMS, SILL__ACT_SWIGLU, SILL__ROPE_NONE, 0, false, true,
      SILL__TYPE_Q4_0, SILL__COMPUTE_F32, SILL__KV_F32, 1e-11},
+    {"gpt2_i8kv", 64, 4, 4, 16, 192, 523, 0, SILL__NORM_LAYER, SILL__ACT_GELU_TANH, SILL__ROPE_NONE, 0, true, true,
+     SILL__TYPE_F32, SILL__COMPUTE_F32, SILL__KV_I8, 2e-6},
+    {"llama_i8kv", 47, 9, 3, 24, 37, 257, 0, SILL__NORM_RMS, SILL__ACT_SWIGLU, SILL__ROPE_HALF, 24, false, false,
+     SILL__TYPE_F32, SILL__COMPUTE_F32, SILL__KV_I8, 2e-6},
     {"widest_heads", 40, 2, 1, 512, 48, 97, 0, SILL__NORM_RMS, SILL__ACT_SWIGLU, SILL__ROPE_HALF, 512, false, false,
      SILL__TYPE_F32, SILL__COMPUTE_F32, SILL__KV_F32, 1e-11},
 };

@@ -172,13 +172,20 @@ typedef struct cache {
     int dim, n_positions;
     size_t stride, v_at;
     int32_t blocks[MAX_POSITIONS / 32 + 1];
-    float k[MAX_POSITIONS][MAX_DIM], v[MAX_POSITIONS][MAX_DIM]; /* as stored: rounded for f16 */
+    float k[MAX_POSITIONS][MAX_DIM], v[MAX_POSITIONS][MAX_DIM]; /* as stored: rounded */
     uint8_t *tiles;
     size_t bytes;
 } cache;
 
-static float stored(sill__kv_type type, float x) {
-    return type == SILL__KV_F32 ? x : sill__f16_to_f32(sill__f32_to_f16(x));
+/* What the cache makes of a head's n values; int8: codes of absmax / 127, rounded to nearest even. */
+static void stored(sill__kv_type type, const float *x, float *out, int n) {
+    float amax = 0;
+    for (int i = 0; i < n; i++) amax = fmaxf(amax, fabsf(x[i]));
+    for (int i = 0; i < n; i++) {
+        if (type == SILL__KV_F32) out[i] = x[i];
+        else if (type == SILL__KV_F16) out[i] = sill__f16_to_f32(sill__f32_to_f16(x[i]));
+        else out[i] = amax > 0 ? rintf(x[i] * (127.0f / amax)) * (amax / 127.0f) : 0;
+    }
 }
 
 /* Blocks in scattered order; what lies behind the last position is NaN, which must never be seen. */
@@ -202,10 +209,9 @@ static void make_cache(cache *c, sill__kv_type type, int dim, int n_positions) {
         float k[MAX_DIM], v[MAX_DIM];
         fill(k, dim, -2, 2);
         fill(v, dim, -2, 2);
-        for (int i = 0; i < dim; i++) {
-            c->k[p][i] = stored(type, k[i]);
-            c->v[p][i] = stored(type, v[i]);
-        }
+        if (p % 29 == 5) memset(v, 0, sizeof v);
+        stored(type, k, c->k[p], dim);
+        stored(type, v, c->v[p], dim);
         vec->kv_put(type, tile, tile + c->v_at, p % 32, k, v, dim);
     }
 }
@@ -271,13 +277,50 @@ static void attention_of_type(sill__kv_type type) {
 
 static void attention_f32(void) { attention_of_type(SILL__KV_F32); }
 static void attention_f16(void) { attention_of_type(SILL__KV_F16); }
+static void attention_int8(void) { attention_of_type(SILL__KV_I8); }
+
+/* The codes and scales of one position are a function of its values alone, bit for bit those of their definition; the
+ * largest value keeps its size to an ulp and nothing is off by more than half a step. What is not finite is not lost. */
+static void kv_int8_codes(void) {
+    static const float sizes[] = {1, 3e-39f, 1e-31f, 1e-20f, 70000, 1e30f};
+    enum { DIM = 37, MAX = 48 };
+    for (size_t s = 0; s < SILL_ARRAY_LEN(sizes); s++)
+        for (int slot = 0; slot < 32; slot += 31) {
+            _Alignas(64) uint8_t k_tile[DIM * 32 + 128], v_tile[MAX * 32 + 128];
+            float k[DIM], v[DIM], amax = 0, scale;
+            memset(k_tile, 0x5a, sizeof k_tile);
+            memset(v_tile, 0x5a, sizeof v_tile);
+            fill(k, DIM, -sizes[s], sizes[s]);
+            for (int i = 0; i < DIM; i++) v[i] = -k[i];
+            vec->kv_put(SILL__KV_I8, k_tile, v_tile, slot, k, v, DIM);
+            for (int i = 0; i < DIM; i++) amax = fmaxf(amax, fabsf(k[i]));
+            memcpy(&scale, k_tile + DIM * 32 + 4 * slot, 4);
+            CHECK(scale == amax / 127.0f && !memcmp(&scale, v_tile + MAX * 32 + 4 * slot, 4));
+            for (int i = 0; i < DIM; i++) {
+                int a = (int8_t)k_tile[i * 32 + slot], b = (int8_t)v_tile[slot * MAX + i];
+                CHECK_INT(b, -a);
+                CHECK_INT(a, amax > 1e-30f ? (int)rintf(k[i] * (127.0f / amax)) : 0);
+                CHECK(abs(a) <= 127 && (amax <= 1e-30f || fabs((double)scale * a - k[i]) <= 0.5001 * (double)scale));
+                CHECK(k_tile[i * 32 + (slot + 1) % 32] == 0x5a); /* nobody else's */
+            }
+            for (int bad = 0; bad < 3; bad++) {
+                float kept = k[bad * 13], both[2];
+                k[bad * 13] = bad == 0 ? NAN : bad == 1 ? INFINITY : -INFINITY;
+                vec->kv_put(SILL__KV_I8, k_tile, v_tile, slot, k, k, DIM);
+                memcpy(&both[0], k_tile + DIM * 32 + 4 * slot, 4);
+                memcpy(&both[1], v_tile + MAX * 32 + 4 * slot, 4);
+                CHECK(both[0] != both[0] && both[1] != both[1]);
+                k[bad * 13] = kept;
+            }
+        }
+}
 
 /* A fork inside a block sees its own positions only: the rest of the block does not matter. */
 static void attention_sees_only_its_positions(void) {
     static cache c;
     enum { DIM = 24, N = 70 };
     float *scratch = sill__alloc_pages(sill__attend_floats(DIM) * sizeof(float)), q[DIM], before[DIM], after[DIM];
-    for (int type = SILL__KV_F32; type <= SILL__KV_F16; type++) {
+    for (int type = SILL__KV_F32; type <= SILL__KV_I8; type++) {
         make_cache(&c, (sill__kv_type)type, DIM, 96);
         sill__attend a = {(sill__kv_type)type, c.tiles, c.stride, c.v_at, c.blocks, DIM, 0.2f, scratch};
         const float *in = q;
@@ -331,6 +374,8 @@ int main(int argc, char **argv) {
     EACH_ISA(softmax_sums);
     EACH_ISA(attention_f32);
     EACH_ISA(attention_f16);
+    EACH_ISA(attention_int8);
+    EACH_ISA(kv_int8_codes);
     EACH_ISA(attention_sees_only_its_positions);
     TEST_EXIT();
 }

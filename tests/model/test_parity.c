@@ -156,6 +156,12 @@ static void test_ref_int8(void) {
     printf("  largest relative difference %.2g\n", worst);
 }
 
+/* Keys and values in int8, everything else exact. */
+static void test_ref_kv_int8(void) {
+    compare_all(ALL(float_models), "ref", SILL_DTYPE_AUTO, SILL__KV_I8, 5e-2);
+    printf("  largest relative difference %.2g\n", worst);
+}
+
 /* The CPU backend under each instruction set that this machine has. */
 static void on_cpu(void (*compare_them)(void)) {
     for (size_t i = 0; sill__cpu_isas[i]; i++) {
@@ -196,6 +202,9 @@ static void cpu_int8(void) {
 }
 static void test_cpu_int8(void) { on_cpu(cpu_int8); }
 
+static void cpu_kv_int8(void) { compare_all(ALL(float_models), "cpu", SILL_DTYPE_AUTO, SILL__KV_I8, 5e-2); }
+static void test_cpu_kv_int8(void) { on_cpu(cpu_kv_int8); }
+
 int main(int argc, char **argv) {
 #define RUN(fn) do { worst = 0; TEST(fn); } while (0)
     RUN(test_ref_f32);
@@ -203,9 +212,11 @@ int main(int argc, char **argv) {
     RUN(test_ref_rounded_f16);
     RUN(test_ref_rounded_bf16);
     RUN(test_ref_int8);
+    RUN(test_ref_kv_int8);
     RUN(test_cpu_f32);
     RUN(test_cpu_f16);
     RUN(test_cpu_bf16);
     RUN(test_cpu_int8);
+    RUN(test_cpu_kv_int8);
     TEST_EXIT();
 }

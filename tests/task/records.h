@@ -119,12 +119,16 @@ static inline sill_model *test_model(const char *path, const char *device, int t
     return m;
 }
 
-static inline sill_session *test_session(sill_model *m, int n_ctx, int batch, int sequences) {
-    sill_session_options o = {.size = sizeof o, .n_ctx = n_ctx, .batch_tokens = batch, .max_sequences = sequences};
+static inline sill_session *test_session_kv(sill_model *m, int n_ctx, int batch, int sequences, sill_kv_dtype kv) {
+    sill_session_options o = {.size = sizeof o, .n_ctx = n_ctx, .batch_tokens = batch, .max_sequences = sequences,
+                              .kv_dtype = kv};
     sill_error err = {0};
     sill_session *s = NULL;
     if (m) CHECK_OK(sill_session_create(m, &o, &s, &err), err);
     return s;
+}
+static inline sill_session *test_session(sill_model *m, int n_ctx, int batch, int sequences) {
+    return test_session_kv(m, n_ctx, batch, sequences, SILL_KV_AUTO);
 }
 
 /* A source of rows from an array. */

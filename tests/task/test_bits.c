@@ -1,7 +1,7 @@
 /*
  * test_bits.c - same bits: what a row gives does not depend on the other rows, their number and order, the size of
  * chunks, the number of threads, or whether its prompt's head was shared. On the reference, and on every instruction set
- * that this machine has, for f32, bf16 and f16 weights, plain and quantized files.
+ * that this machine has, for f32, bf16 and f16 weights, plain and quantized files, and every type of the KV cache.
  */
 #include "records.h"
 
@@ -62,6 +62,7 @@ static int on_text(void *user, const sill_generated *r) {
 
 /* One way of working. */
 typedef struct way { int batch, sequences, threads, rows_at_once; bool reversed, shared; } way;
+static sill_kv_dtype kv_dtype = SILL_KV_AUTO;
 
 static void shuffle(sill_row *rows, int n, uint64_t seed) {
     for (int i = n - 1; i > 0; i--) {
@@ -80,7 +81,7 @@ static void work(const char *path, const char *device, sill_dtype dtype, const c
     sill_model_options mo = {.size = sizeof mo, .device = device, .dtype = dtype, .n_threads = w->threads};
     sill_model *m = NULL;
     CHECK_OK(sill_model_load(path, &mo, &m, &err), err);
-    sill_session *s = test_session(m, longest, w->batch, w->sequences);
+    sill_session *s = test_session_kv(m, longest, w->batch, w->sequences, kv_dtype);
     memset(out, 0, sizeof *out);
     if (!s) return;
     memcpy(rows, c->rows, sizeof rows);
@@ -132,7 +133,7 @@ static void same_bits(const char *path, const char *device, sill_dtype dtype, in
     static results first, other;
     char name[160];
     const char *isa = getenv("SILL_CPU_ISA");
-    snprintf(name, sizeof name, "%s %s %s dtype %d", path, device, isa ? isa : "", (int)dtype);
+    snprintf(name, sizeof name, "%s %s %s dtype %d kv %d", path, device, isa ? isa : "", (int)dtype, (int)kv_dtype);
     make_corpus(&c, vocab, longest - 24, 99);
     work(path, device, dtype, &c, &alone, text, longest, &first);
     for (size_t i = 0; i < (few ? 2 : SILL_ARRAY_LEN(ways)) && !test_failures; i++) {
@@ -177,6 +178,12 @@ static void on_isa(const char *isa) {
     same_bits(FIXTURES "gpt2", "cpu", SILL_DTYPE_BF16, 300, 120, true, true);
     same_bits(FIXTURES "llama", "cpu", SILL_DTYPE_F16, 512, 120, true, true);
     quantized("cpu");
+    kv_dtype = SILL_KV_INT8;
+    same_bits(FIXTURES "gpt2", "cpu", SILL_DTYPE_AUTO, 300, 120, true, false);
+    same_bits(FIXTURES "llama", "cpu", SILL_DTYPE_BF16, 512, 120, true, true);
+    kv_dtype = SILL_KV_F16;
+    same_bits(FIXTURES "llama", "cpu", SILL_DTYPE_AUTO, 512, 120, true, true);
+    kv_dtype = SILL_KV_AUTO;
     unsetenv("SILL_CPU_ISA");
 }
 
@@ -184,6 +191,9 @@ static void ref(void) {
     same_bits(FIXTURES "gpt2", "ref", SILL_DTYPE_AUTO, 300, 100, true, true);
     same_bits(FIXTURES "llama", "ref", SILL_DTYPE_BF16, 512, 100, true, true);
     quantized("ref");
+    kv_dtype = SILL_KV_INT8;
+    same_bits(FIXTURES "llama", "ref", SILL_DTYPE_AUTO, 512, 100, true, true);
+    kv_dtype = SILL_KV_AUTO;
 }
 static void cpu_scalar(void) { on_isa("scalar"); }
 static void cpu_avx2(void) { on_isa("avx2"); }

@@ -53,8 +53,9 @@ static void cpu_describe(const sill__device *d, char *out, size_t cap) { snprint
 static int32_t cpu_n_threads(const sill__device *d) { return d->n_threads; }
 
 static sill_status check_kv(sill__kv_type type, int32_t head_dim, sill_error *err) {
-    if (type != SILL__KV_F32 && type != SILL__KV_F16)
-        return sill__fail(err, SILL_EUNSUPPORTED, "the cpu device keeps keys and values in f32 or f16, not in int8");
+    if (type != SILL__KV_F32 && type != SILL__KV_F16 && type != SILL__KV_I8)
+        return sill__fail(err, SILL_EUNSUPPORTED, "the cpu device keeps keys and values in f32, f16 or int8, not in type %d",
+                          (int)type);
     if (head_dim < 1 || head_dim > SILL__MAX_HEAD_DIM)
         return sill__fail(err, SILL_EUNSUPPORTED, "heads of %d values; the cpu device takes 1 to %d", head_dim,
                           SILL__MAX_HEAD_DIM);

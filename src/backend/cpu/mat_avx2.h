@@ -7,7 +7,6 @@ enum { VL = LANES, NV = 2 };
 #define MR_CODES 4
 typedef __m256i vc; /* VL outputs x 4 codes */
 
-SILL__INLINE vf vf_load_i8(const uint8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p))); }
 /* The first and the second of VL pairs of bf16. */
 SILL__INLINE vf vf_load_bf16_even(const uint8_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const void *)p), 16));

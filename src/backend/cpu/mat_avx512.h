@@ -7,7 +7,6 @@ enum { VL = LANES, NV = 2 };
 #define MR_CODES 12
 typedef __m512i vc; /* VL outputs x 4 codes */
 
-SILL__INLINE vf vf_load_i8(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p))); }
 /* The first and the second of VL pairs of bf16. */
 SILL__INLINE vf vf_load_bf16_even(const uint8_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512((const void *)p), 16));

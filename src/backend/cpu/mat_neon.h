@@ -17,12 +17,6 @@ enum { VL = LANES, NV = 4 };
 #define MR_CODES 2 /* an integer sum takes two registers */
 #endif
 
-SILL__INLINE vf vf_load_i8(const uint8_t *p) {
-    int32_t four;
-    memcpy(&four, p, 4);
-    int16x8_t h = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
-    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(h)));
-}
 /* The first and the second of VL pairs of bf16. */
 SILL__INLINE vf vf_load_bf16_even(const uint8_t *p) {
     return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_u8(vld1q_u8(p)), 16));

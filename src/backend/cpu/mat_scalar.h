@@ -6,7 +6,6 @@ enum { VL = LANES, NV = 8 };
 #define MR_FLOAT 2 /* most rows of a tile */
 #define MR_CODES 2
 
-SILL__INLINE vf vf_load_i8(const uint8_t *p) { return (float)(int8_t)*p; }
 /* The first and the second of a pair of bf16. */
 SILL__INLINE uint32_t load_word(const uint8_t *p) {
     uint32_t w;

@@ -21,7 +21,7 @@ struct sill__weight {
     sill__role role;
 };
 
-/* (block, layer, k or v, kv head, slot, head_dim) of f32 or f16. */
+/* (block, layer, k or v, kv head, slot, head_dim) of f32, f16, or int8 codes with an f32 scale behind each slot's. */
 struct sill__kv { sill__kv_shape shape; uint8_t *data; size_t bytes; };
 
 #define HEAD_ROWS 16 /* output rows whose logits are held at once */
@@ -68,8 +68,8 @@ static sill_status ref_supports(const sill__device *d, const sill__need *need, s
             return sill__fail(err, SILL_EUNSUPPORTED, "the ref device does not compute with weights of type %s",
                               t ? t->name : "unknown");
     }
-    if (need->kv != SILL__KV_F32 && need->kv != SILL__KV_F16)
-        return sill__fail(err, SILL_EUNSUPPORTED, "the ref device keeps keys and values in f32 or f16 only");
+    if (need->kv != SILL__KV_F32 && need->kv != SILL__KV_F16 && need->kv != SILL__KV_I8)
+        return sill__fail(err, SILL_EUNSUPPORTED, "the ref device keeps keys and values in f32, f16 or int8");
     if (need->training) return sill__fail(err, SILL_EUNSUPPORTED, "the ref device does not train");
     return SILL_OK;
 }
@@ -215,21 +215,23 @@ static void *ref_buf_map(sill__device *d, sill__buf *b) {
 
 static float *ref_f32(sill__ref r) { return r.buf ? (float *)(void *)(r.buf->data + r.at) : NULL; }
 
-static size_t kv_element(sill__kv_type type) { return type == SILL__KV_F32 ? 4 : 2; }
+/* Bytes of one position's k or v of one head. */
+static size_t kv_row_bytes(const sill__kv_shape *s) {
+    size_t dim = (size_t)s->head_dim;
+    return s->type == SILL__KV_F32 ? 4 * dim : s->type == SILL__KV_F16 ? 2 * dim : dim + 4;
+}
 
 static uint64_t ref_kv_bytes(const sill__device *d, const sill__kv_shape *s) {
     (void)d;
-    size_t n = 2 * SILL__KV_BLOCK * kv_element(s->type);
+    size_t n = 2 * SILL__KV_BLOCK * kv_row_bytes(s);
     if (!sill__mul(n, (size_t)s->n_layers, &n) || !sill__mul(n, (size_t)s->n_kv_heads, &n) ||
-        !sill__mul(n, (size_t)s->head_dim, &n) || !sill__mul(n, (size_t)s->n_blocks, &n))
+        !sill__mul(n, (size_t)s->n_blocks, &n))
         return UINT64_MAX;
     return n;
 }
 
 static sill_status ref_kv_create(sill__device *d, const sill__kv_shape *shape, sill__kv **out, sill_error *err) {
     *out = NULL;
-    if (shape->type != SILL__KV_F32 && shape->type != SILL__KV_F16)
-        return sill__fail(err, SILL_EUNSUPPORTED, "the ref device keeps keys and values in f32 or f16 only");
     uint64_t bytes = ref_kv_bytes(d, shape);
     sill__kv *kv = bytes < SIZE_MAX ? sill__calloc(1, sizeof *kv) : NULL;
     if (kv && (kv->data = sill__alloc_pages((size_t)bytes))) {
@@ -253,8 +255,8 @@ static void ref_kv_free(sill__device *d, sill__kv *kv) {
 static uint8_t *kv_at(const sill__kv *kv, int32_t block, int32_t layer, int which, int32_t head, int32_t slot) {
     const sill__kv_shape *s = &kv->shape;
     size_t i = (((size_t)block * (size_t)s->n_layers + (size_t)layer) * 2 + (size_t)which) * (size_t)s->n_kv_heads;
-    i = ((i + (size_t)head) * SILL__KV_BLOCK + (size_t)slot) * (size_t)s->head_dim;
-    return kv->data + i * kv_element(s->type);
+    i = (i + (size_t)head) * SILL__KV_BLOCK + (size_t)slot;
+    return kv->data + i * kv_row_bytes(s);
 }
 
 /* ----------------------------------------------------------------- queue */
@@ -481,11 +483,31 @@ static void rotate(const sill__rope *rope, float *head, int32_t pos) {
     }
 }
 
+/* int8: scale = max |x| / 127, codes rounded to nearest even; zeros where nothing is larger than 1e-30. Values that are
+ * not finite make the scale NaN. */
+static void kv_store_i8(uint8_t *at, const float *x, int32_t n) {
+    float amax = 0, odd = 0;
+    for (int32_t i = 0; i < n; i++) {
+        amax = fmaxf(amax, fabsf(x[i]));
+        odd += x[i] * 0.0f;
+    }
+    float inv = amax > 1e-30f ? 127.0f / amax : 0, scale = amax / 127.0f + odd;
+    for (int32_t i = 0; i < n; i++) {
+        int8_t code = (int8_t)fmaxf(fminf(rintf(x[i] * inv), 127), -127);
+        memcpy(at + i, &code, 1);
+    }
+    memcpy(at + n, &scale, 4);
+}
+
 static void kv_store(const sill__op_qkv *op, const sill__run *run, int32_t pos, int which, int32_t head,
                      const float *x) {
     uint8_t *at = kv_at(op->kv, run->blocks[pos / SILL__KV_BLOCK], op->layer, which, head, pos % SILL__KV_BLOCK);
     if (op->kv->shape.type == SILL__KV_F32) {
         memcpy(at, x, (size_t)op->head_dim * sizeof *x);
+        return;
+    }
+    if (op->kv->shape.type == SILL__KV_I8) {
+        kv_store_i8(at, x, op->head_dim);
         return;
     }
     for (int32_t i = 0; i < op->head_dim; i++) {
@@ -527,9 +549,14 @@ static void ref_qkv(sill__queue *q, const sill__op_qkv *op) {
     }
 }
 
-static double kv_value(const uint8_t *at, sill__kv_type type, int32_t i) {
+static double kv_value(const uint8_t *at, const sill__kv_shape *shape, int32_t i) {
+    sill__kv_type type = shape->type;
     uint16_t h;
     float f;
+    if (type == SILL__KV_I8) {
+        memcpy(&f, at + shape->head_dim, 4);
+        return (double)f * (int8_t)at[i];
+    }
     if (type == SILL__KV_F32) {
         memcpy(&f, at + 4 * (size_t)i, 4);
         return f;
@@ -541,7 +568,7 @@ static double kv_value(const uint8_t *at, sill__kv_type type, int32_t i) {
 /* One query head over positions 0 .. pos: the running maximum and sums are renewed once a block. */
 static void attend(sill__queue *q, const sill__op_attention *op, const sill__run *run, int32_t pos, int32_t head,
                    const float *x, float *out) {
-    sill__kv_type type = op->kv->shape.type;
+    const sill__kv_shape *shape = &op->kv->shape;
     int32_t dim = op->head_dim, kv_head = head / (op->n_heads / op->n_kv_heads);
     double max = -INFINITY, total = 0, scores[SILL__KV_BLOCK];
     memset(q->sums, 0, (size_t)dim * sizeof *q->sums);
@@ -551,7 +578,7 @@ static void attend(sill__queue *q, const sill__op_attention *op, const sill__run
         for (int32_t s = 0; s < n; s++) {
             const uint8_t *k = kv_at(op->kv, block, op->layer, 0, kv_head, s);
             double sum = 0;
-            for (int32_t i = 0; i < dim; i++) sum += x[i] * kv_value(k, type, i);
+            for (int32_t i = 0; i < dim; i++) sum += x[i] * kv_value(k, shape, i);
             scores[s] = sum * op->scale;
             if (scores[s] > top) top = scores[s];
         }
@@ -562,7 +589,7 @@ static void attend(sill__queue *q, const sill__op_attention *op, const sill__run
             const uint8_t *v = kv_at(op->kv, block, op->layer, 1, kv_head, s);
             double p = exp(scores[s] - top);
             total += p;
-            for (int32_t i = 0; i < dim; i++) q->sums[i] += p * kv_value(v, type, i);
+            for (int32_t i = 0; i < dim; i++) q->sums[i] += p * kv_value(v, shape, i);
         }
         max = top;
     }
@@ -661,7 +688,7 @@ static void ref_kv_copy(sill__queue *q, sill__kv *kv, int32_t from, int32_t to, 
     if (!require(q, from >= 0 && from < s->n_blocks && to >= 0 && to < s->n_blocks && n_positions <= SILL__KV_BLOCK,
                  "KV block to copy"))
         return;
-    size_t bytes = (size_t)n_positions * (size_t)s->head_dim * kv_element(s->type);
+    size_t bytes = (size_t)n_positions * kv_row_bytes(s);
     for (int32_t layer = 0; layer < s->n_layers; layer++)
         for (int which = 0; which < 2; which++)
             for (int32_t head = 0; head < s->n_kv_heads; head++)

@@ -46,6 +46,7 @@ static inline vf vf_from_bits(vi a) { return sill__bits_f32(a); }
 static inline vf vf_load_f16(const uint16_t *p) { return sill__f16_to_f32(*p); }
 static inline void vf_store_f16(uint16_t *p, vf v) { *p = sill__f32_to_f16(v); }
 static inline vf vf_load_bf16(const uint16_t *p) { return sill__bf16_to_f32(*p); }
+static inline vf vf_load_i8(const uint8_t *p) { return (int8_t)*p; }
 
 static inline float vf_sum(vf v) { return v; }
 static inline float vf_highest(vf v) { return v; }
