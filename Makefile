@@ -128,6 +128,13 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(SAY) "  CC  $<"
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 $(CLI_OBJ): | $(BUILD)/build_info.h
+# What decides the bytes of packed weights: a copy that another program's packing kept is not taken (cpu_cache.c).
+PACK_SRC = $(sort $(wildcard src/backend/backend.h src/backend/cpu/kernels.h src/backend/cpu/isa_*.c src/backend/cpu/simd_*.h \
+    src/backend/cpu/mat* src/format/format.h src/format/types.c src/format/quant*))
+$(BUILD)/pack_build.h: FORCE
+	@mkdir -p $(@D) && line="#define SILL_PACK_BUILD \"$$(cat $(PACK_SRC) | cksum | tr ' ' '-')\"" && \
+	echo "$$line" | cmp -s - $@ || echo "$$line" >$@
+$(BUILD)/src/backend/cpu/cpu_cache.o: $(BUILD)/pack_build.h
 
 $(LIBSILL): $(OBJ)
 	@mkdir -p $(@D)

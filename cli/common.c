@@ -38,6 +38,7 @@ arg_table cli_model_table(cli_model_options *values) {
         {"ctx", 0, ARG_INT, AT(t, n_ctx), 1, 1 << 24, NULL, "N", "longest sequence in tokens (default: the model's)"},
         {"batch-tokens", 0, ARG_INT, AT(t, batch_tokens), 1, 65536, NULL, "N", "most tokens in one batch"},
         {"max-sequences", 0, ARG_INT, AT(t, max_sequences), 1, 4096, NULL, "N", "most texts in flight"},
+        {"no-cache", 0, ARG_FLAG, AT(t, no_cache), 0, 0, NULL, NULL, "neither take nor keep a packed copy of the weights in the cache"},
         {"memory", 0, ARG_INT, AT(t, memory_mib), 1, INT32_MAX, NULL, "MIB", "refuse what needs more in all (default: what the system has free)"},
     };
     return (arg_table){"model", options, SILL_ARRAY_LEN(options), values};
@@ -77,8 +78,8 @@ arg_table cli_general_table(void) {
     static const arg_option options[] = {
         {"quiet", 'q', ARG_FLAG, AT(t, quiet), 0, 0, NULL, NULL, "no messages but errors"},
         {"verbose", 'v', ARG_FLAG, AT(t, verbose), 0, 0, NULL, NULL, "more messages"},
-        {"fast", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},   {"no-cache", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
-        {"compat", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL}, {"shard", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+        {"fast", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL}, {"compat", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+        {"shard", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
     };
     return (arg_table){"general", options, SILL_ARRAY_LEN(options), &cli_general};
 }
@@ -170,19 +171,6 @@ void cli_catch_signals(void) {
 
 /* ---- the model */
 
-static bool cache_models(char *path, size_t cap) {
-    const char *cache = getenv("SILL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    int n;
-    if (cache && *cache) n = snprintf(path, cap, "%s/models", cache);
-    else if (xdg && *xdg) n = snprintf(path, cap, "%s/sill/models", xdg);
-#ifdef __APPLE__
-    else n = snprintf(path, cap, "%s/Library/Caches/sill/models", home ? home : "");
-#else
-    else n = snprintf(path, cap, "%s/.cache/sill/models", home ? home : "");
-#endif
-    return n > 0 && (size_t)n < cap;
-}
-
 /* A file or directory of the cache whose name is NAME, or begins with NAME and a dot. */
 static bool find_cached(const char *dir, const char *name, char *path, size_t cap) {
     char found[256] = "";
@@ -203,7 +191,7 @@ static bool find_cached(const char *dir, const char *name, char *path, size_t ca
 
 sill_status cli_model_path(const char *name, char *path, size_t cap, sill_error *err) {
     char dir[900];
-    if (!cache_models(dir, sizeof dir)) return sill__fail(err, SILL_ERANGE, "the cache directory's name is too long");
+    if (!sill__cache_path(dir, sizeof dir, "models")) return sill__fail(err, SILL_ERANGE, "the cache directory's name is too long");
     if (!name) {
         if (!sill__path_join(path, cap, dir, DEFAULT_MODEL)) return sill__fail(err, SILL_ERANGE, "%s is too long", dir);
         if (sill__is_file(path)) return SILL_OK;
@@ -220,7 +208,7 @@ sill_status cli_model_path(const char *name, char *path, size_t cap, sill_error 
 void cli_fill_options(const cli_model_options *o, sill_model_options *mo, sill_session_options *so) {
     uint64_t limit = (uint64_t)o->memory_mib << 20;
     *mo = (sill_model_options){.size = sizeof *mo, .device = o->device, .dtype = (sill_dtype)o->dtype, .n_threads = o->threads,
-                               .memory_limit_bytes = limit};
+                               .memory_limit_bytes = limit, .no_cache = o->no_cache};
     *so = (sill_session_options){.size = sizeof *so, .n_ctx = o->n_ctx, .batch_tokens = o->batch_tokens,
                                  .max_sequences = o->max_sequences, .kv_dtype = (sill_kv_dtype)o->kv_dtype,
                                  .memory_limit_bytes = limit};

@@ -24,6 +24,7 @@ typedef struct cli_model_options {
     int dtype, kv_dtype; /* sill_dtype, sill_kv_dtype */
     int32_t threads, batch_tokens, max_sequences, n_ctx;
     int32_t memory_mib;
+    bool no_cache;
 } cli_model_options;
 
 typedef struct cli_corpus_options {

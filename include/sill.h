@@ -139,6 +139,9 @@ typedef struct sill_model_options {
     sill_dtype dtype;
     int32_t n_threads;   /* 0: all (performance) cores, never more than physical ones */
     uint64_t memory_limit_bytes; /* 0: what the system says is free; refused with ENOFIT above it */
+    int32_t no_cache;    /* 1: no packed copy of the weights is taken from the user's cache directory or, when the model
+                            is freed, kept there. It saves the next process the packing, and changes no result
+                            (docs/ENVIRONMENT.md: where, and how much) */
 } sill_model_options;
 
 /* Loads a model from PATH: a directory as on the hub (config.json, model.safetensors or an index

@@ -217,6 +217,11 @@ typedef struct sill__backend {
     uint64_t (*weight_bytes)(const sill__device *, const sill__weight_src *);
     sill_status (*weight_import)(sill__device *, const sill__weight_src *, sill__weight **out, sill_error *err);
     void (*weight_free)(sill__device *, sill__weight *);
+    /* All weights of a model at once: *to[i] becomes srcs[i], as by weight_import; those set before a failure are the
+     * caller's to free. With KEEP the backend may keep what it makes of them in the user's cache directory and take it
+     * from there the next time, which never changes a result nor is a reason to fail. NULL: one by one. */
+    sill_status (*weights_import)(sill__device *, const sill__weight_src *const *srcs, sill__weight **const *to, size_t n,
+                                  bool keep, sill_error *err);
 
     /* Device memory, zeroed. */
     sill_status (*buf_create)(sill__device *, size_t bytes, sill__buf **out, sill_error *err);

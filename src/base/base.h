@@ -43,6 +43,8 @@ char *sill__strndup(const char *s, size_t n); /* adds a NUL */
 /* Aligned to 64 bytes; asks for huge pages from 2 MiB up. Contents zero. Free with its size. */
 void *sill__alloc_pages(size_t bytes);
 void sill__free_pages(void *ptr, size_t bytes);
+/* Touches a mapped stretch and tells whether it then lies in huge pages. False where the system does not tell. */
+bool sill__in_huge_pages(const void *ptr, size_t bytes);
 /* Test hooks: number of allocations so far; make the n-th one from now fail (0: off). */
 uint64_t sill__alloc_count(void);
 void sill__alloc_fail_at(uint64_t n);
@@ -65,7 +67,9 @@ void sill__str_clear(sill__str *s);
 void sill__str_free(sill__str *s);
 
 /* ---- files */
-typedef struct sill__map { const uint8_t *data; size_t bytes; void *handle; } sill__map;
+/* What tells one state of a file from another; all zeros: nothing is known of it. */
+typedef struct sill__file_id { uint64_t device, inode, bytes, modified_ns, changed_ns; } sill__file_id;
+typedef struct sill__map { const uint8_t *data; size_t bytes; void *handle; sill__file_id id; } sill__map;
 /* Maps a regular file read-only. An empty file gives data != NULL, bytes 0. */
 sill_status sill__map_open(const char *path, sill__map *map, sill_error *err);
 void sill__map_close(sill__map *map);
@@ -78,10 +82,26 @@ bool sill__is_file(const char *path);
 /* dir + "/" + name in caller's buffer; false when it does not fit. */
 bool sill__path_join(char *out, size_t cap, const char *dir, const char *name);
 
+/* ---- the user's cache directory (cache.c). Nothing here reports errors: what does not work is not cached. */
+/* SUB in it: $SILL_CACHE/SUB, $XDG_CACHE_HOME/sill/SUB or ~/.cache/sill/SUB; false when it does not fit. */
+bool sill__cache_path(char *out, size_t cap, const char *sub);
+/* Opens it (made, mode 0700, when MAKE); -1 unless it is this user's alone to write. */
+int sill__cache_dir(const char *sub, bool make);
+/* Opens a file of exactly BYTES bytes that is this user's alone to write; -1 otherwise. Counts as use. */
+int sill__cache_open(int dir, const char *name, uint64_t bytes);
+/* A new private file of BYTES bytes to come, under the temporary name TEMP; -1 when there is no room or no right. Then
+ * end: with WHOLE it becomes NAME, in one step, else it is removed. */
+int sill__cache_begin(int dir, const char *name, uint64_t bytes, char *temp, size_t cap);
+bool sill__cache_end(int dir, int fd, const char *temp, const char *name, bool whole);
+/* Removes files ending in SUFFIX, longest unused first, until all but BUT have at most KEEP bytes; and temporary files
+ * that were left behind. */
+void sill__cache_trim(int dir, const char *suffix, const char *but, uint64_t keep);
+
 /* ---- system */
 uint64_t sill__available_bytes(void);  /* memory that can be used without swapping, cgroup limits heeded */
 int sill__n_cores(void);               /* physical (performance) cores that this process may use */
 double sill__now(void);                /* seconds, monotonic */
+uint64_t sill__clock_ns(void);         /* nanoseconds since 1970, as files are stamped */
 
 /* ---- hashes */
 typedef struct sill__sha256 { uint32_t h[8]; uint64_t n; uint8_t block[64]; } sill__sha256;
@@ -90,6 +110,7 @@ void sill__sha256_update(sill__sha256 *s, const void *data, size_t n);
 void sill__sha256_final(sill__sha256 *s, uint8_t out[32]);
 void sill__sha256_hex(const uint8_t digest[32], char out[65]);
 uint64_t sill__hash64(const void *data, size_t n); /* FNV-1a finished with a mixer; for tables and keys */
+uint64_t sill__sum64(const void *data, size_t n); /* as fast as memory; finds accidents, not malice */
 
 /* ---- counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as
  * easy as 1, 2, 3"). Same (seed, key, sequence, step) = same numbers, anywhere. */

@@ -17,6 +17,18 @@
 #include <sys/sysctl.h>
 #endif
 
+static uint64_t in_ns(struct timespec t) { return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec; }
+
+static sill__file_id identify(const struct stat *st) {
+#ifdef __APPLE__
+    struct timespec modified = st->st_mtimespec, changed = st->st_ctimespec;
+#else
+    struct timespec modified = st->st_mtim, changed = st->st_ctim;
+#endif
+    return (sill__file_id){.device = (uint64_t)st->st_dev, .inode = (uint64_t)st->st_ino, .bytes = (uint64_t)st->st_size,
+                           .modified_ns = in_ns(modified), .changed_ns = in_ns(changed)};
+}
+
 sill_status sill__map_open(const char *path, sill__map *map, sill_error *err) {
     struct stat st;
     memset(map, 0, sizeof *map);
@@ -29,6 +41,7 @@ sill_status sill__map_open(const char *path, sill__map *map, sill_error *err) {
         return sill__fail(err, SILL_EIO, "%s is not a regular file", path);
     }
     map->bytes = (size_t)st.st_size;
+    map->id = identify(&st);
     if (map->bytes == 0) {
         close(fd);
         map->data = (const uint8_t *)"";
@@ -97,6 +110,12 @@ double sill__now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+uint64_t sill__clock_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return in_ns(t);
+}
+
 #ifdef __linux__
 /* A number from a small text file such as those of /sys; false when absent or "max". */
 static bool read_number(const char *path, uint64_t *out) {
@@ -112,6 +131,25 @@ static bool read_number(const char *path, uint64_t *out) {
     if (end == line || errno) return false;
     *out = v;
     return true;
+}
+
+bool sill__in_huge_pages(const void *ptr, size_t bytes) {
+    char line[256], start[32];
+    bool here = false, huge = false;
+    unsigned long kib;
+    for (size_t i = 0; i < bytes; i += 4096) (void)((const volatile uint8_t *)ptr)[i];
+    int n = snprintf(start, sizeof start, "%lx-", (unsigned long)(uintptr_t)ptr);
+    FILE *f = fopen("/proc/self/smaps", "r");
+    if (!f) return false;
+    while (fgets(line, sizeof line, f)) {
+        if (!here) here = !strncmp(line, start, (size_t)n);
+        else if (sscanf(line, "FilePmdMapped: %lu kB", &kib) == 1) {
+            huge = kib * 1024 >= bytes;
+            break;
+        }
+    }
+    fclose(f);
+    return huge;
 }
 
 uint64_t sill__available_bytes(void) {
@@ -150,6 +188,13 @@ int sill__n_cores(void) {
     return SILL_MAX(1, n);
 }
 #elif defined(__APPLE__)
+/* Pages have 16 KiB: a map is good enough as it is. */
+bool sill__in_huge_pages(const void *ptr, size_t bytes) {
+    (void)ptr;
+    (void)bytes;
+    return true;
+}
+
 uint64_t sill__available_bytes(void) {
     vm_statistics64_data_t vm;
     mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;

@@ -141,7 +141,7 @@ sill_status sill__file_open_memory(const void *data, size_t bytes, const char *p
     if (!f) return sill__fail(err, SILL_ENOMEM, "no memory to open %s", path);
     if ((s = set_text(&f->path, path, strlen(path), err)) == SILL_OK &&
         (s = room_for_maps(f, 1, err)) == SILL_OK) {
-        f->maps[0] = (sill__map){data, bytes, NULL};
+        f->maps[0] = (sill__map){.data = data, .bytes = bytes};
         f->n_maps = 1;
         s = read_single(f, path, err);
     }

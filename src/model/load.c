@@ -174,8 +174,24 @@ static sill_status load_vectors(sill_model *m, const sill__slots *slots, sill_er
     return s;
 }
 
-static sill_status import_weights(sill_model *m, const sill__slots *slots, sill_error *err) {
+static sill_status import_together(sill_model *m, const sill__slots *slots, bool keep, sill_error *err) {
+    sill_status s = SILL_OK;
+    const sill__weight_src **srcs = sill__calloc(slots->n_weights, sizeof *srcs);
+    sill__weight ***to = sill__calloc(slots->n_weights, sizeof *to);
+    if (!srcs || !to) s = sill__fail(err, SILL_ENOMEM, "no memory for the list of weights");
+    for (size_t i = 0; s == SILL_OK && i < slots->n_weights; i++) {
+        srcs[i] = &slots->weights[i].src;
+        to[i] = slots->weights[i].to;
+    }
+    if (s == SILL_OK) s = m->ops->weights_import(m->device, srcs, to, slots->n_weights, keep, err);
+    sill__free(to);
+    sill__free(srcs);
+    return s;
+}
+
+static sill_status import_weights(sill_model *m, const sill__slots *slots, bool keep, sill_error *err) {
     sill_status s = load_vectors(m, slots, err);
+    if (s == SILL_OK && m->ops->weights_import) return import_together(m, slots, keep, err);
     for (size_t i = 0; s == SILL_OK && i < slots->n_weights; i++)
         s = m->ops->weight_import(m->device, &slots->weights[i].src, slots->weights[i].to, err);
     return s;
@@ -247,7 +263,7 @@ static sill_status load(const char *path, const sill_model_options *o, sill_mode
     m->n_params = slots->n_params;
     m->weight_bytes = slots_bytes(slots, m->ops, m->device);
     s = check_fits(m, o->memory_limit_bytes, err);
-    if (s == SILL_OK) s = import_weights(m, slots, err);
+    if (s == SILL_OK) s = import_weights(m, slots, !o->no_cache, err);
     if (s == SILL_OK) warn_unused(m, slots);
     return s;
 }

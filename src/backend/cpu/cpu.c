@@ -25,6 +25,13 @@ static sill_status find_isa(const char *name, const sill__cpu_isa **out, sill_er
 
 static void cpu_close(sill__device *d) {
     if (!d) return;
+    for (cpu_slab *slab = d->slabs, *next; slab; slab = next) {
+        next = slab->next;
+        if (slab->keep) sill__cpu_cache_put(d, slab);
+        if (slab->map.handle) sill__map_close(&slab->map);
+        else sill__free_pages(slab->data, slab->bytes);
+        sill__free(slab);
+    }
     sill__pool_free(d->pool);
     sill__free(d);
 }
@@ -192,28 +199,23 @@ static void cpu_weight_free(sill__device *d, sill__weight *w) {
     (void)d;
     for (sill__weight *next; w; w = next) {
         next = w->next;
-        if (w->mat.data) sill__free_pages(w->mat.data, w->mat.bytes);
+        if (w->mat.data && !w->in_slab) sill__free_pages(w->mat.data, w->mat.bytes);
         sill__free(w);
     }
 }
 
-static sill_status import_packed(sill__device *d, const sill__weight_src *src, sill__weight *w, sill_error *err) {
+static sill_status plan_one(sill__device *d, const sill__weight_src *src, sill__weight *w, sill_error *err) {
     sill_status s = d->mat->plan(src, &w->mat, err);
-    if (s != SILL_OK) return s;
-    if (w->mat.nr < 1 || w->mat.nr > 64) return SILL__BUG(err, "panels of more than 64 outputs");
-    w->mat.data = sill__alloc_pages(w->mat.bytes);
-    if (!w->mat.data)
-        return sill__fail(err, SILL_ENOMEM, "no memory for the %zu bytes of %s", w->mat.bytes,
-                          src->name ? src->name : "a weight");
-    return pack_all(d, src, &w->mat, err);
+    if (s == SILL_OK && (w->mat.nr < 1 || w->mat.nr > 64)) return SILL__BUG(err, "panels of more than 64 outputs");
+    return s;
 }
 
 /* Parts of several types are packed one by one. */
-static sill_status import_list(sill__device *d, const sill__weight_src *src, sill__weight *w, sill_error *err) {
+static sill_status plan_list(sill__device *d, const sill__weight_src *src, sill__weight *w, sill_error *err) {
     sill__weight_src rest = *src, one;
     for (;;) {
         bool more = cut_by_type(&rest, &one);
-        sill_status s = import_packed(d, &one, w, err);
+        sill_status s = plan_one(d, &one, w, err);
         if (s != SILL_OK || !more) return s;
         w->next = sill__calloc(1, sizeof *w);
         if (!w->next) return sill__fail(err, SILL_ENOMEM, "no memory for a weight");
@@ -224,8 +226,22 @@ static sill_status import_list(sill__device *d, const sill__weight_src *src, sil
     }
 }
 
-static sill_status cpu_weight_import(sill__device *d, const sill__weight_src *src, sill__weight **out,
-                                     sill_error *err) {
+/* Packs what plan_list planned; what has no memory yet gets its own. */
+static sill_status pack_list(sill__device *d, const sill__weight_src *src, sill__weight *w, sill_error *err) {
+    sill__weight_src rest = *src, one;
+    sill_status s = SILL_OK;
+    for (; w && s == SILL_OK; w = w->next) {
+        cut_by_type(&rest, &one);
+        if (!w->mat.data && !(w->mat.data = sill__alloc_pages(w->mat.bytes)))
+            return sill__fail(err, SILL_ENOMEM, "no memory for the %zu bytes of %s", w->mat.bytes,
+                              src->name ? src->name : "a weight");
+        s = pack_all(d, &one, &w->mat, err);
+    }
+    return s;
+}
+
+/* A weight with all but its packed matrices. */
+static sill_status plan_weight(sill__device *d, const sill__weight_src *src, sill__weight **out, sill_error *err) {
     *out = NULL;
     if (src->n_parts < 1 || src->n_parts > (int)SILL_ARRAY_LEN(src->parts))
         return sill__fail(err, SILL_EINVAL, "%s: %d parts; a weight has 1 to 4", src->name ? src->name : "weight",
@@ -235,9 +251,75 @@ static sill_status cpu_weight_import(sill__device *d, const sill__weight_src *sr
     w->role = src->role;
     w->rows = (int32_t)src->rows;
     w->cols = (int32_t)src->cols;
-    sill_status s = src->role == SILL__ROLE_EMBED ? import_embed(src, w, err) : import_list(d, src, w, err);
+    sill_status s = src->role == SILL__ROLE_EMBED ? import_embed(src, w, err) : plan_list(d, src, w, err);
     if (s == SILL_OK) *out = w;
     else cpu_weight_free(d, w);
+    return s;
+}
+
+static sill_status cpu_weight_import(sill__device *d, const sill__weight_src *src, sill__weight **out,
+                                     sill_error *err) {
+    sill_status s = plan_weight(d, src, out, err);
+    if (s == SILL_OK && src->role != SILL__ROLE_EMBED) s = pack_list(d, src, *out, err);
+    if (s != SILL_OK && *out) {
+        cpu_weight_free(d, *out);
+        *out = NULL;
+    }
+    return s;
+}
+
+/* Gives every matrix of W its place in the slab, or with BASE NULL only counts; each begins on a page of its own. */
+static bool place_list(sill__weight *w, uint8_t *base, size_t *at) {
+    for (; w; w = w->next) {
+        size_t bytes;
+        if (w->role == SILL__ROLE_EMBED) continue;
+        if (base) {
+            w->mat.data = base + *at;
+            w->in_slab = true;
+        }
+        if (!sill__add(w->mat.bytes, 4095, &bytes) || !sill__add(*at, bytes & ~(size_t)4095, at)) return false;
+    }
+    return true;
+}
+
+static sill_status new_slab(sill__device *d, sill__weight *const *w, size_t n, cpu_slab **out, sill_error *err) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!place_list(w[i], NULL, &bytes)) return sill__fail(err, SILL_ERANGE, "the weights' bytes cannot be counted");
+    if (bytes > SIZE_MAX - CPU_SLAB_ALIGN) return sill__fail(err, SILL_ERANGE, "the weights' bytes cannot be counted");
+    cpu_slab *slab = sill__calloc(1, sizeof *slab);
+    if (!slab) return sill__fail(err, SILL_ENOMEM, "no memory for the list of weights");
+    slab->bytes = bytes;
+    slab->next = d->slabs;
+    *out = d->slabs = slab;
+    return SILL_OK;
+}
+
+static sill_status cpu_weights_import(sill__device *d, const sill__weight_src *const *srcs, sill__weight **const *to,
+                                      size_t n, bool keep, sill_error *err) {
+    sill__weight **w = sill__calloc(n, sizeof *w);
+    cpu_slab *slab = NULL;
+    bool taken = false;
+    size_t at = 0;
+    sill_status s = w ? SILL_OK : sill__fail(err, SILL_ENOMEM, "no memory for the list of weights");
+    for (size_t i = 0; i < n && s == SILL_OK; i++) s = plan_weight(d, srcs[i], &w[i], err);
+    if (s == SILL_OK) s = new_slab(d, w, n, &slab, err);
+    if (s == SILL_OK && keep) {
+        sill__cpu_cache_key(d, srcs, w, n, slab);
+        taken = sill__cpu_cache_take(d, slab);
+    }
+    if (s == SILL_OK && !taken && slab->bytes && !(slab->data = sill__alloc_pages(slab->bytes)))
+        s = sill__fail(err, SILL_ENOMEM, "no memory for the %zu bytes of the weights", slab->bytes);
+    for (size_t i = 0; i < n && s == SILL_OK; i++) {
+        place_list(w[i], slab->data, &at);
+        if (!taken && srcs[i]->role != SILL__ROLE_EMBED) s = pack_list(d, srcs[i], w[i], err);
+    }
+    if (s == SILL_OK) slab->keep = slab->keyed && !taken;
+    for (size_t i = 0; w && i < n; i++) {
+        if (s == SILL_OK) *to[i] = w[i];
+        else if (w[i]) cpu_weight_free(d, w[i]);
+    }
+    sill__free(w);
     return s;
 }
 
@@ -336,6 +418,7 @@ static const sill__backend cpu_backend = {
     .weight_bytes = cpu_weight_bytes,
     .weight_import = cpu_weight_import,
     .weight_free = cpu_weight_free,
+    .weights_import = cpu_weights_import,
     .buf_create = cpu_buf_create,
     .buf_free = cpu_buf_free,
     .buf_write = cpu_buf_write,

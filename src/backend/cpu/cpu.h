@@ -1,6 +1,6 @@
 /*
  * cpu.h - what the files of the CPU backend share: cpu.c (device, memory, weights), cpu_queue.c (recording and running a
- * program of ops), cpu_linear.c, cpu_attention.c, cpu_head.c (the ops).
+ * program of ops), cpu_linear.c, cpu_attention.c, cpu_head.c (the ops), cpu_cache.c (packed weights kept on disk).
  *
  * Ops are recorded into a fixed program. submit lets every thread of the pool walk the whole program; each op is one
  * or more phases with a barrier behind each, and within a phase the threads take tasks from a counter. A task computes
@@ -14,6 +14,17 @@
 #include "backend/cpu/kernels.h"
 #include "base/pool.h"
 
+/* The packed matrices of one model, one behind the other, and what a copy of them on disk goes by. */
+typedef struct cpu_slab {
+    struct cpu_slab *next;
+    uint8_t *data;          /* in huge pages, or mapped from the copy: then not to be written */
+    size_t bytes;           /* with a key: whole huge pages */
+    sill__map map;          /* of the copy; handle NULL: none */
+    bool keyed, keep;       /* name and key are set; to be kept when the device closes */
+    char name[48];
+    uint8_t key[32];
+} cpu_slab;
+
 struct sill__device {
     const sill__backend *ops;
     const sill__cpu_isa *isa;
@@ -21,6 +32,7 @@ struct sill__device {
     const sill__cpu_vec_kernels *vec;
     sill__pool *pool;
     int n_threads;
+    cpu_slab *slabs;
 };
 
 struct sill__buf { uint8_t *data; size_t bytes; };
@@ -29,6 +41,7 @@ struct sill__weight {
     sill__role role;
     int32_t rows, cols;
     sill__cpu_mat mat;     /* BODY and HEAD: packed */
+    bool in_slab;          /* mat.data is the device's */
     sill__weight *next;    /* rows below those of `mat`, where the parts have several types (qkv only) */
     sill__tensor source;   /* EMBED: the stored tensor, widened row by row */
     size_t row_bytes;
@@ -158,6 +171,16 @@ bool sill__cpu_own_rows(const sill__queue *q, const sill__weight *w, sill__ref i
 bool sill__cpu_check_blocks(sill__queue *q, const sill__kv *kv);
 /* Runs what was recorded. */
 void sill__cpu_run(sill__queue *q);
+
+/* ---- the packed copy (cpu_cache.c) */
+
+#define CPU_SLAB_ALIGN ((size_t)2 << 20)
+/* Sets name and key (and rounds the size up), when a copy of weights of this size is wanted and their files are known. */
+void sill__cpu_cache_key(const sill__device *d, const sill__weight_src *const *srcs, sill__weight *const *weights,
+                         size_t n, cpu_slab *slab);
+/* Sets data from the copy, when there is one and it is whole. */
+bool sill__cpu_cache_take(sill__device *d, cpu_slab *slab);
+void sill__cpu_cache_put(sill__device *d, const cpu_slab *slab);
 
 /* ---- ops: recording, and their part in one thread's walk */
 void sill__cpu_embed(sill__queue *q, const sill__op_embed *op);
