@@ -263,7 +263,7 @@ int cli_engine_open(const char *command, const cli_model_options *options, const
     if (s == SILL_OK && !plan.fits) s = refuse_unfit(engine, &plan, mo.memory_limit_bytes != 0, &err);
     if (s == SILL_OK) s = sill_model_load(engine->path, &mo, &engine->model, &err);
     if (s == SILL_OK) sill_model_get_info(engine->model, &engine->info, sizeof engine->info);
-    if (s == SILL_OK && !sill_model_tokenizer(engine->model))
+    if (s == SILL_OK && !(needs && needs->no_text) && !sill_model_tokenizer(engine->model))
         s = sill__fail(&err, SILL_EUNSUPPORTED, "%s has no tokenizer (tokenizer.json, or vocab.json and merges.txt): texts "
                        "cannot be read with it", engine->path);
     if (so.memory_limit_bytes) { /* the limit is for both: the session gets what the weights leave (0 would be no limit) */

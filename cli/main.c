@@ -15,6 +15,7 @@ static const struct { const char *name; cli_command_fn run; const char *what; } 
     {"detokenize", cli_detokenize, "texts of token ids"},
     {"inspect", cli_inspect, "what is in a model file"},
     {"plan", cli_plan, "what a model will need in memory, before it is loaded"},
+    {"bench", cli_bench, "how fast a model is on this machine"},
 };
 
 static void overview(FILE *to) {

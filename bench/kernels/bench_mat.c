@@ -8,27 +8,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "backend/cpu/kernels.h"
-#include "base/pool.h"
+#include "backend/cpu/limits.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#define CAN_AVX512 1
-#endif
-
-typedef struct bench_case { const char *name; sill__type type; sill__compute compute; const char *limit; } bench_case;
+typedef struct bench_case { const char *name; sill__type type; sill__compute compute; sill__limit limit; } bench_case;
 static const bench_case cases[] = {
-    {"f32", SILL__TYPE_F32, SILL__COMPUTE_F32, "fma"},
-    {"f16", SILL__TYPE_F16, SILL__COMPUTE_F16, "fma"},
-    {"bf16-f32", SILL__TYPE_BF16, SILL__COMPUTE_F32, "fma"},
-    {"bf16", SILL__TYPE_BF16, SILL__COMPUTE_BF16, "dpbf16"},
-    {"q8_0", SILL__TYPE_Q8_0, SILL__COMPUTE_BLOCK_I8, "vnni"},
-    {"q4_0", SILL__TYPE_Q4_0, SILL__COMPUTE_BLOCK_I8, "vnni"},
-    {"q4_1", SILL__TYPE_Q4_1, SILL__COMPUTE_BLOCK_I8, "vnni"},
-    {"q4_k", SILL__TYPE_Q4_K, SILL__COMPUTE_BLOCK_I8, "vnni"},
-    {"q6_k", SILL__TYPE_Q6_K, SILL__COMPUTE_BLOCK_I8, "vnni"},
-    {"q8_0-f32", SILL__TYPE_Q8_0, SILL__COMPUTE_F32, "fma"},
-    {"q4_1-f32", SILL__TYPE_Q4_1, SILL__COMPUTE_F32, "fma"},
+    {"f32", SILL__TYPE_F32, SILL__COMPUTE_F32, SILL__LIMIT_FMA},
+    {"f16", SILL__TYPE_F16, SILL__COMPUTE_F16, SILL__LIMIT_FMA},
+    {"bf16-f32", SILL__TYPE_BF16, SILL__COMPUTE_F32, SILL__LIMIT_FMA},
+    {"bf16", SILL__TYPE_BF16, SILL__COMPUTE_BF16, SILL__LIMIT_BF16},
+    {"q8_0", SILL__TYPE_Q8_0, SILL__COMPUTE_BLOCK_I8, SILL__LIMIT_INT8},
+    {"q4_0", SILL__TYPE_Q4_0, SILL__COMPUTE_BLOCK_I8, SILL__LIMIT_INT8},
+    {"q4_1", SILL__TYPE_Q4_1, SILL__COMPUTE_BLOCK_I8, SILL__LIMIT_INT8},
+    {"q4_k", SILL__TYPE_Q4_K, SILL__COMPUTE_BLOCK_I8, SILL__LIMIT_INT8},
+    {"q6_k", SILL__TYPE_Q6_K, SILL__COMPUTE_BLOCK_I8, SILL__LIMIT_INT8},
+    {"q8_0-f32", SILL__TYPE_Q8_0, SILL__COMPUTE_F32, SILL__LIMIT_FMA},
+    {"q4_1-f32", SILL__TYPE_Q4_1, SILL__COMPUTE_F32, SILL__LIMIT_FMA},
 };
 
 typedef struct work {
@@ -41,64 +35,9 @@ typedef struct work {
     int32_t m;
     const uint8_t *read;
     size_t read_bytes;
-    int limit;
-    double sink[256];
 } work;
 
 static double seconds_each = 0.5;
-
-/* ---- limits */
-
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) static uint64_t read_all(const uint8_t *p, size_t bytes) {
-    __m256i a[8];
-    for (int l = 0; l < 8; l++) a[l] = _mm256_setzero_si256();
-    for (size_t at = 0; at < bytes; at += 256)
-        for (int l = 0; l < 8; l++) a[l] = _mm256_xor_si256(a[l], _mm256_loadu_si256((const void *)(p + at + 32 * l)));
-    for (int l = 1; l < 8; l++) a[0] = _mm256_xor_si256(a[0], a[l]);
-    return (uint64_t)_mm256_extract_epi64(a[0], 0) ^ (uint64_t)_mm256_extract_epi64(a[0], 3);
-}
-#else
-static uint64_t read_all(const uint8_t *p, size_t bytes) {
-    uint64_t a[32] = {0};
-    for (size_t at = 0; at < bytes; at += 256)
-        for (int l = 0; l < 32; l++) a[l] ^= ((const uint64_t *)(const void *)(p + at))[l];
-    for (int l = 1; l < 32; l++) a[0] ^= a[l];
-    return a[0];
-}
-#endif
-
-static void read_part(void *arg, int i, int n) {
-    work *w = arg;
-    const size_t part = w->read_bytes / (size_t)n & ~(size_t)511;
-    w->sink[i] += (double)read_all(w->read + part * (size_t)i, part);
-}
-
-enum { CHAIN_STEPS = 2000000 };
-#ifdef CAN_AVX512
-/* Twelve independent chains. */
-#define CHAINS(NAME, INS)                                                                                              \
-    __attribute__((target("avx512f"))) static void NAME(void) {                                                       \
-        __m512 x = _mm512_setzero_ps(), a = x, b = x, c = x, d = x, e = x, f = x, g = x, h = x, j = x, k = x, l = x, o = x; \
-        for (int r = 0; r < CHAIN_STEPS; r++)                                                                          \
-            __asm__ volatile(INS " %12,%12,%0\n" INS " %12,%12,%1\n" INS " %12,%12,%2\n" INS " %12,%12,%3\n"           \
-                             INS " %12,%12,%4\n" INS " %12,%12,%5\n" INS " %12,%12,%6\n" INS " %12,%12,%7\n"           \
-                             INS " %12,%12,%8\n" INS " %12,%12,%9\n" INS " %12,%12,%10\n" INS " %12,%12,%11\n"         \
-                             : "+v"(a), "+v"(b), "+v"(c), "+v"(d), "+v"(e), "+v"(f), "+v"(g), "+v"(h), "+v"(j),        \
-                               "+v"(k), "+v"(l), "+v"(o)                                                               \
-                             : "v"(x));                                                                                \
-    }
-CHAINS(chains_fma, "vfmadd231ps")
-CHAINS(chains_bf16, "vdpbf16ps")
-CHAINS(chains_vnni, "vpdpbusd")
-static void chain_part(void *arg, int i, int n) {
-    work *w = arg;
-    (void)i, (void)n;
-    if (w->limit == 0) chains_fma();
-    else if (w->limit == 1) chains_bf16();
-    else chains_vnni();
-}
-#endif
 
 static double best_of(sill__pool *pool, sill__pool_fn fn, work *w) {
     double best = 1e9, end = sill__now() + seconds_each;
@@ -111,18 +50,15 @@ static double best_of(sill__pool *pool, sill__pool_fn fn, work *w) {
     return best;
 }
 
-static double read_rate(sill__pool *pool, work *w) { return (double)w->read_bytes / best_of(pool, read_part, w); }
+static double read_rate(sill__pool *pool, const sill__cpu_isa *isa, const work *w) {
+    return (double)w->read_bytes / sill__cpu_limits_read(pool, isa, w->read, w->read_bytes, seconds_each).best;
+}
 
-/* Operations (a multiply and an add are two) a second; 0 where it is not measured. */
-static double op_rate(sill__pool *pool, work *w, const char *limit, bool avx512, bool vnni) {
-#ifdef CAN_AVX512
-    w->limit = !strcmp(limit, "fma") ? 0 : !strcmp(limit, "dpbf16") ? 1 : 2;
-    if (!avx512 || (w->limit && !vnni)) return 0;
-    return 12.0 * CHAIN_STEPS * (32 << w->limit) * sill__pool_size(pool) / best_of(pool, chain_part, w);
-#else
-    (void)pool, (void)w, (void)limit, (void)avx512, (void)vnni;
-    return 0;
-#endif
+/* Operations (a multiply and an add are two) a second; 0 where the instruction set has none. */
+static double op_rate(sill__pool *pool, const sill__cpu_isa *isa, sill__limit limit) {
+    sill__times times;
+    double done = sill__cpu_limits_ops(pool, isa, limit, seconds_each, &times);
+    return done > 0 ? done / times.best : 0;
 }
 
 /* ---- products */
@@ -172,14 +108,13 @@ static void bench_one(sill__pool *pool, const sill__cpu_isa *isa, const bench_ca
     const size_t acts_bytes = w->k->act_bytes(&w->mat) * (size_t)most, out_bytes = (size_t)most * rows * 4;
     w->acts = sill__alloc_pages(acts_bytes);
     w->out = sill__alloc_pages(out_bytes);
-    bool avx512 = !strncmp(isa->name, "avx512", 6), vnni = !strcmp(isa->name, "avx512vnni");
     for (int i = 0; i < n_ms; i++) {
         w->m = most;
         double prepare = best_of(pool, prepare_part, w) / most;
         w->m = ms[i];
-        double read = read_rate(pool, w), ops = op_rate(pool, w, c->limit, avx512, vnni);
+        double read = read_rate(pool, isa, w), ops = op_rate(pool, isa, c->limit);
         double s = best_of(pool, product_part, w);
-        double read2 = read_rate(pool, w), ops2 = op_rate(pool, w, c->limit, avx512, vnni);
+        double read2 = read_rate(pool, isa, w), ops2 = op_rate(pool, isa, c->limit);
         read = SILL_MAX(read, read2), ops = SILL_MAX(ops, ops2);
         double gbs = (double)w->mat.bytes / s, rate = 2.0 * (double)rows * (double)cols * ms[i] / s;
         printf("{\"isa\":\"%s\",\"form\":\"%s\",\"threads\":%d,\"rows\":%d,\"cols\":%d,\"m\":%d,\"us\":%.1f,\"GB/s\":%.1f,"
@@ -204,9 +139,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "-s")) seconds_each = strtod(argv[i + 1], NULL);
         else if (!strcmp(argv[i], "-q")) form = argv[i + 1];
     }
-    const sill__cpu_isa *isa = NULL;
-    for (int i = 0; sill__cpu_isas[i] && !isa; i++)
-        if (sill__cpu_isas[i]->available() && (!want || !strcmp(want, sill__cpu_isas[i]->name))) isa = sill__cpu_isas[i];
+    const sill__cpu_isa *isa = sill__cpu_limits_isa(want);
     sill__pool *pool;
     sill_error err;
     if (!isa || threads < 1 || threads > 256 || sill__pool_create(threads, &pool, &err) != SILL_OK) {
@@ -216,9 +149,8 @@ int main(int argc, char **argv) {
     static work w;
     const int32_t few[] = {1, 2, 4, 8, 16, 32}, many[] = {512};
     w.read_bytes = (size_t)256 << 20;
-    uint8_t *read = sill__alloc_pages(w.read_bytes);
+    uint8_t *read = sill__cpu_limits_block(w.read_bytes, true);
     if (!read) return 1;
-    memset(read, 0, w.read_bytes);
     w.read = read;
     for (size_t c = 0; c < SILL_ARRAY_LEN(cases); c++) {
         if (form && strcmp(form, cases[c].name)) continue;

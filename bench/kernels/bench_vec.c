@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "backend/cpu/kernels.h"
-#include "base/pool.h"
+#include "backend/cpu/limits.h"
 
 /* With one thread its own processor time, which other programs on the machine disturb less. */
 static bool one_thread;
@@ -107,18 +106,10 @@ static void bench_attention(const sill__cpu_isa *isa, float *x) {
     }
 }
 
-static void barriers(void *arg, int i, int n) {
-    (void)i;
-    (void)n;
-    for (int k = 0; k < 1000; k++) sill__pool_barrier(arg);
-}
-
 static void bench_pool(int n_threads) {
     sill__pool *pool;
-    double t;
     if (sill__pool_create(n_threads, &pool, NULL) != SILL_OK) return;
-    BEST_OF(t, 50, 1, sill__pool_run(pool, barriers, pool));
-    printf("{\"test\": \"barrier\", \"threads\": %d, \"ns\": %.0f}\n", n_threads, t * 1e6);
+    printf("{\"test\": \"barrier\", \"threads\": %d, \"ns\": %.0f}\n", n_threads, sill__cpu_limits_barrier(pool, 0.05).best * 1e9);
     sill__pool_free(pool);
 }
 

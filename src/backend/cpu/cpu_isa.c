@@ -61,7 +61,7 @@ static bool have_i8mm(void) { return false; }
 #endif
 
 #define ISA(id, have) \
-    static const sill__cpu_isa isa_##id = {#id, have, &sill__cpu_mat_##id, &sill__cpu_vec_##id};
+    static const sill__cpu_isa isa_##id = {#id, have, &sill__cpu_mat_##id, &sill__cpu_vec_##id, &sill__cpu_limits_##id};
 
 ISA(scalar, always)
 #if defined(__x86_64__)

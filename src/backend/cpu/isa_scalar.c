@@ -5,3 +5,4 @@
 #include "backend/cpu/simd_scalar.h"
 #include "backend/cpu/vec.inc"
 #include "backend/cpu/mat.inc"
+#include "backend/cpu/limits.inc"

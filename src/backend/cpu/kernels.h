@@ -1,7 +1,7 @@
 /*
  * kernels.h - the seam inside the CPU backend. cpu.c (the op table, threads, buffers) calls the kernels of one
- * instruction set through these two tables; each isa_<name>.c makes one pair of tables by including the
- * bodies vec.inc (vectors, norms, attention) and mat.inc (packed matrices).
+ * instruction set through these tables; each isa_<name>.c makes them by including the bodies vec.inc (vectors,
+ * norms, attention), mat.inc (packed matrices) and limits.inc (what is measured beside them).
  *
  * Order of sums (the same-bits rule): every output element of a matrix product is one chain over K, in
  * ascending k (or group of k), the same for one row and for many; lanes are outputs, never pieces of a sum.
@@ -112,21 +112,32 @@ typedef struct sill__cpu_vec_kernels {
     void (*exp)(float *y, const float *x, int32_t n);
 } sill__cpu_vec_kernels;
 
+/* ---- limits (limits.inc): what one thread can do at most, for measuring */
+
+typedef enum sill__limit { SILL__LIMIT_FMA, SILL__LIMIT_BF16, SILL__LIMIT_INT8, SILL__LIMIT_COUNT } sill__limit;
+typedef struct sill__cpu_limit_kernels {
+    uint64_t (*read)(const uint8_t *p, size_t bytes); /* a multiple of 512 bytes */
+    /* Multiply-adds in f32, of bf16 pairs, of int8: operations done in STEPS rounds. NULL: not in this set. */
+    double (*ops[SILL__LIMIT_COUNT])(int32_t steps);
+} sill__cpu_limit_kernels;
+
 typedef struct sill__cpu_isa {
     const char *name;                 /* "scalar", "avx2", "avx512", "avx512vnni", "neon", ... */
     bool (*available)(void);
     const sill__cpu_mat_kernels *mat;
     const sill__cpu_vec_kernels *vec;
+    const sill__cpu_limit_kernels *limits;
 } sill__cpu_isa;
 
-/* An isa_<name>.c defines ISA as its name and includes one simd_*.h, vec.inc and mat.inc, which define the tables
- * sill__cpu_vec_<name> and sill__cpu_mat_<name>:  const sill__cpu_mat_kernels SILL__ISA_TABLE(mat, ISA) = {...}; */
+/* An isa_<name>.c defines ISA as its name and includes one simd_*.h, vec.inc, mat.inc and limits.inc, which define the
+ * tables sill__cpu_vec_<name>, sill__cpu_mat_<name> and sill__cpu_limits_<name>:  const sill__cpu_mat_kernels SILL__ISA_TABLE(mat, ISA) = {...}; */
 #define SILL__ISA_TABLE_(kind, isa) sill__cpu_##kind##_##isa
 #define SILL__ISA_TABLE(kind, isa) SILL__ISA_TABLE_(kind, isa)
 #define SILL__ISA_LIST(X) X(scalar) X(avx2) X(avx512) X(avx512vnni) X(neon) X(neon_dotprod) X(neon_i8mm)
 #define SILL__ISA_EXTERN(isa)                                                                                          \
     extern const sill__cpu_vec_kernels sill__cpu_vec_##isa;                                                            \
-    extern const sill__cpu_mat_kernels sill__cpu_mat_##isa;
+    extern const sill__cpu_mat_kernels sill__cpu_mat_##isa;                                                            \
+    extern const sill__cpu_limit_kernels sill__cpu_limits_##isa;
 SILL__ISA_LIST(SILL__ISA_EXTERN)
 
 /* The build's own architecture only, best first; ends with NULL. (cpu_isa.c) */

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""sill bench: its three forms can be read and say the same things, its options are checked. No speed is asserted."""
+import hashlib, os
+from clitest import *
+
+QUICK = ["-m", STORIES, "-q", "--reps", "1", "--batches", "1,3", "--n-prompt", "8", "--n-gen", "12", "--n-prefill", "40", "--n-texts", "5"]
+FIELDS = ["test", "model", "device", "dtype", "threads", "batch", "n_prompt", "n_gen", "value", "unit", "mean", "spread", "reps",
+          "tokens_per_s", "bandwidth_share", "peak_share", "commit", "version", "machine", "model_sha256"]
+TESTS = ["load", "first_token", "read_small_pages", "read_huge_pages", "barrier", "prefill", "decode", "classify_labels",
+         "first_token_process", "first_token_memory", "memory_weights", "memory_kv", "memory_planned", "memory_peak"]
+
+
+def jsonl_has_every_test_and_field():
+    rows = sill("bench", *QUICK, "--threads", "2", "-o", "jsonl").objects()
+    assert all(list(r) == FIELDS for r in rows), rows[0]
+    names = [r["test"] for r in rows]
+    assert [n for n in dict.fromkeys(names) if not n.startswith("peak_")] == TESTS, names
+    assert [r["batch"] for r in rows if r["test"] == "decode"] == [1, 3]
+    with open(STORIES, "rb") as f:
+        sha = hashlib.sha256(f.read()).hexdigest()
+    commit = sill("--version").text().split("(")[1].rstrip(")\n")
+    for r in rows:
+        assert r["model"] == "stories260K.gguf" and r["model_sha256"] == sha and r["commit"] == commit and r["threads"] == 2, r
+        assert r["dtype"] == "f32" and "cores" in r["machine"] and r["device"].startswith("cpu"), r
+        if r["test"] != "decode":  # a difference of two times, which on a busy machine may come out below zero
+            assert r["value"] > 0 and r["unit"] in ("s", "GB/s", "Gop/s", "ns", "tokens/s", "texts/s", "MiB"), r
+    prefill = next(r for r in rows if r["test"] == "prefill")
+    assert (prefill["n_prompt"], prefill["n_gen"], prefill["tokens_per_s"]) == (40, 1, prefill["value"]), prefill
+    memory = {r["test"]: r["value"] for r in rows}
+    assert 1 < memory["memory_weights"] < memory["memory_planned"] < 200 and 1 < memory["memory_peak"] < 400, memory
+
+
+def csv_and_markdown_and_files():
+    only = [*QUICK, "--tests", "prefill,decode,classify", "--no-limits"]
+    rows = sill("bench", *only, "--format", "csv").rows()
+    assert [r["test"] for r in rows] == ["prefill", "decode", "decode", "classify_labels"] and list(rows[0]) == FIELDS
+    assert all(r["bandwidth_share"] == r["peak_share"] == "" for r in rows), rows
+    sill("bench", *only, "-o", path("b.csv"))
+    assert read("b.csv").decode().split("\n")[0] == ",".join(FIELDS) and read("b.csv").count(b"\n") == 5
+    r = sill("bench", *only, "-o", path("b.csv"), status=2)
+    assert "exists; --overwrite replaces it" in r.err
+    sill("bench", *only, "-o", path("b.csv"), "--overwrite")
+    lines = sill("bench", *only).text().split("\n")
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 6 and all(line.count("|") == 10 for line in table), table
+    assert lines[0].startswith("stories260K.gguf, f32 on cpu") and table[2].startswith("| prefill | 1 | 40 | 1 | ")
+
+
+def head_and_no_tokenizer():
+    """A classification head is measured as such, and what needs words is left out, or refused when asked for."""
+    m = ["-m", os.path.join(FIXTURES, "model/gpt2-class"), "-q", "--reps", "1", "--no-limits", "--n-texts", "3"]
+    names = [r["test"] for r in sill("bench", *m, "-o", "jsonl").objects()]
+    assert names == ["load", "classify_head"], names
+    r = sill("bench", *m, "--tests", "decode", status=2)
+    assert "it has a classification head" in r.err
+    m[1] = os.path.join(FIXTURES, "model/gpt2-one")
+    names = [r["test"] for r in sill("bench", *m, "--batches", "2", "--n-prompt", "4", "--n-gen", "4", "-o", "jsonl").objects()]
+    assert names == ["load", "first_token", "prefill", "decode"] + TESTS[-4:], names
+    assert "it has no tokenizer" in sill("bench", *m, "--tests", "process", status=2).err
+
+
+def a_forced_device_is_said():
+    r = sill("bench", *QUICK, "--tests", "prefill", "-o", "jsonl", "--no-limits", env={"SILL_CPU_ISA": "scalar"}).objects()
+    assert [x["device"] for x in r] == ["cpu scalar"], r
+    r = sill("bench", *QUICK, "--tests", "limits,prefill", "-o", "jsonl", env={"SILL_CPU_ISA": "scalar"}).objects()
+    assert not [x for x in r if x["test"].startswith("peak_")] and [x["peak_share"] for x in r if x["test"] == "prefill"] == [None], r
+    r = sill("bench", *QUICK, "--tests", "prefill", "-o", "jsonl", "--device", "ref", "--no-limits").objects()
+    assert [(x["device"], x["peak_share"]) for x in r] == [("ref", None)], r
+
+
+def bad_options():
+    for args, says in (
+        (["--tests", "decode,speed"], "--tests has 'speed'; there are: limits"),
+        (["--tests", ""], "--tests has ''"),
+        (["--batches", "1,x"], "--batches is '1,x'"),
+        (["--batches", "0"], "from 1 to 1024"),
+        (["--batches", ",".join("1" * 17)], "more than 16 numbers"),
+        (["--reps", "0"], "--reps is '0'"),
+        (["--n-gen", "1"], "--n-gen is '1'"),
+        (["--format", "xml"], "one of: auto, md, csv, jsonl"),
+        (["-o", "csv", "--format", "md"], "exclude each other"),
+        (["model.gguf"], "one argument too many"),
+        (["--dtype", "f64"], "one of: auto"),
+    ):
+        r = sill("bench", *args, status=2)
+        assert not r.out and says in r.err, f"{args}: {r.err!r}"
+    r = sill("bench", "-m", path("none.gguf"), status=1)
+    assert not r.out and "no model" in r.err
+    r = sill("bench", *QUICK, "-o", path("no/such/place.csv"), status=1)
+    assert "cannot write" in r.err
+
+
+for fn in (jsonl_has_every_test_and_field, csv_and_markdown_and_files, head_and_no_tokenizer, a_forced_device_is_said, bad_options):
+    test(fn)
+end()
