@@ -151,7 +151,7 @@ static double step(model *m, const sill__batch *b, int level) {
                                                  .kv = m->kv, .layer = i, .n_heads = HEADS, .n_kv_heads = HEADS,
                                                  .head_dim = 64});
         if (level > 1)
-            m->ops->attention(m->queue, &(sill__op_attention){m->q, m->attn, m->kv, i, HEADS, HEADS, 64, 0.125f});
+            m->ops->attention(m->queue, &(sill__op_attention){m->q, m->attn, m->kv, i, HEADS, HEADS, 64, 0.125f, {NULL, 0}});
         if (level > 2)
             m->ops->linear(m->queue, &(sill__op_linear){.in = m->attn, .out = m->x, .norm = none, .w = m->out[i],
                                                        .bias = m->vectors, .residual = true});
