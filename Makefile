@@ -127,7 +127,6 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) "  CC  $<"
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
-$(CLI_OBJ): | $(BUILD)/build_info.h
 # What decides the bytes of packed weights: a copy that another program's packing kept is not taken (cpu_cache.c).
 PACK_SRC = $(sort $(wildcard src/backend/backend.h src/backend/cpu/kernels.h src/backend/cpu/isa_*.c src/backend/cpu/simd_*.h \
     src/backend/cpu/mat* src/format/format.h src/format/types.c src/format/quant*))
@@ -135,6 +134,11 @@ $(BUILD)/pack_build.h: FORCE
 	@mkdir -p $(@D) && line="#define SILL_PACK_BUILD \"$$(cat $(PACK_SRC) | cksum | tr ' ' '-')\"" && \
 	echo "$$line" | cmp -s - $@ || echo "$$line" >$@
 $(BUILD)/src/backend/cpu/cpu_cache.o: $(BUILD)/pack_build.h
+# The sample text as one string; its lines have no character that C reads otherwise but \ and ".
+$(BUILD)/sample_text.h: examples/sample.txt
+	@mkdir -p $(@D) && { echo 'static const char cli_sample_text[] ='; sed -e 's/[\"]/\\&/g' -e 's/.*/"&\\n"/' $<; echo ';'; } >$@
+$(CLI_OBJ): | $(BUILD)/build_info.h $(BUILD)/sample_text.h
+$(BUILD)/cli/quantize.o: $(BUILD)/sample_text.h
 
 $(LIBSILL): $(OBJ)
 	@mkdir -p $(@D)

@@ -13,6 +13,7 @@ static const struct { const char *name; cli_command_fn run; const char *what; } 
     {"perplexity", cli_perplexity, "perplexity of a text or of the rows of a file"},
     {"tokenize", cli_tokenize, "token ids of texts"},
     {"detokenize", cli_detokenize, "texts of token ids"},
+    {"quantize", cli_quantize, "a smaller model, with a certificate of what was lost"},
     {"inspect", cli_inspect, "what is in a model file"},
     {"plan", cli_plan, "what a model will need in memory, before it is loaded"},
     {"bench", cli_bench, "how fast a model is on this machine"},

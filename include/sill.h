@@ -200,9 +200,7 @@ SILL_API size_t sill_tokenize_bound(const sill_tokenizer *tokenizer, size_t n_by
 /* text (n_bytes) -> ids. Any bytes are text, and sill_detokenize gives the same bytes back, with these
  * exceptions, which are the vocabulary's: bytes that a byte-level vocabulary has no token for are left out
  * (SmolLM2's lacks 21, control characters and bytes that UTF-8 rarely or never uses); characters that a
- * SentencePiece vocabulary has neither a token nor bytes for become the unknown token. To a SentencePiece vocabulary
- * U+2581, its mark of a space, is a character like others here, so that it comes back; tokenizers takes it for a space.
- * *n_ids is set to the number of ids also when CAP is too small (ERANGE; the
+ * SentencePiece vocabulary has neither a token nor bytes for become the unknown token. *n_ids is set to the number of ids also when CAP is too small (ERANGE; the
  * first CAP ids are then written). Time is linear in n_bytes up to a logarithm, whatever the text. */
 SILL_USE_RESULT SILL_API sill_status sill_tokenize(const sill_tokenizer *tokenizer, const char *text,
                                                    size_t n_bytes, uint32_t flags, int32_t *ids,
@@ -312,7 +310,7 @@ typedef struct sill_generate_options {
     uint64_t seed;
     int32_t ignore_eos;        /* 1: an end of text is a token like others: it ends nothing, min_new_tokens does not
                                   forbid it, and as a bad word of one token it is forbidden */
-    int32_t logprobs;          /* n >= 1: the n best of each step too (tops); 0 or -1: none */
+    int32_t logprobs;          /* -1: none (default 0: none too); n >= 1: also the top n a step */
     uint32_t tokenize_flags;   /* SILL_TOKENIZE_*; BOS follows the model unless no_bos */
     int32_t no_bos;
     sill_long long_policy;
@@ -364,8 +362,8 @@ SILL_USE_RESULT SILL_API sill_status sill_generate_text(sill_session *session, c
 
 /* Renders a conversation with the model's chat template (ChatML and Zephyr forms, recognised by the
  * template's text; EUNSUPPORTED otherwise). roles[i] is "system", "user" or "assistant". The result ends
- * where the assistant's answer begins. Control tokens come from the template alone: what a message says is tokenized as
- * plain text. Free *out with sill_free. */
+ * where the assistant's answer begins. Free *out with sill_free. Tokenize with SILL_TOKENIZE_SPECIAL.
+ * A message's own text can carry no control token: they are escaped by splitting it (see ids form). */
 SILL_USE_RESULT SILL_API sill_status sill_chat_ids(const sill_model *model, const char *const *roles,
                                                    const char *const *contents, size_t n_messages,
                                                    int32_t **out, size_t *n_ids, sill_error *err);
@@ -391,7 +389,7 @@ typedef struct sill_scored {
     size_t n_ids;
     size_t n_scored;           /* tokens with a log-probability */
     double sum_logprob;        /* over the scored tokens, added in double from left to right */
-    int32_t n_windows;         /* 1, or more where the long-text policy cut the text ; 0: nothing to score */
+    int32_t n_windows;         /* 1, or more where the long-text policy cut the text */
     int32_t truncated;
 } sill_scored;
 
@@ -450,6 +448,66 @@ SILL_USE_RESULT SILL_API sill_status sill_classify(sill_session *session,
                                                    const sill_classify_options *options,
                                                    sill_next_fn next, sill_classified_fn done, void *user,
                                                    sill_error *err);
+
+/* ---- quantize */
+
+typedef enum sill_quantize_to {
+    SILL_QUANTIZE_Q8 = 0,  /* GGUF, Q8_0 throughout */
+    SILL_QUANTIZE_Q4,      /* GGUF, Q4_1; embedding and head Q8_0 */
+    SILL_QUANTIZE_INT8     /* a directory with safetensors in bitsandbytes' layout of LLM.int8, and the tokenizer's files */
+} sill_quantize_to;
+
+typedef struct sill_quantize_options {
+    size_t size;
+    sill_quantize_to to;
+    int32_t overwrite;         /* 1: an output that is there is replaced, once the new one is whole */
+    int32_t force;             /* 1: the output is kept whatever was lost */
+    /* The texts that the loss is measured on, together. None: nothing is measured, and no certificate written. */
+    const char *const *texts;
+    const size_t *text_bytes;
+    size_t n_texts;
+    const char *text_name;     /* what the certificate calls them; may be NULL */
+    int32_t max_tokens;        /* tokens that are scored at most; 0: 4096 */
+    int32_t window;            /* tokens read together; 0: 256, or the model's context if that is shorter */
+    double max_loss;           /* percent of perplexity that may be lost; 0: 2 (Q8, INT8), 10 (Q4); negative: any */
+    const char *const *labels; /* also label every text with both models, as sill_classify does */
+    size_t n_labels;
+    const char *prompt;        /* for the labels; NULL: sill_classify's */
+    const char *device;        /* as in sill_model_options */
+    int32_t n_threads;
+    uint64_t memory_limit_bytes;
+    const char *commit;        /* of the program, for the certificate; may be NULL */
+    /* Called now and then with what is being done and how much of it is; non-zero cancels. May be NULL. */
+    int (*progress)(void *user, const char *stage, double share);
+    void *user;
+} sill_quantize_options;
+
+/* What was lost. Standard errors (_se) take tokens as independent. Before: computed with SILL_DTYPE_F32; after: as the
+ * output is computed by default. */
+typedef struct sill_certificate {
+    uint64_t n_texts, n_windows, n_tokens; /* read; windows; tokens scored, each given those before it in its window */
+    int32_t window;
+    double perplexity_before, perplexity_before_se, perplexity_after, perplexity_after_se;
+    double loss_percent, loss_percent_se;  /* of perplexity; the error is that of the paired difference */
+    double kl_mean, kl_mean_se, kl_p99, kl_max; /* Kullback-Leibler divergence of after from before, nats, whole vocabulary */
+    double top1_agreement;                 /* share of tokens for which both find the same token most probable */
+    uint64_t n_rows, n_rows_failed, n_changed; /* labelled by both; by one only or none; label changed */
+    double alpha;                          /* Krippendorff's, nominal, of the two models; NAN without labels */
+    double max_loss;                       /* the threshold; INFINITY: none */
+    int32_t passed, forced;
+    uint64_t bytes_before, bytes_after;    /* of the files of weights */
+    char before_dtype[16], after_dtype[16];
+    char before_sha256[65], after_sha256[65], text_sha256[65]; /* shards, and texts, one behind the other */
+} sill_certificate;
+
+/* Writes the model PATH (a floating-point checkpoint, or a GGUF) with smaller weights to OUT, a file or, for INT8, a
+ * directory; measures what was lost on the texts, and writes OUT.certificate.json beside it. Where more was lost than
+ * max_loss (models that only classify: more percent of the labels changed): ERANGE, *certificate is filled, and OUT is not
+ * there, unless forced. OUT appears when it is whole; until then it is OUT.partial. The same input gives the same bytes.
+ * CERTIFICATE may be NULL. Errors: EINVAL (OUT exists), EFORMAT (also a weight that is not finite), EUNSUPPORTED, EIO,
+ * ENOMEM, ENOFIT, ECANCELLED. */
+SILL_USE_RESULT SILL_API sill_status sill_quantize(const char *path, const char *out, const sill_quantize_options *options,
+                                                   sill_certificate *certificate, sill_error *err);
 
 /* ----------------------------------------------------------------- inspect */
 

@@ -33,6 +33,9 @@ const char *sill__tokenizer_chat_template(const sill_tokenizer *t);
 /* Byte-level vocabularies: how many of the 256 bytes have no token (21 in SmolLM2's). Such bytes are left
  * out of the ids, as the reference tokenizers do. */
 uint32_t sill__tokenizer_missing_bytes(const sill_tokenizer *t);
+/* Appends the tokenizer as GGUF metadata for a model of N_VOCAB rows. EUNSUPPORTED for more tokens than rows. */
+struct sill__gguf_head;
+sill_status sill__tokenizer_to_gguf(const sill_tokenizer *t, uint32_t n_vocab, struct sill__gguf_head *head, sill_error *err);
 /* SHA-256 over the tokenizer's defining contents. */
 void sill__tokenizer_hash(const sill_tokenizer *t, uint8_t out[32]);
 

@@ -1,0 +1,264 @@
+/* quantize.c - `sill quantize`: a smaller model file, and the certificate of what was lost. */
+#include <math.h>
+#include <string.h>
+
+#include "build_info.h"
+#include "common.h"
+#include "sample_text.h"
+
+#define MAX_LABELS 1024
+
+typedef struct quantize_options {
+    const char *output, *text, *labels, *prompt, *device;
+    int to_kind;
+    bool overwrite, force, json;
+    float max_loss;
+    int32_t max_tokens, window, threads, memory_mib;
+} quantize_options;
+
+static const char *const kinds[] = {"q8", "q4", "int8", NULL};
+
+/* ---- the texts */
+
+typedef struct texts {
+    const char **p;
+    size_t *n;
+    size_t count, cap;
+    sill__str bytes;   /* rows of a file, one behind the other */
+    char *whole;       /* a plain text */
+    const char *name;
+} texts;
+
+static bool add_text(texts *t, size_t at, size_t n) {
+    if (t->count == t->cap) {
+        size_t cap = t->cap ? 2 * t->cap : 256;
+        const char **p = sill__realloc(t->p, cap * sizeof *p);
+        if (p) t->p = p;
+        size_t *sizes = p ? sill__realloc(t->n, cap * sizeof *sizes) : NULL;
+        if (!sizes) return false;
+        t->n = sizes;
+        t->cap = cap;
+    }
+    t->p[t->count] = (const char *)at; /* an offset until the bytes stand still */
+    t->n[t->count++] = n;
+    return true;
+}
+
+static int out_of_memory(void) {
+    fprintf(stderr, "sill: error: no memory for the texts\n");
+    return EXIT_FAILED;
+}
+
+/* Rows of a CSV, TSV or JSONL file. -1 or the exit status. */
+static int read_rows(texts *t, const char *file, const cli_corpus_options *corpus) {
+    cli_run run;
+    sill__corpus_row *r;
+    sill_error err = {0};
+    sill_status s;
+    uint64_t bad = 0;
+    int status = cli_run_input(&run, "quantize", file, corpus, NULL);
+    if (status >= 0) return status;
+    sill__str_init(&t->bytes, (size_t)1 << 32);
+    while ((s = sill__reader_next(run.reader, &r, &err)) == SILL_OK && r) {
+        const sill__cell *cell = &r->cells[run.text_slot];
+        bool fine = !r->error && (cell->kind == SILL__CELL_TEXT || cell->kind == SILL__CELL_LITERAL);
+        bad += !fine;
+        if (fine && (!add_text(t, t->bytes.n, cell->n) || !sill__str_put(&t->bytes, cell->p, cell->n))) status = out_of_memory();
+        sill__row_free(r);
+        if (status >= 0) break;
+    }
+    if (s != SILL_OK) status = cli_fail(&err);
+    cli_run_free(&run);
+    for (size_t i = 0; i < t->count; i++) t->p[i] = t->bytes.p + (size_t)t->p[i];
+    if (bad && status < 0) cli_say("warning: %llu rows have no text and are left out", (unsigned long long)bad);
+    return status;
+}
+
+static int one_text(texts *t, const char *p, size_t n) {
+    if (!add_text(t, 0, n)) return out_of_memory();
+    t->p[0] = p;
+    return -1;
+}
+
+/* FILE, or FILE:COLUMN. -1 or the exit status. */
+static int read_texts(texts *t, const quantize_options *o) {
+    char file[4096];
+    size_t n;
+    sill_error err = {0};
+    cli_corpus_options corpus = {0};
+    if (!o->text) {
+        t->name = "the sample text of sill";
+        return one_text(t, cli_sample_text, sizeof cli_sample_text - 1);
+    }
+    t->name = o->text;
+    const char *colon = strrchr(o->text, ':');
+    if (colon && !sill__is_file(o->text)) {
+        n = (size_t)(colon - o->text);
+        if (n >= sizeof file) return args_usage("quantize", "--text: the path is too long");
+        memcpy(file, o->text, n);
+        file[n] = 0;
+        corpus.text = colon + 1;
+        return read_rows(t, file, &corpus);
+    }
+    sill__format format = sill__format_of_path(o->text);
+    if (format != SILL__FORMAT_AUTO && format != SILL__FORMAT_TXT)
+        return args_usage("quantize", "--text %.200s has columns: name one, --text FILE:COLUMN", o->text);
+    if (sill__read_file(o->text, (size_t)1 << 30, &t->whole, &n, &err) != SILL_OK) return cli_fail(&err);
+    return one_text(t, t->whole, n);
+}
+
+static void free_texts(texts *t) {
+    sill__free(t->p);
+    sill__free(t->n);
+    sill__free(t->whole);
+    if (t->bytes.cap) sill__str_free(&t->bytes);
+}
+
+/* ---- labels */
+
+static int split_labels(char *p, const char **labels, size_t *n_labels) {
+    for (;;) {
+        size_t n = strcspn(p, ",");
+        bool last = p[n] == 0;
+        p[n] = 0;
+        while (*p == ' ') p++, n--;
+        while (n && p[n - 1] == ' ') p[--n] = 0;
+        if (!n) return args_usage("quantize", "--labels holds an empty label");
+        if (*n_labels == MAX_LABELS) return args_usage("quantize", "--labels holds more than %d labels", MAX_LABELS);
+        for (size_t i = 0; i < *n_labels; i++)
+            if (!strcmp(labels[i], p)) return args_usage("quantize", "--labels holds '%s' twice", p);
+        labels[(*n_labels)++] = p;
+        if (last) break;
+        p += strlen(p) + 1;
+    }
+    return *n_labels < 2 ? args_usage("quantize", "--labels needs at least two labels, separated by commas") : -1;
+}
+
+/* ---- the run */
+
+static int progress(void *user, const char *stage, double share) {
+    const char **said = user;
+    (void)share;
+    if (*said != stage) cli_say("%s", stage);
+    *said = stage;
+    return cli_stop;
+}
+
+static void print_number(const char *name, double v, bool last) {
+    char text[32];
+    sill__f64_text(v, text);
+    printf("\"%s\":%s%s", name, text[0] ? text : "null", last ? "" : ",");
+}
+
+static int print(const quantize_options *o, const sill_certificate *c, const char *out, bool kept) {
+    const double mib = 1048576.0;
+    if (o->json) {
+        printf("{\"to\":\"%s\",\"kept\":%s,\"passed\":%s,", kinds[o->to_kind], kept ? "true" : "false", c->passed ? "true" : "false");
+        print_number("perplexity_before", c->n_tokens ? c->perplexity_before : (double)NAN, false);
+        print_number("perplexity_after", c->n_tokens ? c->perplexity_after : (double)NAN, false);
+        print_number("loss_percent", c->n_tokens ? c->loss_percent : (double)NAN, false);
+        print_number("loss_percent_se", c->n_tokens ? c->loss_percent_se : (double)NAN, false);
+        print_number("kl_mean", c->n_tokens ? c->kl_mean : (double)NAN, false);
+        print_number("kl_p99", c->n_tokens ? c->kl_p99 : (double)NAN, false);
+        print_number("top1_agreement", c->n_tokens ? c->top1_agreement : (double)NAN, false);
+        print_number("alpha", c->alpha, false);
+        printf("\"rows\":%llu,\"changed\":%llu,\"n_tokens\":%llu,\"bytes_before\":%llu,\"bytes_after\":%llu}\n",
+               (unsigned long long)c->n_rows, (unsigned long long)c->n_changed, (unsigned long long)c->n_tokens,
+               (unsigned long long)c->bytes_before, (unsigned long long)c->bytes_after);
+        return cli_flush_stdout();
+    }
+    printf("%s: %.1f MiB -> %.1f MiB (%s, %s -> %s)%s\n", out, (double)c->bytes_before / mib, (double)c->bytes_after / mib,
+           kinds[o->to_kind], c->before_dtype, c->after_dtype, kept ? "" : ", not kept");
+    if (c->n_tokens) {
+        printf("perplexity         %.4f +- %.4f  ->  %.4f +- %.4f\n", c->perplexity_before, c->perplexity_before_se,
+               c->perplexity_after, c->perplexity_after_se);
+        printf("loss of perplexity %+.3f %% +- %.3f %% (allowed: %.4g %%)\n", c->loss_percent, c->loss_percent_se, c->max_loss);
+        printf("KL divergence      mean %.6f +- %.6f nats, 99th percentile %.6f\n", c->kl_mean, c->kl_mean_se, c->kl_p99);
+        printf("same first choice  %.2f %% of %llu tokens in %llu windows of up to %d\n", 100 * c->top1_agreement,
+               (unsigned long long)c->n_tokens, (unsigned long long)c->n_windows, (int)c->window);
+    }
+    if (c->n_rows + c->n_rows_failed)
+        printf("labels             %llu of %llu rows change (Krippendorff's alpha %.4f)%s\n", (unsigned long long)c->n_changed,
+               (unsigned long long)c->n_rows, c->alpha, c->n_rows_failed ? "; some rows could not be labelled" : "");
+    if (c->forced) printf("kept by --force, although more was lost than is allowed\n");
+    return cli_flush_stdout();
+}
+
+static int run_quantize(const quantize_options *o, const char *model, const texts *t, const char *const *labels, size_t n_labels) {
+    char path[1024];
+    sill_error err = {0};
+    sill_certificate c;
+    const char *said = NULL;
+    sill_quantize_options qo = {
+        .size = sizeof qo, .to = (sill_quantize_to)o->to_kind, .overwrite = o->overwrite, .force = o->force, .texts = t->p,
+        .text_bytes = t->n, .n_texts = t->count, .text_name = t->name, .max_tokens = o->max_tokens, .window = o->window,
+        .max_loss = o->max_loss, .labels = labels, .n_labels = n_labels, .prompt = o->prompt, .device = o->device,
+        .n_threads = o->threads, .memory_limit_bytes = (uint64_t)o->memory_mib << 20, .commit = SILL_BUILD_COMMIT,
+        .progress = progress, .user = &said};
+    if (cli_model_path(model, path, sizeof path, &err) != SILL_OK) return cli_fail(&err);
+    sill_status s = sill_quantize(path, o->output, &qo, &c, &err);
+    if (cli_stop) {
+        fprintf(stderr, "sill: interrupted; nothing is kept\n");
+        return EXIT_INTERRUPTED;
+    }
+    bool measured = s == SILL_OK || (s == SILL_ERANGE && c.max_loss > 0);
+    int status = measured ? print(o, &c, o->output, s == SILL_OK) : EXIT_OK;
+    if (s == SILL_EINVAL) return cli_fail_model(&err);
+    if (s != SILL_OK) return cli_fail(&err);
+    cli_say("the certificate is %s.certificate.json", o->output);
+    return status;
+}
+
+static const char notes[] =
+    "q8 and q4 are written as GGUF, which llama.cpp reads too: q8 has groups of 32 weights with one scale (Q8_0), q4 with\n"
+    "scale and minimum (Q4_1; embedding and head Q8_0). int8 (LLM.int8) is written as a directory of safetensors in\n"
+    "bitsandbytes' layout, which transformers reads. Matrices whose rows are no multiple of 32 stay as they are.\n"
+    "The loss is measured on --text, FILE or FILE:COLUMN, by default a sample of public-domain prose: perplexity before\n"
+    "and after, the divergence of the next-token distributions, how often the first choice stays the same, and with\n"
+    "--labels how many texts change their label (and Krippendorff's alpha of the two models). Your own text tells more\n"
+    "than ours. All of it is in OUT.certificate.json too. Past --max-loss nothing is kept and the exit status is 1.\n";
+
+int cli_quantize(int argc, char **argv) {
+    static quantize_options o;
+    static const arg_option own[] = {
+        {"to", 0, ARG_CHOICE, offsetof(quantize_options, to_kind), 0, 0, kinds, "TYPE", "q8, q4 or int8"},
+        {"output", 'o', ARG_TEXT, offsetof(quantize_options, output), 0, 0, NULL, "OUT", "the new model: a .gguf file, for int8 a directory"},
+        {"overwrite", 0, ARG_FLAG, offsetof(quantize_options, overwrite), 0, 0, NULL, NULL, "replace OUT if it exists"},
+        {"text", 0, ARG_TEXT, offsetof(quantize_options, text), 0, 0, NULL, "FILE[:COLUMN]", "text to measure the loss on: a plain file, or a column of CSV, TSV, JSONL"},
+        {"tokens", 0, ARG_INT, offsetof(quantize_options, max_tokens), 2, 1 << 24, NULL, "N", "tokens that are scored at most (default 4096)"},
+        {"window", 0, ARG_INT, offsetof(quantize_options, window), 2, 1 << 20, NULL, "N", "tokens read together (default 256)"},
+        {"labels", 0, ARG_TEXT, offsetof(quantize_options, labels), 0, 0, NULL, "A,B,C", "also label each text with both models"},
+        {"prompt", 0, ARG_TEXT, offsetof(quantize_options, prompt), 0, 0, NULL, "TEMPLATE", "for the labels, as in sill classify"},
+        {"max-loss", 0, ARG_ABOVE, offsetof(quantize_options, max_loss), 0, 1e30, NULL, "PERCENT", "of perplexity that may be lost (default 2 for q8 and int8, 10 for q4)"},
+        {"force", 0, ARG_FLAG, offsetof(quantize_options, force), 0, 0, NULL, NULL, "keep the output whatever was lost"},
+        {"json", 0, ARG_FLAG, offsetof(quantize_options, json), 0, 0, NULL, NULL, "the numbers as JSON"},
+        {"device", 0, ARG_TEXT, offsetof(quantize_options, device), 0, 0, NULL, "NAME", "auto, cpu or ref, to measure with"},
+        {"threads", 0, ARG_INT, offsetof(quantize_options, threads), 1, 1024, NULL, "N", "threads (default: the physical cores)"},
+        {"memory", 0, ARG_INT, offsetof(quantize_options, memory_mib), 1, INT32_MAX, NULL, "MIB", "refuse what needs more"},
+    };
+    const arg_command command = {
+        "quantize", "MODEL --to q8|q4|int8 -o OUT [--text FILE]", "Writes a smaller model, and certifies what was lost.",
+        {{"quantize", own, SILL_ARRAY_LEN(own), &o}, cli_general_table()}, notes, 1, 1};
+    char **models, *list = NULL;
+    const char *labels[MAX_LABELS];
+    size_t n_labels = 0;
+    texts t = {0};
+    int n;
+    o.to_kind = -1;
+    int status = args_parse(&command, argc, argv, &models, &n);
+    if (status >= 0) return status;
+    if (o.to_kind < 0) return args_usage("quantize", "--to q8, q4 or int8 is needed");
+    if (!o.output) return args_usage("quantize", "-o OUT is needed");
+    if (!strcmp(o.output, "-")) return args_usage("quantize", "a model cannot be written to standard output");
+    cli_model_options mo = {.device = o.device};
+    if ((status = cli_check_model("quantize", &mo)) >= 0) return status;
+    if (o.prompt && !o.labels) return args_usage("quantize", "--prompt is for --labels");
+    if (o.prompt && !strstr(o.prompt, "{text}")) return args_usage("quantize", "--prompt has no {text}: where does the row's text go?");
+    if (o.labels && !(list = sill__strndup(o.labels, strlen(o.labels)))) return out_of_memory();
+    if (list) status = split_labels(list, labels, &n_labels);
+    if (status < 0) status = read_texts(&t, &o);
+    if (status < 0) status = run_quantize(&o, models[0], &t, labels, n_labels);
+    free_texts(&t);
+    sill__free(list);
+    return status;
+}

@@ -1,0 +1,367 @@
+/*
+ * quantize.c - sill_quantize: plans the smaller file, writes it beside its final name, has its loss measured, and
+ * gives it the name or takes it away. Every step that fails leaves nothing behind.
+ */
+#include "task/quantize.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "corpus/corpus.h"
+#include "model/export.h"
+
+#define PATH_CAP 4096
+#define SMALL_FILE_MAX ((size_t)512 << 20)
+
+typedef struct job {
+    const char *path;
+    char out[PATH_CAP], partial[PATH_CAP], record[PATH_CAP], record_partial[PATH_CAP], spool[PATH_CAP];
+    sill_quantize_options o;
+    sill_certificate c;
+    bool directory;
+} job;
+
+static const char *const names[] = {"q8", "q4", "int8"};
+
+/* ---- names */
+
+static bool there(const char *path, struct stat *st) { return lstat(path, st) == 0; }
+
+static bool is_same(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* Removes a file, or a directory that holds files only, as those that are written here do. */
+static sill_status remove_output(const char *path, sill_error *err) {
+    struct stat st;
+    char inside[PATH_CAP];
+    if (!there(path, &st)) return SILL_OK;
+    if (S_ISDIR(st.st_mode)) {
+        DIR *d = opendir(path);
+        for (struct dirent *e; d && (e = readdir(d));)
+            if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && sill__path_join(inside, sizeof inside, path, e->d_name))
+                unlink(inside);
+        if (d) closedir(d);
+        if (rmdir(path) == 0) return SILL_OK;
+    } else if (unlink(path) == 0) {
+        return SILL_OK;
+    }
+    return sill__fail(err, SILL_EIO, "cannot remove %s: %s", path, strerror(errno));
+}
+
+static sill_status check_out(job *j, sill_error *err) {
+    const char *const paths[] = {j->out, j->record, j->partial};
+    struct stat st;
+    if (is_same(j->path, j->out)) return sill__fail(err, SILL_EINVAL, "%s is the model itself; name another output", j->out);
+    for (size_t i = 0; i < SILL_ARRAY_LEN(paths); i++) {
+        if (!there(paths[i], &st)) continue;
+        if (i == 0 && S_ISDIR(st.st_mode) != j->directory)
+            return sill__fail(err, SILL_EINVAL, "%s is a %s, but --to %s writes a %s", j->out, S_ISDIR(st.st_mode) ? "directory" : "file",
+                              names[j->o.to], j->directory ? "directory" : "file");
+        if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+            return sill__fail(err, SILL_EINVAL, "%s is neither a file nor a directory", paths[i]);
+        if (!j->o.overwrite)
+            return sill__fail(err, SILL_EINVAL, "%s exists%s; --overwrite replaces it", paths[i],
+                              i == 2 ? " (another run writes it, or was interrupted)" : "");
+    }
+    return remove_output(j->partial, err);
+}
+
+static sill_status make_names(job *j, const char *out, sill_error *err) {
+    size_t n = strlen(out);
+    while (n > 1 && out[n - 1] == '/') n--;
+    if (n == 0 || n + 32 >= PATH_CAP) return sill__fail(err, SILL_EINVAL, "the output needs a name of 1 to %d bytes", PATH_CAP - 32);
+    memcpy(j->out, out, n);
+    j->out[n] = 0;
+    snprintf(j->partial, sizeof j->partial, "%.*s.partial", (int)n, out);
+    snprintf(j->record, sizeof j->record, "%.*s.certificate.json", (int)n, out);
+    snprintf(j->record_partial, sizeof j->record_partial, "%.*s.certificate.partial", (int)n, out);
+    snprintf(j->spool, sizeof j->spool, "%.*s.logits.partial", (int)n, out);
+    return check_out(j, err);
+}
+
+/* ---- small files */
+
+static sill_status put_file(const char *path, const void *bytes, size_t n, sill_error *err) {
+    sill__out *out;
+    sill_status s = sill__out_create(path, &out, err);
+    if (s != SILL_OK) return s;
+    if ((s = sill__out_put(out, bytes, n, err)) == SILL_OK) return sill__out_finish(out, NULL, err);
+    sill__out_drop(out);
+    return s;
+}
+
+/* DIR's config.json with what transformers needs to know of the weights. */
+static sill_status write_config(const char *from, const char *to, sill_error *err) {
+    static const char said[] =
+        "\n  \"quantization_config\": {\n    \"_load_in_4bit\": false,\n    \"_load_in_8bit\": true,\n"
+        "    \"bnb_4bit_compute_dtype\": \"float32\",\n    \"bnb_4bit_quant_storage\": \"uint8\",\n    \"bnb_4bit_quant_type\": \"fp4\",\n"
+        "    \"bnb_4bit_use_double_quant\": false,\n    \"llm_int8_enable_fp32_cpu_offload\": false,\n"
+        "    \"llm_int8_has_fp16_weight\": false,\n    \"llm_int8_skip_modules\": null,\n    \"llm_int8_threshold\": 6.0,\n"
+        "    \"load_in_4bit\": false,\n    \"load_in_8bit\": true,\n    \"quant_method\": \"bitsandbytes\"\n  },";
+    char *text;
+    size_t n;
+    sill__str s;
+    sill_status st = sill__read_file(from, SMALL_FILE_MAX, &text, &n, err);
+    if (st != SILL_OK) return st;
+    const char *brace = memchr(text, '{', n); /* it was read as an object before */
+    sill__str_init(&s, n + sizeof said);
+    if (brace) {
+        size_t k = (size_t)(brace - text) + 1;
+        sill__str_put(&s, text, k);
+        sill__str_puts(&s, said);
+        sill__str_put(&s, text + k, n - k);
+    }
+    if (!brace) st = sill__fail(err, SILL_EFORMAT, "%s is no JSON object", from);
+    else if (s.failed) st = sill__fail(err, SILL_ENOMEM, "no memory for %s", from);
+    else st = put_file(to, s.p, s.n, err);
+    sill__str_free(&s);
+    sill__free(text);
+    return st;
+}
+
+static sill_status copy_companions(const char *from_dir, const char *to_dir, sill_error *err) {
+    static const char *const files[] = {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
+                                        "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+                                        "chat_template.jinja"};
+    char from[PATH_CAP], to[PATH_CAP], *text;
+    size_t n;
+    sill_status s = SILL_OK;
+    const char *dir = *from_dir ? from_dir : ".";
+    if (!sill__path_join(from, sizeof from, dir, "config.json") || !sill__path_join(to, sizeof to, to_dir, "config.json"))
+        return sill__fail(err, SILL_ERANGE, "%s: the path is too long", to_dir);
+    s = write_config(from, to, err);
+    for (size_t i = 0; s == SILL_OK && i < SILL_ARRAY_LEN(files); i++) {
+        if (!sill__path_join(from, sizeof from, dir, files[i]) || !sill__is_file(from)) continue;
+        if (!sill__path_join(to, sizeof to, to_dir, files[i])) return sill__fail(err, SILL_ERANGE, "%s: the path is too long", to_dir);
+        s = sill__read_file(from, SMALL_FILE_MAX, &text, &n, err);
+        if (s == SILL_OK) {
+            s = put_file(to, text, n, err);
+            sill__free(text);
+        }
+    }
+    return s;
+}
+
+/* ---- the weights */
+
+static void hash_model(const sill__file *f, job *j) {
+    uint8_t digest[32];
+    sill__file_hash(f, digest, &j->c.bytes_before);
+    sill__sha256_hex(digest, j->c.before_sha256);
+}
+
+/* The last part of the model's path, without the end of a file's name: general.name. */
+static void base_name(const char *path, char out[128]) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    size_t from = n;
+    while (from > 0 && path[from - 1] != '/') from--;
+    snprintf(out, 128, "%.*s", (int)SILL_MIN(n - from, (size_t)127), path + from);
+    char *dot = strrchr(out, '.');
+    if (dot && dot != out && (!strcmp(dot, ".gguf") || !strcmp(dot, ".safetensors"))) *dot = 0;
+    sill__plain(out);
+}
+
+static sill_status export_file(job *j, const sill__file *f, const sill__config *config, const sill_tokenizer *t, sill_error *err) {
+    static const sill__type body[] = {SILL__TYPE_Q8_0, SILL__TYPE_Q4_1};
+    sill__export e = {0};
+    sill__out *out = NULL;
+    char name[128], weights[PATH_CAP];
+    uint8_t digest[32];
+    base_name(j->path, name);
+    sill_status s = j->directory ? sill__export_int8(f, config, &e, err)
+                                 : sill__export_gguf(f, config, t, name, body[j->o.to], SILL__TYPE_Q8_0, &e, err);
+    if (s != SILL_OK) return s;
+    if (!e.reduced)
+        s = sill__fail(err, SILL_EINVAL, "%s: nothing in it becomes smaller with %s: it is quantized already, or its rows are no "
+                       "multiples of 32", j->path, names[j->o.to]);
+    snprintf(weights, sizeof weights, "%s", j->partial);
+    if (s == SILL_OK && j->directory) {
+        if (mkdir(j->partial, 0777) != 0) s = sill__fail(err, SILL_EIO, "cannot create %s: %s", j->partial, strerror(errno));
+        else if (!sill__path_join(weights, sizeof weights, j->partial, "model.safetensors"))
+            s = sill__fail(err, SILL_ERANGE, "%s: the path is too long", j->partial);
+    }
+    if (s == SILL_OK) s = sill__out_create(weights, &out, err);
+    if (s == SILL_OK) {
+        s = j->directory ? sill__safetensors_write(e.copies, e.n, out, err) : sill__gguf_write(&e.head, e.copies, e.n, out, err);
+        if (s != SILL_OK) {
+            sill__out_drop(out);
+        } else {
+            j->c.bytes_after = out->n;
+            s = sill__out_finish(out, digest, err);
+        }
+    }
+    if (s == SILL_OK) sill__sha256_hex(digest, j->c.after_sha256);
+    if (s == SILL_OK && j->directory) s = copy_companions(sill__file_dir(f), j->partial, err);
+    sill__export_free(&e);
+    return s;
+}
+
+static sill_status write_model(job *j, sill_error *err) {
+    sill__file *f = NULL;
+    sill__config config;
+    sill_tokenizer *t = NULL;
+    sill_error why = {0};
+    sill_plan_info plan;
+    sill_model_options mo = {.size = sizeof mo, .dtype = SILL_DTYPE_F32};
+    sill_status s = sill_plan(j->path, &mo, NULL, &plan, err); /* every tensor is there and has its shape */
+    if (s == SILL_OK) s = sill__file_open(j->path, &f, err);
+    if (s != SILL_OK) return s;
+    s = sill__config_read(f, &config, err);
+    if (s == SILL_OK) {
+        if (sill__file_get_kind(f) == SILL__FILE_SAFETENSORS && !j->directory) {
+            s = sill__tokenizer_from_file(f, &t, &why);
+            if (s == SILL_ENOENT) s = SILL_OK; /* a model alone */
+            else if (s != SILL_OK && err) *err = why;
+        }
+        if (s == SILL_OK && j->o.progress && j->o.progress(j->o.user, "writing", 0))
+            s = sill__fail(err, SILL_ECANCELLED, "cancelled by the caller");
+        if (s == SILL_OK) hash_model(f, j);
+        if (s == SILL_OK) s = export_file(j, f, &config, t, err);
+        sill_tokenizer_free(t);
+        sill__config_free(&config);
+    }
+    sill__file_close(f);
+    return s;
+}
+
+/* ---- the certificate */
+
+static void put_number(sill__str *s, const char *key, double v) {
+    sill__str_putf(s, ", \"%s\": ", key);
+    sill__put_json_f64(s, v);
+}
+
+static void put_model(sill__str *s, const char *key, const char *path, const char *sha, uint64_t bytes, const char *dtype) {
+    sill__str_putf(s, ",\n  \"%s\": {\"path\": ", key);
+    sill__put_json_string(s, path, strlen(path));
+    sill__str_putf(s, ", \"sha256\": \"%s\", \"bytes\": %llu, \"computed_as\": ", sha, (unsigned long long)bytes);
+    sill__put_json_string(s, dtype, strlen(dtype));
+    sill__str_puts(s, "}");
+}
+
+static void put_pair(sill__str *s, const char *key, double value, double se) {
+    sill__str_putf(s, "\"%s\": {\"value\": ", key);
+    sill__put_json_f64(s, value);
+    put_number(s, "standard_error", se);
+    sill__str_puts(s, "}");
+}
+
+static sill_status write_record(const job *j, sill_error *err) {
+    const sill_certificate *c = &j->c;
+    const char *text = j->o.text_name ? j->o.text_name : "", *commit = j->o.commit ? j->o.commit : "";
+    sill__str s;
+    sill__str_init(&s, (size_t)1 << 20);
+    sill__str_putf(&s, "{\n  \"program\": \"sill %s\", \"commit\": ", sill_version());
+    sill__put_json_string(&s, commit, strlen(commit));
+    sill__str_putf(&s, ",\n  \"to\": \"%s\"", names[j->o.to]);
+    put_model(&s, "before", j->path, c->before_sha256, c->bytes_before, c->before_dtype);
+    put_model(&s, "after", j->out, c->after_sha256, c->bytes_after, c->after_dtype);
+    sill__str_puts(&s, ",\n  \"text\": {\"name\": ");
+    sill__put_json_string(&s, text, strlen(text));
+    sill__str_putf(&s, ", \"sha256\": \"%s\", \"texts\": %llu, \"windows\": %llu, \"window_tokens\": %d, \"tokens_scored\": %llu}",
+                   c->text_sha256, (unsigned long long)c->n_texts, (unsigned long long)c->n_windows, c->window,
+                   (unsigned long long)c->n_tokens);
+    if (c->n_tokens) {
+        sill__str_puts(&s, ",\n  \"perplexity\": {");
+        put_pair(&s, "before", c->perplexity_before, c->perplexity_before_se);
+        sill__str_puts(&s, ", ");
+        put_pair(&s, "after", c->perplexity_after, c->perplexity_after_se);
+        sill__str_puts(&s, ", ");
+        put_pair(&s, "loss_percent", c->loss_percent, c->loss_percent_se);
+        sill__str_puts(&s, "},\n  \"kl_divergence\": {\"unit\": \"nats\"");
+        put_number(&s, "mean", c->kl_mean);
+        put_number(&s, "standard_error", c->kl_mean_se);
+        put_number(&s, "p99", c->kl_p99);
+        put_number(&s, "max", c->kl_max);
+        sill__str_puts(&s, "},\n  \"top1_agreement\": ");
+        sill__put_json_f64(&s, c->top1_agreement);
+    }
+    if (c->n_rows + c->n_rows_failed) {
+        sill__str_putf(&s, ",\n  \"labels\": {\"rows\": %llu, \"failed\": %llu, \"changed\": %llu", (unsigned long long)c->n_rows,
+                       (unsigned long long)c->n_rows_failed, (unsigned long long)c->n_changed);
+        put_number(&s, "krippendorff_alpha", c->alpha);
+        sill__str_puts(&s, "}");
+    }
+    sill__str_puts(&s, ",\n  \"threshold_percent\": ");
+    sill__put_json_f64(&s, c->max_loss);
+    sill__str_putf(&s, ", \"passed\": %s, \"forced\": %s\n}\n", c->passed ? "true" : "false", c->forced ? "true" : "false");
+    sill_status st = s.failed ? sill__fail(err, SILL_ENOMEM, "no memory for the certificate")
+                              : put_file(j->record_partial, s.p, s.n, err);
+    sill__str_free(&s);
+    return st;
+}
+
+static void hash_texts(job *j) {
+    sill__sha256 h;
+    uint8_t digest[32];
+    sill__sha256_init(&h);
+    for (size_t i = 0; i < j->o.n_texts; i++) sill__sha256_update(&h, j->o.texts[i], j->o.text_bytes[i]);
+    sill__sha256_final(&h, digest);
+    sill__sha256_hex(digest, j->c.text_sha256);
+}
+
+static sill_status judge(job *j, sill_error *err) {
+    sill_certificate *c = &j->c;
+    const double changed = c->n_rows ? 100.0 * (double)c->n_changed / (double)c->n_rows : 0;
+    const double loss = c->n_tokens ? c->loss_percent : changed;
+    c->max_loss = j->o.max_loss > 0 ? j->o.max_loss : j->o.max_loss < 0 ? (double)INFINITY : j->o.to == SILL_QUANTIZE_Q4 ? 10 : 2;
+    c->passed = loss <= c->max_loss;
+    c->forced = !c->passed && j->o.force;
+    if (c->passed || c->forced) return SILL_OK;
+    return sill__fail(err, SILL_ERANGE, "%s costs %.2f %% of %s, more than the %.4g %% allowed: nothing is kept (--max-loss "
+                      "PERCENT allows more, --force keeps it all the same)", names[j->o.to], loss,
+                      c->n_tokens ? "perplexity" : "the labels", c->max_loss);
+}
+
+static sill_status publish(const char *from, const char *to, const job *j, sill_error *err) {
+    if (j->directory && to == j->out) {
+        sill_status s = remove_output(to, err); /* a directory cannot be replaced in one step */
+        if (s != SILL_OK) return s;
+    }
+    return rename(from, to) == 0 ? SILL_OK : sill__fail(err, SILL_EIO, "cannot rename %s to %s: %s", from, to, strerror(errno));
+}
+
+static sill_status run(job *j, sill_error *err) {
+    sill_status s = write_model(j, err);
+    if (s == SILL_OK && j->o.n_texts) {
+        hash_texts(j);
+        s = sill__certify(j->path, j->partial, j->spool, &j->o, &j->c, err);
+        if (s == SILL_OK) s = judge(j, err);
+        if (s == SILL_OK) s = write_record(j, err);
+    }
+    if (s == SILL_OK) s = publish(j->partial, j->out, j, err);
+    if (s == SILL_OK && j->o.n_texts) s = publish(j->record_partial, j->record, j, err);
+    else if (s == SILL_OK) remove_output(j->record, NULL); /* one of an earlier output */
+    if (s != SILL_OK) {
+        remove_output(j->partial, NULL);
+        remove_output(j->record_partial, NULL);
+    }
+    return s;
+}
+
+sill_status sill_quantize(const char *path, const char *out, const sill_quantize_options *options, sill_certificate *certificate,
+                          sill_error *err) {
+    if (!path || !*path || !out || !*out) return sill__fail(err, SILL_EINVAL, "sill_quantize needs a model and an output");
+    job *j = sill__calloc(1, sizeof *j);
+    if (!j) return sill__fail(err, SILL_ENOMEM, "no memory to quantize %s", path);
+    j->path = path;
+    j->c.alpha = NAN;
+    sill_status s = sill__options_read(options, &j->o, sizeof j->o, "sill_quantize_options", err);
+    if (s == SILL_OK && (unsigned)j->o.to > SILL_QUANTIZE_INT8) s = sill__fail(err, SILL_EINVAL, "no type to quantize to has the number %d", (int)j->o.to);
+    if (s == SILL_OK && (j->o.max_tokens < 0 || j->o.window < 0 || j->o.window == 1 || j->o.max_loss != j->o.max_loss))
+        s = sill__fail(err, SILL_EINVAL, "max_tokens %d, window %d or max_loss %g is out of range", j->o.max_tokens, j->o.window, j->o.max_loss);
+    if (s == SILL_OK && j->o.n_texts && (!j->o.texts || !j->o.text_bytes)) s = sill__fail(err, SILL_EINVAL, "%zu texts, but no pointers to them", j->o.n_texts);
+    j->directory = j->o.to == SILL_QUANTIZE_INT8;
+    if (s == SILL_OK) s = make_names(j, out, err);
+    if (s == SILL_OK) s = run(j, err);
+    if (certificate) *certificate = j->c;
+    sill__free(j);
+    return s;
+}

@@ -1,0 +1,268 @@
+/* test_quantize.c - smaller files: what is written, refused and left behind; agreement of coders. */
+#include <math.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "format/write.h"
+#include "task/quantize.h"
+#include "test.h"
+
+#define STORIES "tests/fixtures/stories260K/stories260K.gguf"
+#define GPT2 "tests/fixtures/task/quantize/gpt2"
+
+static char dir[64];
+
+static const char *in_dir(const char *name) {
+    static char paths[4][160];
+    static int at;
+    at = (at + 1) % 4;
+    snprintf(paths[at], sizeof paths[at], "%s/%s", dir, name);
+    return paths[at];
+}
+
+static const char *const one_text[] = {"Once upon a time there was a little girl. She had a red ball, and she liked to play with it "
+                                       "in the park. One day, the ball was gone. The girl was sad and looked for it everywhere."};
+static size_t one_size[1];
+
+static sill_quantize_options some(sill_quantize_to to) {
+    one_size[0] = strlen(one_text[0]);
+    return (sill_quantize_options){.size = sizeof(sill_quantize_options), .to = to, .texts = one_text, .text_bytes = one_size,
+                                   .n_texts = 1};
+}
+
+static bool exists(const char *path) { return access(path, F_OK) == 0; }
+
+static void alpha_is_the_published_one(void) {
+    sill_error e = {0};
+    char *text, *p;
+    size_t bytes, n_cases = 0;
+    REQUIRE(sill__read_file("tests/fixtures/task/alpha.txt", 1 << 20, &text, &bytes, &e) == SILL_OK);
+    static int32_t values[4096];
+    for (p = strchr(text, '\n') + 1; p && *p; n_cases++) {
+        char *end = strchr(p, '\n');
+        long coders = strtol(p, &p, 10), labels = strtol(p, &p, 10);
+        double want = strtod(p, &p);
+        size_t n = 0;
+        while (p < end && n < 4096) values[n++] = (int32_t)strtol(p, &p, 10);
+        CHECK_NEAR(sill__alpha_nominal(values, (size_t)coders, n / (size_t)coders, (size_t)labels), want, 1e-12);
+        if (n_cases == 0) CHECK_NEAR(want, 0.095, 0.0005);
+        if (n_cases == 1) CHECK_NEAR(want, 0.743, 0.0005);
+        p = end + 1;
+    }
+    CHECK_INT(n_cases, 7);
+    sill__free(text);
+    const int32_t same[] = {1, 1, 1, 1}, none[] = {-1, 0, 0, -1};
+    CHECK(sill__alpha_nominal(same, 2, 2, 3) == 1);
+    CHECK(isnan(sill__alpha_nominal(none, 2, 2, 3)));
+}
+
+static void quantiles_are_numpys(void) {
+    const double x[] = {1, 2, 4, 8};
+    CHECK_NEAR(sill__quantile(x, 4, 0.5), 3, 1e-12);
+    CHECK_NEAR(sill__quantile(x, 4, 0.99), 7.88, 1e-12);
+    CHECK_NEAR(sill__quantile(x, 1, 0.99), 1, 1e-12);
+}
+
+/* Every tensor has gguf-py's bytes (LLM.int8: bitsandbytes' rule in numpy), and the file is the same for any number of
+ * threads. */
+static void tensors_are_those_expected(void) {
+    static const char *const kinds[] = {"q8", "q4", "int8"}, *const models[] = {"gpt2", "llama"};
+    sill_error e = {0};
+    char *text, name[96], model[8], kind[8], type[8], shape[32], sha[65], got[65];
+    size_t bytes;
+    REQUIRE(sill__read_file("tests/fixtures/task/quantize/expected.txt", 1 << 20, &text, &bytes, &e) == SILL_OK);
+    for (int m = 0; m < 2; m++)
+        for (int k = 0; k < 3; k++) {
+            char source[96], first[65] = "";
+            sill__file *f;
+            size_t n = 0, more = 0;
+            snprintf(source, sizeof source, "tests/fixtures/task/quantize/%s", models[m]);
+            snprintf(name, sizeof name, "%s-%s", models[m], kinds[k]);
+            for (int threads = 1; threads <= 3; threads += 2) {
+                sill_quantize_options o = {.size = sizeof o, .to = (sill_quantize_to)k, .overwrite = 1, .n_threads = threads};
+                sill_certificate c;
+                CHECK_OK(sill_quantize(source, in_dir(name), &o, &c, &e), e);
+                CHECK(strlen(c.before_sha256) == 64 && strlen(c.after_sha256) == 64 && c.n_tokens == 0);
+                if (threads > 1) CHECK_STR(c.after_sha256, first);
+                memcpy(first, c.after_sha256, sizeof first);
+            }
+            REQUIRE(sill__file_open(in_dir(name), &f, &e) == SILL_OK);
+            for (const char *p = text; *p; p = strchr(p, '\n') + 1) {
+                REQUIRE(sscanf(p, "%7s %7s %95s %7s %31s %64s", model, kind, name, type, shape, sha) == 6);
+                if (strcmp(model, models[m]) || strcmp(kind, kinds[k])) continue;
+                const sill__tensor *t = sill__file_find(f, name);
+                n++;
+                if (!t) {
+                    FAIL("%s %s: no tensor %s", model, kind, name);
+                    continue;
+                }
+                uint8_t digest[32];
+                sill__sha256 h;
+                char dims[32] = "";
+                size_t at = 0;
+                for (int d = 0; d < t->n_dims; d++) at += (size_t)snprintf(dims + at, sizeof dims - at, "%s%llu", d ? "x" : "", (unsigned long long)t->dims[d]);
+                if (t->n_dims) CHECK_STR(dims, shape);
+                CHECK_STR(sill__type_get(t->type)->name, type);
+                sill__sha256_init(&h);
+                sill__sha256_update(&h, t->data, t->bytes);
+                sill__sha256_final(&h, digest);
+                sill__sha256_hex(digest, got);
+                if (strcmp(got, sha)) FAIL("%s %s: other bytes in %s", model, kind, name);
+            }
+            for (size_t i = 0; i < sill__file_n_tensors(f); i++) more++;
+            CHECK(n > 10);
+            CHECK_INT(more, n);
+            sill__file_close(f);
+        }
+    sill__free(text);
+}
+
+static void a_certificate_holds_together(void) {
+    sill_quantize_options o = some(SILL_QUANTIZE_Q8);
+    sill_certificate c;
+    sill_error e = {0};
+    struct stat st;
+    o.max_tokens = 40;
+    o.window = 16;
+    CHECK_OK(sill_quantize(STORIES, in_dir("c.gguf"), &o, &c, &e), e);
+    CHECK_INT(c.n_tokens, 40);
+    CHECK_INT(c.n_windows, 3);
+    CHECK_INT(c.n_texts, 1);
+    CHECK(c.passed && !c.forced && c.max_loss == 2);
+    CHECK(c.perplexity_before > 1 && c.perplexity_before < 100 && c.perplexity_before_se > 0);
+    CHECK_NEAR(100 * (c.perplexity_after / c.perplexity_before - 1), c.loss_percent, 1e-9);
+    CHECK(c.kl_mean > 0 && c.kl_mean < 0.05 && c.kl_p99 >= c.kl_mean && c.kl_max >= c.kl_p99);
+    CHECK(c.top1_agreement > 0.8 && c.top1_agreement <= 1);
+    CHECK(isnan(c.alpha) && c.n_rows == 0);
+    CHECK(stat(in_dir("c.gguf"), &st) == 0 && (uint64_t)st.st_size == c.bytes_after && c.bytes_before > 2 * c.bytes_after);
+    CHECK(exists(in_dir("c.gguf.certificate.json")));
+    CHECK(!exists(in_dir("c.gguf.partial")) && !exists(in_dir("c.gguf.logits.partial")));
+}
+
+static void labels_are_compared(void) {
+    static const char *const texts[] = {"She had a red ball.", "The dog was sad.", "A big happy bird sang.", "", "It was dark."};
+    static const char *const labels[] = {"happy", "sad"};
+    size_t sizes[5];
+    for (int i = 0; i < 5; i++) sizes[i] = strlen(texts[i]);
+    sill_quantize_options o = some(SILL_QUANTIZE_Q4);
+    sill_certificate c;
+    sill_error e = {0};
+    o.texts = texts;
+    o.text_bytes = sizes;
+    o.n_texts = 5;
+    o.labels = labels;
+    o.n_labels = 2;
+    o.max_loss = -1;
+    CHECK_OK(sill_quantize(STORIES, in_dir("l.gguf"), &o, &c, &e), e);
+    CHECK_INT(c.n_rows + c.n_rows_failed, 5);
+    CHECK(c.n_rows >= 4 && c.n_changed <= c.n_rows && c.alpha <= 1);
+    CHECK((c.n_changed == 0) == (c.alpha == 1));
+    CHECK(isinf(c.max_loss) && c.passed);
+}
+
+static void too_much_lost_leaves_nothing(void) {
+    sill_quantize_options o = some(SILL_QUANTIZE_Q4);
+    sill_certificate c;
+    sill_error e = {0};
+    o.max_loss = 1e-12;
+    sill_status s = sill_quantize(GPT2, in_dir("r.gguf"), &o, &c, &e);
+    if (s == SILL_OK) { /* four bits happened to be better here: ask for the impossible with the other model */
+        unlink(in_dir("r.gguf"));
+        unlink(in_dir("r.gguf.certificate.json"));
+        s = sill_quantize(STORIES, in_dir("r.gguf"), &o, &c, &e);
+    }
+    CHECK_INT(s, SILL_ERANGE);
+    CHECK(!c.passed && c.loss_percent > 0 && c.n_tokens > 0);
+    CHECK(strstr(e.msg, "--force"));
+    CHECK(!exists(in_dir("r.gguf")) && !exists(in_dir("r.gguf.certificate.json")) && !exists(in_dir("r.gguf.partial")));
+    o.force = 1;
+    CHECK_OK(sill_quantize(STORIES, in_dir("r.gguf"), &o, &c, &e), e);
+    CHECK(exists(in_dir("r.gguf")));
+}
+
+static int stop_at_measuring(void *user, const char *stage, double share) {
+    (void)share;
+    return strstr(stage, user) != NULL;
+}
+
+static void refusals_leave_nothing(void) {
+    sill_quantize_options o = some(SILL_QUANTIZE_Q8);
+    sill_error e = {0};
+    CHECK_OK(sill_quantize(STORIES, in_dir("x.gguf"), &o, NULL, &e), e);
+    CHECK_INT(sill_quantize(STORIES, in_dir("x.gguf"), &o, NULL, &e), SILL_EINVAL);
+    CHECK(strstr(e.msg, "exists") && strstr(e.msg, "--overwrite"));
+    CHECK_INT(sill_quantize(in_dir("x.gguf"), in_dir("x.gguf"), &o, NULL, &e), SILL_EINVAL); /* the model itself */
+    CHECK_INT(sill_quantize(in_dir("x.gguf"), in_dir("y.gguf"), &o, NULL, &e), SILL_EINVAL); /* nothing gets smaller */
+    CHECK(strstr(e.msg, "already") && !exists(in_dir("y.gguf")) && !exists(in_dir("y.gguf.partial")));
+    CHECK_INT(sill_quantize(in_dir("none"), in_dir("y.gguf"), &o, NULL, &e), SILL_ENOENT);
+    CHECK(sill_quantize(STORIES, in_dir("no/such/dir"), &o, NULL, &e) == SILL_ENOENT);
+    o.to = SILL_QUANTIZE_INT8;
+    CHECK_INT(sill_quantize(STORIES, in_dir("y"), &o, NULL, &e), SILL_EUNSUPPORTED); /* from a GGUF */
+    o.overwrite = 1;
+    CHECK_INT(sill_quantize(GPT2, in_dir("x.gguf"), &o, NULL, &e), SILL_EINVAL); /* a file where a directory goes */
+    o.to = SILL_QUANTIZE_Q8;
+    o.n_texts = 1;
+    one_size[0] = 0;
+    CHECK_INT(sill_quantize(STORIES, in_dir("y.gguf"), &o, NULL, &e), SILL_EINVAL); /* an empty text measures nothing */
+    CHECK(!exists(in_dir("y.gguf")) && !exists(in_dir("y.gguf.partial")));
+    CHECK_INT(sill_quantize("tests/fixtures/task/head-gpt2", in_dir("y.gguf"), &o, NULL, &e), SILL_EUNSUPPORTED);
+    CHECK(strstr(e.msg, "classification head"));
+    char stage[] = "measuring the new";
+    o = some(SILL_QUANTIZE_Q8);
+    o.progress = stop_at_measuring;
+    o.user = stage;
+    CHECK_INT(sill_quantize(STORIES, in_dir("y.gguf"), &o, NULL, &e), SILL_ECANCELLED);
+    CHECK(!exists(in_dir("y.gguf")) && !exists(in_dir("y.gguf.partial")) && !exists(in_dir("y.gguf.logits.partial")));
+}
+
+/* A weight that is not finite is named; nothing is left. */
+static void damaged_weights_are_named(void) {
+    float x[64];
+    for (int i = 0; i < 64; i++) x[i] = (float)i;
+    x[40] = NAN;
+    sill__tensor t = {.name = "w", .type = SILL__TYPE_F32, .n_dims = 2, .dims = {2, 32}, .data = (const uint8_t *)x, .bytes = sizeof x};
+    sill__copy c = {.name = "blk.0.w", .type = SILL__TYPE_Q8_0, .n_dims = 2, .dims = {2, 32}, .src = &t};
+    sill__out *out;
+    sill_error e = {0};
+    REQUIRE(sill__out_create(in_dir("damaged"), &out, &e) == SILL_OK);
+    CHECK_INT(sill__copy_write(&c, out, &e), SILL_EFORMAT);
+    CHECK(strstr(e.msg, "blk.0.w"));
+    x[40] = 3e38f; /* a scale that half precision cannot hold */
+    CHECK_INT(sill__copy_write(&c, out, &e), SILL_ERANGE);
+    sill__out_drop(out);
+    CHECK(!exists(in_dir("damaged")));
+}
+
+static void no_memory_leaves_nothing(void) {
+    sill_quantize_options o = {.size = sizeof o, .to = SILL_QUANTIZE_Q8, .overwrite = 1};
+    sill_error e = {0};
+    uint64_t before = sill__alloc_count();
+    REQUIRE(sill_quantize(GPT2, in_dir("m.gguf"), &o, NULL, &e) == SILL_OK);
+    uint64_t n = sill__alloc_count() - before;
+    unlink(in_dir("m.gguf"));
+    for (uint64_t i = 1; i <= n; i += 1 + n / 300) {
+        sill__alloc_fail_at(i);
+        sill_status s = sill_quantize(GPT2, in_dir("m.gguf"), &o, NULL, &e);
+        sill__alloc_fail_at(0);
+        if (s == SILL_OK) unlink(in_dir("m.gguf"));
+        CHECK(!exists(in_dir("m.gguf")) && !exists(in_dir("m.gguf.partial")));
+    }
+}
+
+int main(int argc, char **argv) {
+    snprintf(dir, sizeof dir, "/tmp/sill_quantize_%ld", (long)getpid());
+    if (mkdir(dir, 0700) != 0) return 2;
+    TEST(alpha_is_the_published_one);
+    TEST(quantiles_are_numpys);
+    TEST(tensors_are_those_expected);
+    TEST(a_certificate_holds_together);
+    TEST(labels_are_compared);
+    TEST(too_much_lost_leaves_nothing);
+    TEST(refusals_leave_nothing);
+    TEST(damaged_weights_are_named);
+    TEST(no_memory_leaves_nothing);
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    if (system(command) != 0) return 2;
+    TEST_EXIT();
+}
