@@ -200,7 +200,9 @@ SILL_API size_t sill_tokenize_bound(const sill_tokenizer *tokenizer, size_t n_by
 /* text (n_bytes) -> ids. Any bytes are text, and sill_detokenize gives the same bytes back, with these
  * exceptions, which are the vocabulary's: bytes that a byte-level vocabulary has no token for are left out
  * (SmolLM2's lacks 21, control characters and bytes that UTF-8 rarely or never uses); characters that a
- * SentencePiece vocabulary has neither a token nor bytes for become the unknown token. *n_ids is set to the number of ids also when CAP is too small (ERANGE; the
+ * SentencePiece vocabulary has neither a token nor bytes for become the unknown token. To a SentencePiece vocabulary
+ * U+2581, its mark of a space, is a character like others here, so that it comes back; tokenizers takes it for a space.
+ * *n_ids is set to the number of ids also when CAP is too small (ERANGE; the
  * first CAP ids are then written). Time is linear in n_bytes up to a logarithm, whatever the text. */
 SILL_USE_RESULT SILL_API sill_status sill_tokenize(const sill_tokenizer *tokenizer, const char *text,
                                                    size_t n_bytes, uint32_t flags, int32_t *ids,
@@ -310,7 +312,7 @@ typedef struct sill_generate_options {
     uint64_t seed;
     int32_t ignore_eos;        /* 1: an end of text is a token like others: it ends nothing, min_new_tokens does not
                                   forbid it, and as a bad word of one token it is forbidden */
-    int32_t logprobs;          /* -1: none (default 0: none too); n >= 1: also the top n a step */
+    int32_t logprobs;          /* n >= 1: the n best of each step too (tops); 0 or -1: none */
     uint32_t tokenize_flags;   /* SILL_TOKENIZE_*; BOS follows the model unless no_bos */
     int32_t no_bos;
     sill_long long_policy;
@@ -362,8 +364,8 @@ SILL_USE_RESULT SILL_API sill_status sill_generate_text(sill_session *session, c
 
 /* Renders a conversation with the model's chat template (ChatML and Zephyr forms, recognised by the
  * template's text; EUNSUPPORTED otherwise). roles[i] is "system", "user" or "assistant". The result ends
- * where the assistant's answer begins. Free *out with sill_free. Tokenize with SILL_TOKENIZE_SPECIAL.
- * A message's own text can carry no control token: they are escaped by splitting it (see ids form). */
+ * where the assistant's answer begins. Control tokens come from the template alone: what a message says is tokenized as
+ * plain text. Free *out with sill_free. */
 SILL_USE_RESULT SILL_API sill_status sill_chat_ids(const sill_model *model, const char *const *roles,
                                                    const char *const *contents, size_t n_messages,
                                                    int32_t **out, size_t *n_ids, sill_error *err);
@@ -389,7 +391,7 @@ typedef struct sill_scored {
     size_t n_ids;
     size_t n_scored;           /* tokens with a log-probability */
     double sum_logprob;        /* over the scored tokens, added in double from left to right */
-    int32_t n_windows;         /* 1, or more where the long-text policy cut the text */
+    int32_t n_windows;         /* 1, or more where the long-text policy cut the text ; 0: nothing to score */
     int32_t truncated;
 } sill_scored;
 

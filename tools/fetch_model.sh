@@ -29,6 +29,9 @@ say() { echo "fetch: $*" >&2; }
 size_mtime() { stat -c '%s %Y' "$1" 2>/dev/null || stat -f '%z %m' "$1" 2>/dev/null; }
 sha256() { if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d' ' -f1; }
 
+# When a process started, as one word; the same for all of its life.
+started() { { cut -d' ' -f22 "/proc/$1/stat" || LC_ALL=C ps -o lstart= -p "$1"; } 2>/dev/null | tr -d ' \n'; }
+
 # Already there? The checked size, time and sum are remembered beside it, so a second look costs nothing.
 present() {
     [ -f "$dest" ] || return 1
@@ -48,8 +51,9 @@ present && exit 0
 mkdir -p "$dir" || { say "cannot create $dir; set SILL_CACHE to a directory that can be written"; exit 1; }
 waited=0
 until mkdir "$work" 2>/dev/null; do
-    owner=$(cat "$work/pid" 2>/dev/null || true)
-    if [ -n "$owner" ] && kill -0 "$owner" 2>/dev/null; then
+    read -r owner since <<<"$(cat "$work/pid" 2>/dev/null)" || true
+    # The same number may by now be another process: after a restart of a container, say.
+    if [ -n "$owner" ] && kill -0 "$owner" 2>/dev/null && [ "$since" = "$(started "$owner")" ]; then
         [ $waited -gt 0 ] || say "another fetch (process $owner) is at work; waiting for it"
         sleep 1; waited=$((waited + 1))
         [ $waited -lt 1800 ] || { say "gave up waiting for process $owner"; exit 1; }
@@ -59,7 +63,7 @@ until mkdir "$work" 2>/dev/null; do
         sleep 1; waited=$((waited + 1)) # its owner may be about to write its number
     fi
 done
-echo $$ >"$work/pid"
+echo "$$ $(started $$)" >"$work/pid"
 child=''
 trap 'rm -rf "$work"' EXIT
 trap '[ -z "$child" ] || { kill "$child" 2>/dev/null; wait "$child" 2>/dev/null; }; say "interrupted; nothing was kept"; exit 130' INT TERM HUP

@@ -64,7 +64,7 @@ grep -nIwiE 'f(ü|ue)r|nicht|und|wird|keine?|muss|werden|oder|Fehler|Datei' \
 # Functions: from a line that opens one at column 0 to the brace that closes it at column 0.
 awk 'FNR == 1 {open = 0}
     /^[A-Za-z].*\{[[:space:]]*$/ && !/^(typedef|struct|enum|union|extern|static const .*=|const .*=)/ {open = FNR}
-    /^\}/ {if (open && FNR - open > 100) print FILENAME ":" open ": warning: function of " FNR - open " lines"; open = 0}' $c_code /dev/null
+    /^\}/ {if (open && FNR - open > 80) print FILENAME ":" open ": warning: function of " FNR - open " lines"; open = 0}' $c_code /dev/null
 )
 [ -z "$findings" ] || printf '%s\n' "$findings"
 ! printf '%s\n' "$findings" | grep -v ': warning: ' | grep -q .

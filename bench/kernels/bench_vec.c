@@ -151,7 +151,7 @@ static double step(model *m, const sill__batch *b, int level) {
                                                  .kv = m->kv, .layer = i, .n_heads = HEADS, .n_kv_heads = HEADS,
                                                  .head_dim = 64});
         if (level > 1)
-            m->ops->attention(m->queue, &(sill__op_attention){m->q, m->attn, m->kv, i, HEADS, HEADS, 64, 0.125f});
+            m->ops->attention(m->queue, &(sill__op_attention){m->q, m->attn, m->kv, i, HEADS, HEADS, 64, 0.125f, {NULL, 0}});
         if (level > 2)
             m->ops->linear(m->queue, &(sill__op_linear){.in = m->attn, .out = m->x, .norm = none, .w = m->out[i],
                                                        .bias = m->vectors, .residual = true});
@@ -165,8 +165,8 @@ static double step(model *m, const sill__batch *b, int level) {
     if (level > 5)
         m->ops->head(m->queue, &(sill__op_head){.in = m->x, .norm = norm, .w = m->head, .n_vocab = VOCAB, .n_top = 1,
                                                .top_ids = m->ids});
-    if (m->ops->submit(m->queue, &err) != SILL_OK) fprintf(stderr, "%s\n", err.msg);
-    m->ops->wait(m->queue, &err);
+    if (m->ops->submit(m->queue, NULL, &err) != SILL_OK) fprintf(stderr, "%s\n", err.msg);
+    m->ops->wait(m->queue, 0, &err);
     return now() - from;
 }
 
@@ -199,7 +199,7 @@ static bool open_model(model *m, const char *isa, int n_threads, sill__compute c
     m->ops->buf_write(m->d, m->vectors, values, 4 * FF);
     sill__kv_shape kv = {LAYERS, HEADS, 64, compute == SILL__COMPUTE_F32 ? SILL__KV_F32 : SILL__KV_F16, 34 * 16};
     return m->ops->kv_create(m->d, &kv, &m->kv, &err) == SILL_OK &&
-           m->ops->queue_create(m->d, TOKENS, 32, FF, VOCAB, &m->queue, &err) == SILL_OK;
+           m->ops->queue_create(m->d, &(sill__queue_shape){TOKENS, 32, FF, VOCAB, 0}, &m->queue, &err) == SILL_OK;
 }
 
 /* BATCH sequences of n tokens each at position pos. */

@@ -4,8 +4,9 @@
  *
  * Order of use: device_open -> weight_import, buffer and kv creation -> per step: begin(batch), ops,
  * submit, wait -> read. Ops are recorded into the queue and may run at any time until wait; a backend
- * that runs them at once is right too. Errors while recording or running are kept in the queue and come
- * out of submit or wait. Weights are shared by the sessions of one device; a queue belongs to one
+ * that runs them at once is right too. The first error while recording or running is kept in the queue, over
+ * later begins, and what is recorded behind it is dropped; the next submit or wait that sees it returns it, once,
+ * and clears it. Weights are shared by the sessions of one device; a queue belongs to one
  * session. Nothing is allocated between begin and wait.
  *
  * Same bits: for each op, a row of the output is a function of that row's input and of shapes alone; never
@@ -97,6 +98,7 @@ typedef struct sill__op_linear {
     sill__ref bias;        /* f32 (w rows) or absent */
     sill__act act;
     bool residual;
+    sill__ref pre;         /* training: out f32, the values before the activation; else absent */
 } sill__op_linear;
 
 typedef enum sill__rope_kind { SILL__ROPE_NONE, SILL__ROPE_HALF, SILL__ROPE_ADJACENT } sill__rope_kind;
@@ -119,6 +121,7 @@ typedef struct sill__op_qkv {
     sill__rope rope;
     sill__kv *kv;
     int32_t layer, n_heads, n_kv_heads, head_dim;
+    sill__ref k, v;        /* training: out f32 (n, n_kv_heads * head_dim), what went to the KV blocks; else absent */
 } sill__op_qkv;
 
 /* Causal attention of every row over its sequence's positions 0 .. its own, grouped-query: KV blocks are
@@ -128,6 +131,7 @@ typedef struct sill__op_attention {
     sill__kv *kv;
     int32_t layer, n_heads, n_kv_heads, head_dim;
     float scale;
+    sill__ref lse;         /* training: out f32 (n, n_heads), log-sum-exp of the scores; else absent */
 } sill__op_attention;
 
 /* Rows gathered by out_rows and normalized: hidden states for embeddings and taps. out: (n_out, width). */
@@ -160,11 +164,19 @@ typedef struct sill__op_sample {
 
 /* ------------------------------------------------------- training (optional) */
 
-/* Backward forms: gradients are added to the d_* outputs that are present. Saved inputs are the caller's. */
+/* Backward forms: gradients are added to the d_* outputs that are present. Saved inputs are the caller's: what the
+ * forward ops put out in pre, k, v and lse, which only devices that train give. Runs are those of the batch, each from
+ * position 0. */
 typedef struct sill__op_linear_bwd { sill__ref in, d_out, d_in, d_w, d_bias; const sill__weight *w; int32_t n; } sill__op_linear_bwd;
 typedef struct sill__op_norm_bwd { sill__ref in, d_out, d_in, d_weight, d_bias; sill__norm norm; int32_t n, width; } sill__op_norm_bwd;
 typedef struct sill__op_act_bwd { sill__ref in, d_out, d_in; sill__act act; int32_t n, width; } sill__op_act_bwd;
-typedef struct sill__op_attention_bwd { sill__ref q, k, v, d_out, d_q, d_k, d_v; int32_t n_heads, n_kv_heads, head_dim; float scale; sill__rope rope; } sill__op_attention_bwd;
+typedef struct sill__op_attention_bwd {
+    sill__ref q, k, v, out, lse; /* q and k as rotated; k, v: (n, n_kv_heads * head_dim) */
+    sill__ref d_out, d_q, d_k, d_v; /* d_q and d_k rotated back: gradients of what the matrix gave */
+    int32_t n_heads, n_kv_heads, head_dim;
+    float scale;
+    sill__rope rope;
+} sill__op_attention_bwd;
 typedef struct sill__op_embed_bwd { sill__ref d_out, d_wte, d_wpe; int32_t width; } sill__op_embed_bwd;
 /* Mean cross-entropy of logits (n, n_vocab) against targets (n; -100: left out); loss: f32 (n); d_logits. */
 typedef struct sill__op_xent { sill__ref logits, loss, d_logits; const int32_t *targets; int32_t n, n_vocab; } sill__op_xent;
@@ -195,11 +207,28 @@ typedef struct sill__kv_shape { int32_t n_layers, n_kv_heads, head_dim; sill__kv
 /* What is asked of a device before load: all of it must be offered. */
 typedef struct sill__need {
     const sill__type *types; int n_types; /* stored types of the weights */
+    const sill__type *embed_types; int n_embed_types; /* of the tables that rows are looked up in */
     sill__compute compute;
     sill__kv_type kv;
-    int32_t head_dim;
+    sill__norm_kind norm;
+    sill__act act;
+    sill__rope_kind rope;
+    int32_t rope_dims, n_heads, n_kv_heads, head_dim;
     bool training;
 } sill__need;
+
+/* Which kernels a queue uses where a device has two: the choice follows the task, never the number of rows. */
+typedef enum sill__path {
+    SILL__PATH_BATCH,  /* one fixed order of sums for any number of rows: corpora, training */
+    SILL__PATH_LATENCY /* a single interactive sequence; agrees within a stated bound. On the CPU the same as BATCH */
+} sill__path;
+
+/* Scratch for batches of at most these sizes; width: the widest row of activations. */
+typedef struct sill__queue_shape { int32_t max_tokens, max_out, max_width, max_vocab; sill__path path; } sill__queue_shape;
+
+/* Work submitted to a queue: tickets count up from 1. */
+typedef uint64_t sill__ticket;
+typedef struct sill__program sill__program; /* a recorded list of ops */
 
 typedef struct sill__backend {
     const char *name;      /* "cpu", "ref", "metal", "cuda" */
@@ -235,14 +264,15 @@ typedef struct sill__backend {
     sill_status (*kv_create)(sill__device *, const sill__kv_shape *, sill__kv **out, sill_error *err);
     void (*kv_free)(sill__device *, sill__kv *);
 
-    /* A queue, with scratch for batches of at most these sizes. */
-    uint64_t (*queue_bytes)(const sill__device *, int32_t max_tokens, int32_t max_out, int32_t max_width, int32_t max_vocab);
-    sill_status (*queue_create)(sill__device *, int32_t max_tokens, int32_t max_out, int32_t max_width,
-                                int32_t max_vocab, sill__queue **out, sill_error *err);
+    /* queue_bytes: UINT64_MAX where there is no such queue. */
+    uint64_t (*queue_bytes)(const sill__device *, const sill__queue_shape *);
+    sill_status (*queue_create)(sill__device *, const sill__queue_shape *, sill__queue **out, sill_error *err);
     void (*queue_free)(sill__device *, sill__queue *);
     void (*begin)(sill__queue *, const sill__batch *);
-    sill_status (*submit)(sill__queue *, sill_error *err); /* starts the recorded ops; several may be in flight */
-    sill_status (*wait)(sill__queue *, sill_error *err);   /* until all submitted work is done */
+    /* Starts the recorded ops; several may be in flight. *ticket (may be NULL) names them. */
+    sill_status (*submit)(sill__queue *, sill__ticket *ticket, sill_error *err);
+    /* Until the work of that ticket and all before it is done; 0: all that was submitted. */
+    sill_status (*wait)(sill__queue *, sill__ticket ticket, sill_error *err);
 
     void (*embed)(sill__queue *, const sill__op_embed *);
     void (*linear)(sill__queue *, const sill__op_linear *);
@@ -255,9 +285,13 @@ typedef struct sill__backend {
 
     void (*sample)(sill__queue *, const sill__op_sample *);  /* NULL: the host samples */
     const sill__train_ops *train;                            /* NULL: no training here */
-    /* Whole decode steps: takes the model's op list as recorded once (record_begin .. record_end) and replays
-     * it for further batches of the same shape without being called op by op. NULL: op by op. */
-    sill_status (*replay)(sill__queue *, const sill__batch *, sill_error *err);
+    /* Whole steps (optional, all four or none): between record_begin and record_end ops are kept, not run; replay runs
+     * them, submit included, for another batch of the same numbers of tokens, runs and outputs, with that batch's ids,
+     * positions and block tables. The program holds while its queue and weights do. */
+    void (*record_begin)(sill__queue *, const sill__batch *);
+    sill_status (*record_end)(sill__queue *, sill__program **out, sill_error *err);
+    sill_status (*replay)(sill__queue *, sill__program *, const sill__batch *, sill__ticket *ticket, sill_error *err);
+    void (*program_free)(sill__queue *, sill__program *);
 } sill__backend;
 
 const sill__backend *sill__backend_cpu(void);

@@ -25,6 +25,8 @@
 
 /* ---- errors: sill__fail sets *err (may be NULL) and returns the code, so `return sill__fail(...)`. */
 sill_status sill__fail(sill_error *err, sill_status code, const char *format, ...) SILL_PRINTF(3, 4);
+/* Copies a caller's option struct (first member: its size) of any version into OUT, zeroed first. in may be NULL. */
+sill_status sill__options_read(const void *in, void *out, size_t out_bytes, const char *name, sill_error *err);
 /* Puts "CONTEXT: " in front of the message already in *err. */
 void sill__fail_context(sill_error *err, const char *format, ...) SILL_PRINTF(2, 3);
 /* Control characters and what is no UTF-8 become "?", in place: messages quote files, and end on terminals. Done to
@@ -98,7 +100,12 @@ bool sill__cache_end(int dir, int fd, const char *temp, const char *name, bool w
 void sill__cache_trim(int dir, const char *suffix, const char *but, uint64_t keep);
 
 /* ---- system */
-uint64_t sill__available_bytes(void);  /* memory that can be used without swapping, cgroup limits heeded */
+/* Memory that can be used without swapping, cgroup limits heeded (file cache counts as free); 0: the system does not
+ * tell. */
+uint64_t sill__available_bytes(void);
+#ifdef __linux__
+uint64_t sill__available_bytes_under(const char *root); /* the same by the files under `root`, for tests */
+#endif
 int sill__n_cores(void);               /* physical (performance) cores that this process may use */
 double sill__now(void);                /* seconds, monotonic */
 uint64_t sill__clock_ns(void);         /* nanoseconds since 1970, as files are stamped */

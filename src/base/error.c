@@ -89,3 +89,16 @@ void sill__log(int level, const char *format, ...) {
     sill__plain(line);
     log_fn(log_user, level, line);
 }
+
+sill_status sill__options_read(const void *in, void *out, size_t out_bytes, const char *name, sill_error *err) {
+    size_t size = 0;
+    memset(out, 0, out_bytes);
+    if (in) {
+        memcpy(&size, in, sizeof size);
+        if (size < sizeof size || size > out_bytes)
+            return sill__fail(err, SILL_EINVAL, "%s.size is %zu, expected sizeof (%zu)", name, size, out_bytes);
+        memcpy(out, in, size);
+    }
+    memcpy(out, &out_bytes, sizeof out_bytes);
+    return SILL_OK;
+}

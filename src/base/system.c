@@ -152,24 +152,73 @@ bool sill__in_huge_pages(const void *ptr, size_t bytes) {
     return huge;
 }
 
-uint64_t sill__available_bytes(void) {
-    uint64_t best = 0, limit, used;
-    char line[128];
-    FILE *f = fopen("/proc/meminfo", "r");
-    if (f) {
-        unsigned long long kib;
-        while (fgets(line, sizeof line, f))
-            if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) best = (uint64_t)kib * 1024;
-        fclose(f);
+/* The value of KEY in a file of "key value" lines; 0 when absent. */
+static uint64_t read_key(const char *path, const char *key) {
+    char line[128], name[64];
+    unsigned long long v, found = 0;
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "%63s %llu", name, &v) == 2 && !strcmp(name, key)) found = v;
+    if (f) fclose(f);
+    return found;
+}
+
+/* Lowers *best to what one cgroup leaves. File cache that nobody uses counts as used there and is given back when
+ * memory runs short, so it is not taken off. */
+static void heed_cgroup(const char *dir, const char *max, const char *current, const char *cache, uint64_t *best) {
+    char path[4352];
+    uint64_t limit, used;
+    snprintf(path, sizeof path, "%s/%s", dir, max);
+    if (!read_number(path, &limit)) return;
+    snprintf(path, sizeof path, "%s/%s", dir, current);
+    if (!read_number(path, &used)) return;
+    snprintf(path, sizeof path, "%s/memory.stat", dir);
+    uint64_t reclaimable = read_key(path, cache);
+    used -= SILL_MIN(used, reclaimable);
+    uint64_t left = limit > used ? limit - used : 0;
+    if (*best == 0 || left < *best) *best = left;
+}
+
+/* This process's cgroup of one hierarchy (listed in the file `groups`) and all above it, as far as they are mounted
+ * under `root`. */
+static void heed_cgroups(const char *root, const char *groups, const char *controller, const char *max, const char *current,
+                         const char *cache, uint64_t *best) {
+    char line[4096] = "", dir[4224], *path = NULL;
+    FILE *f = fopen(groups, "r");
+    while (f && !path && fgets(line, sizeof line, f)) { /* "0::/user.slice/x" or "4:memory:/x" */
+        char *first = strchr(line, ':'), *second = first ? strchr(first + 1, ':') : NULL;
+        if (!second || second[1] != '/') continue;
+        *second = 0;
+        if (!strcmp(first + 1, controller)) path = second + 1;
     }
-    if ((read_number("/sys/fs/cgroup/memory.max", &limit) && read_number("/sys/fs/cgroup/memory.current", &used)) ||
-        (read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", &limit) &&
-         read_number("/sys/fs/cgroup/memory/memory.usage_in_bytes", &used))) {
-        uint64_t left = limit > used ? limit - used : 0;
-        if (best == 0 || left < best) best = left;
+    if (f) fclose(f);
+    if (path) path[strcspn(path, "\n")] = 0;
+    while (path && *path) {
+        snprintf(dir, sizeof dir, "%s%s", root, path);
+        heed_cgroup(dir, max, current, cache, best);
+        *strrchr(path, '/') = 0;
     }
+    heed_cgroup(root, max, current, cache, best);
+}
+
+uint64_t sill__available_bytes_under(const char *root) {
+    uint64_t best = 0;
+    char line[128], path[512], groups[512];
+    unsigned long long kib;
+    snprintf(path, sizeof path, "%s/proc/meminfo", root);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) best = (uint64_t)kib * 1024;
+    if (f) fclose(f);
+    snprintf(groups, sizeof groups, "%s/proc/self/cgroup", root);
+    snprintf(path, sizeof path, "%s/sys/fs/cgroup", root);
+    heed_cgroups(path, groups, "", "memory.max", "memory.current", "inactive_file", &best);
+    snprintf(path, sizeof path, "%s/sys/fs/cgroup/memory", root);
+    heed_cgroups(path, groups, "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", &best);
     return best;
 }
+
+uint64_t sill__available_bytes(void) { return sill__available_bytes_under(""); }
 
 /* Cores that share no physical core, among those this process may run on. */
 int sill__n_cores(void) {

@@ -40,7 +40,6 @@ struct sill__writer {
 };
 
 const char *sill__writer_note(const sill__writer *w, size_t i) { return i < w->n_notes ? w->notes[i] : NULL; }
-sill__format sill__writer_format(const sill__writer *w) { return w->format; }
 const char *sill__writer_partial(const sill__writer *w) { return w->renames ? w->partial : NULL; }
 
 static bool is_column(const sill__writer *w, const char *name) {
@@ -48,13 +47,15 @@ static bool is_column(const sill__writer *w, const char *name) {
         if (!strcmp(w->columns[i], name)) return true;
     for (size_t i = 0; i < w->n_taken; i++)
         if (!strcmp(w->taken[i], name)) return true;
+    for (size_t i = 0; i < w->n_fields; i++)
+        if (!strcmp(w->fields[i], name)) return true;
     return false;
 }
 
 static void note_rename(sill__writer *w, const char *name, const char *renamed) {
     sill__str s;
     sill__str_init(&s, 1024);
-    if (sill__str_putf(&s, "the input has a column '%s' already; the new one is '%s'", name, renamed))
+    if (sill__str_putf(&s, "there is a column '%s' already; the new one is '%s'", name, renamed))
         (void)sill__reader_add_name(&w->notes, &w->n_notes, s.p, s.n);
     sill__str_free(&s);
 }
@@ -68,7 +69,7 @@ static void note_extra(sill__writer *w, uint64_t number) {
     sill__str_free(&s);
 }
 
-/* Adds a field, with "sill_" in front as often as it takes to differ from the input's columns. */
+/* Adds a field, with "sill_" in front as often as it takes to differ from the columns before it. */
 static bool add_field(sill__writer *w, const char *name) {
     sill__str s;
     sill__str_init(&s, 65536);
@@ -279,11 +280,8 @@ void sill__record_begin(sill__record *r, const sill__corpus_row *row) {
     sill__str_put(&r->out, "{", 1);
     if (w->from_jsonl && w->n_columns == 0) {
         size_t from = 0, n = row ? row->n_raw : 0;
-        while (n && (row->raw[n - 1] == '}' || row->raw[n - 1] == ' ' || row->raw[n - 1] == '\t')) {
-            bool brace = row->raw[--n] == '}';
-            if (brace) break;
-        }
-        while (n > 1 && (row->raw[n - 1] == ' ' || row->raw[n - 1] == '\t')) n--;
+        while (n && row->raw[--n] != '}') {}
+        while (n > 1 && memchr(" \t\r\n", row->raw[n - 1], 4)) n--;
         if (n) from = 1;
         if (n > from) sill__str_put(&r->out, row->raw + from, n - from);
         return;

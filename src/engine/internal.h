@@ -22,7 +22,8 @@ void sill__blocks_drop(sill__blocks *b, int32_t block);
 
 /* ---- sizes of a session, decided before anything is allocated */
 typedef struct sill__layout {
-    int32_t n_ctx, batch_tokens, max_sequences, n_handles, max_targets, max_width;
+    int32_t n_ctx, batch_tokens, max_sequences, n_handles, max_targets;
+    sill__queue_shape queue;
     int32_t n_vocab, n_labels;
     sill__kv_shape kv;
     /* byte offsets in the work buffer (x, q, attn, ff) and in the result buffer, each 256-aligned */

@@ -68,7 +68,7 @@ sill__seq sill__seq_fork(sill_session *s, sill__seq parent, int32_t n) {
         to->blocks[to->n_blocks++] = last;
         ops->begin(s->queue, &s->empty);
         ops->kv_copy(s->queue, s->kv, from->blocks[whole], last, rest);
-        if (s->fork_error.code == SILL_OK) ops->submit(s->queue, &s->fork_error);
+        if (s->fork_error.code == SILL_OK) ops->submit(s->queue, NULL, &s->fork_error);
     }
     to->n_tokens = n;
     return seq;

@@ -29,14 +29,8 @@ sill_status sill__kv_type_for(sill_kv_dtype wanted, sill__compute compute, sill_
 }
 
 sill_status sill__session_options_read(const sill_session_options *in, sill_session_options *out, sill_error *err) {
-    memset(out, 0, sizeof *out);
-    out->size = sizeof *out;
-    if (!in) return SILL_OK;
-    if (in->size < sizeof in->size || in->size > sizeof *out)
-        return sill__fail(err, SILL_EINVAL, "sill_session_options.size is %zu, expected sizeof (%zu)", in->size,
-                          sizeof *out);
-    memcpy(out, in, in->size);
-    out->size = sizeof *out;
+    sill_status st = sill__options_read(in, out, sizeof *out, "sill_session_options", err);
+    if (st != SILL_OK) return st;
     if (out->n_ctx < 0 || out->batch_tokens < 0 || out->max_sequences < 0)
         return sill__fail(err, SILL_EINVAL, "session options: n_ctx %d, batch_tokens %d, max_sequences %d must not be "
                           "negative", out->n_ctx, out->batch_tokens, out->max_sequences);
@@ -76,8 +70,8 @@ static bool lay_out(sill__layout *l, const sill__config *c, const sill__backend 
     if (block == UINT64_MAX || l->kv_bytes == UINT64_MAX) return false;
 
     int32_t q_width = c->n_heads * c->head_dim;
-    l->max_width = SILL_MAX(SILL_MAX(q_width + 2 * c->n_kv_heads * c->head_dim, 2 * c->n_ff),
-                            SILL_MAX(c->n_embd, c->n_labels));
+    int32_t max_width = SILL_MAX(SILL_MAX(q_width + 2 * c->n_kv_heads * c->head_dim, 2 * c->n_ff),
+                                 SILL_MAX(c->n_embd, c->n_labels));
     l->work_bytes = l->out_bytes = 0;
     l->x = place(&l->work_bytes, tokens, (size_t)c->n_embd, 4, &ok);
     l->q = place(&l->work_bytes, tokens, (size_t)q_width, 4, &ok);
@@ -91,8 +85,9 @@ static bool lay_out(sill__layout *l, const sill__config *c, const sill__backend 
     l->top_logprobs = place(&l->out_bytes, 2 * rows, SILL__MAX_TOP, 4, &ok);
     l->hidden = place(&l->out_bytes, rows, (size_t)c->n_embd, 4, &ok);
     l->scores = place(&l->out_bytes, rows, (size_t)c->n_labels, 4, &ok);
-    uint64_t queue = ops->queue_bytes(device, l->batch_tokens, SILL_MAX(l->batch_tokens, l->max_sequences), l->max_width,
-                                      c->n_vocab);
+    l->queue = (sill__queue_shape){.max_tokens = l->batch_tokens, .max_out = SILL_MAX(l->batch_tokens, l->max_sequences),
+                                   .max_width = max_width, .max_vocab = c->n_vocab};
+    uint64_t queue = ops->queue_bytes(device, &l->queue);
     uint64_t tables = (uint64_t)l->n_handles * (uint64_t)sill__blocks_needed(l->n_ctx) * 4 + (uint64_t)l->max_targets * 16;
     /* Generating: the ids of every slot, what comes of each new token, and the sampler. */
     uint64_t positions = (uint64_t)l->kv.n_blocks * SILL__KV_BLOCK + (uint64_t)l->n_ctx;
@@ -141,6 +136,7 @@ sill_status sill__layout_plan(const sill__config *config, const sill__backend *o
     layout->batch_tokens = options->batch_tokens ? options->batch_tokens : DEFAULT_BATCH;
     if (available == 0) available = UINT64_MAX / 2; /* the system does not tell */
     uint64_t room = available > weights_to_come ? available - weights_to_come : 0;
+    if (options->memory_limit_bytes) room = SILL_MIN(room, options->memory_limit_bytes);
     for (;;) {
         if (!lay_out(layout, config, ops, device, kv, weight_bytes))
             return sill__fail(err, SILL_ERANGE, "a session of %d sequences, %d tokens a batch and %d positions is too "
@@ -169,7 +165,7 @@ sill_status sill__layout_plan(const sill__config *config, const sill__backend *o
 
 sill_status sill_plan(const char *path, const sill_model_options *mo, const sill_session_options *so,
                       sill_plan_info *plan, sill_error *err) {
-    sill_model_options m = {0};
+    sill_model_options m;
     sill_session_options o;
     sill__device_options device_options = {0};
     const sill__backend *ops = NULL;
@@ -182,11 +178,9 @@ sill_status sill_plan(const char *path, const sill_model_options *mo, const sill
     uint64_t weights = 0;
     sill_status st;
     if (!path || !*path || !plan) return sill__fail(err, SILL_EINVAL, "sill_plan: path and plan must not be NULL");
-    if (mo && (mo->size < sizeof mo->size || mo->size > sizeof m))
-        return sill__fail(err, SILL_EINVAL, "sill_model_options.size is %zu, expected sizeof (%zu)", mo->size, sizeof m);
-    if (mo) memcpy(&m, mo, mo->size);
-    device_options.n_threads = m.n_threads; /* scratch grows with the threads */
     memset(plan, 0, sizeof *plan);
+    if ((st = sill__options_read(mo, &m, sizeof m, "sill_model_options", err)) != SILL_OK) return st;
+    device_options.n_threads = m.n_threads; /* scratch grows with the threads */
     if ((st = sill__session_options_read(so, &o, err)) != SILL_OK ||
         (st = sill__backend_find(m.device ? m.device : "auto", &ops, err)) != SILL_OK ||
         (st = sill__file_open(path, &file, err)) != SILL_OK)

@@ -37,8 +37,7 @@ static sill_status device_memory(sill_session *s, sill_error *err) {
     if ((st = ops->kv_create(device, &l->kv, &s->kv, err)) != SILL_OK ||
         (st = ops->buf_create(device, l->work_bytes, &s->work_buf, err)) != SILL_OK ||
         (st = ops->buf_create(device, l->out_bytes, &s->out_buf, err)) != SILL_OK ||
-        (st = ops->queue_create(device, l->batch_tokens, SILL_MAX(l->batch_tokens, l->max_sequences), l->max_width,
-                                l->n_vocab, &s->queue, err)) != SILL_OK)
+        (st = ops->queue_create(device, &l->queue, &s->queue, err)) != SILL_OK)
         return st;
     s->work = (sill__work){.x = {s->work_buf, l->x}, .q = {s->work_buf, l->q}, .attn = {s->work_buf, l->attn},
                            .ff = {s->work_buf, l->ff}, .kv = s->kv};

@@ -148,9 +148,9 @@ static sill_status run(sill_session *s, const sill__batch *batch, sill_error *er
         if (!forwarded) sill__model_forward(s->model, s->queue, &s->work);
         forwarded = true;
         if (pass) record_pass(s, k);
-        st = ops->submit(s->queue, err);
+        st = ops->submit(s->queue, NULL, err);
     }
-    ended = ops->wait(s->queue, st == SILL_OK ? err : NULL);
+    ended = ops->wait(s->queue, 0, st == SILL_OK ? err : NULL);
     return st != SILL_OK ? st : ended;
 }
 

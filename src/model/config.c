@@ -3,6 +3,7 @@
  * follows from them. The two places they are read from are in config_json.c and config_gguf.c.
  */
 #include "model/family.h"
+#include "tokenizer/chat_form.h"
 
 #include <math.h>
 
@@ -17,7 +18,11 @@ void sill__config_add_eos(sill__config *c, int64_t id) {
 void sill__config_add_ends(sill__config *c, const sill__file *file, const sill_tokenizer *t) {
     static const char *const ends[] = {"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>"};
     if (c->n_eos == 0 && sill__tokenizer_eos(t) < c->n_vocab) sill__config_add_eos(c, sill__tokenizer_eos(t));
-    if (sill__file_get_kind(file) != SILL__FILE_GGUF && !sill__tokenizer_chat_template(t)) return;
+    if (sill__file_get_kind(file) != SILL__FILE_GGUF) {
+        /* generation_config.json names all of them but, at times, the end of a turn. */
+        sill__config_add_eos(c, sill__chat_end(t));
+        return;
+    }
     for (size_t i = 0; i < SILL_ARRAY_LEN(ends); i++) {
         int32_t id = sill__tokenizer_find(t, ends[i], strlen(ends[i]));
         if (id >= 0 && id < c->n_vocab && sill__tokenizer_is_special(t, id)) sill__config_add_eos(c, id);

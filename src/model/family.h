@@ -17,8 +17,8 @@ sill_status sill__config_json(const sill__file *file, sill__config *config, sill
 sill_status sill__config_gguf(const sill__file *file, sill__config *config, sill_error *err);
 /* Adds an id that ends a text; ids that are negative or there already are passed over. */
 void sill__config_add_eos(sill__config *config, int64_t id);
-/* Adds the ends of text that the tokenizer tells: its own where the configuration names none; for instruct models and
- * GGUF files, whose metadata name one end only, also the other usual control tokens. */
+/* Adds the ends of text that the tokenizer tells: its own where the configuration names none; where there is a chat
+ * template the end of a turn; for GGUF files, whose metadata name one end only, the usual control tokens. */
 void sill__config_add_ends(sill__config *config, const sill__file *file, const sill_tokenizer *tokenizer);
 /* The activation of transformers' name (n bytes); false when unknown. */
 bool sill__config_act(const char *name, sill__act *act);

@@ -3,7 +3,7 @@
  * fits in memory, imports the weights. Also what sill.h tells about a loaded model.
  */
 #include "model/family.h"
-#include "task/chat.h"
+#include "tokenizer/chat_form.h"
 
 #include <stdio.h>
 
@@ -65,20 +65,29 @@ sill_status sill__model_compute(const sill__file *file, sill_dtype dtype, sill__
     return s;
 }
 
-/* The device must offer every stored type with what it is computed with. */
+/* Notes a source's types in a list without repeats. */
+static void note_types(const sill__weight_src *src, sill__type *types, int *n, bool *seen) {
+    for (int k = 0; k < src->n_parts; k++) {
+        if (!seen[src->parts[k]->type]) types[(*n)++] = src->parts[k]->type;
+        seen[src->parts[k]->type] = true;
+    }
+}
+
+/* The device must offer what the model's layers are made of, and every stored type with what it is computed with. */
 static sill_status check_support(const sill_model *m, const sill__slots *slots, sill_error *err) {
+    const sill__config *c = &m->config;
+    sill__type types[SILL__TYPE_COUNT], embed_types[SILL__TYPE_COUNT];
     for (int compute = 0; compute <= SILL__COMPUTE_BLOCK_I8; compute++) {
-        sill__type types[SILL__TYPE_COUNT];
-        bool seen[SILL__TYPE_COUNT] = {false};
-        sill__need need = {.types = types, .compute = (sill__compute)compute, .head_dim = m->config.head_dim,
-                           .kv = m->compute == SILL__COMPUTE_F32 ? SILL__KV_F32 : SILL__KV_F16};
+        bool seen[SILL__TYPE_COUNT] = {false}, embed_seen[SILL__TYPE_COUNT] = {false};
+        sill__need need = {.types = types, .embed_types = embed_types, .compute = (sill__compute)compute,
+                           .kv = m->compute == SILL__COMPUTE_F32 ? SILL__KV_F32 : SILL__KV_F16, .act = c->act,
+                           .norm = c->family == SILL__FAMILY_GPT2 ? SILL__NORM_LAYER : SILL__NORM_RMS, .rope = c->rope,
+                           .rope_dims = c->rope_dims, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
+                           .head_dim = c->head_dim};
         for (size_t i = 0; i < slots->n_weights; i++) {
             const sill__weight_src *src = &slots->weights[i].src;
-            if (src->compute != need.compute || src->role == SILL__ROLE_EMBED) continue;
-            for (int k = 0; k < src->n_parts; k++) {
-                if (!seen[src->parts[k]->type]) types[need.n_types++] = src->parts[k]->type;
-                seen[src->parts[k]->type] = true;
-            }
+            if (src->role == SILL__ROLE_EMBED) note_types(src, embed_types, &need.n_embed_types, embed_seen);
+            else if (src->compute == need.compute) note_types(src, types, &need.n_types, seen);
         }
         if (need.n_types == 0) continue;
         sill_status s = m->ops->supports(m->device, &need, err);
@@ -103,11 +112,14 @@ sill_status sill__model_weight_bytes(const sill__file *file, const sill__config 
     if (!m) return sill__fail(err, SILL_ENOMEM, "no memory for a model");
     m->config = *config; /* its labels stay the caller's */
     m->file = (sill__file *)file;
+    m->ops = ops;
+    m->device = device;
     sill_status s = settle_types(m, dtype, err);
     m->layers = sill__calloc((size_t)config->n_layers, sizeof *m->layers);
     if (s == SILL_OK && !m->layers) s = sill__fail(err, SILL_ENOMEM, "no memory for %d layers", config->n_layers);
     if (s == SILL_OK) s = sill__slots_make(m, &slots, err);
     if (s == SILL_OK) {
+        s = check_support(m, &slots, err);
         *bytes = slots_bytes(&slots, ops, device);
         sill__slots_free(&slots);
     }
@@ -269,17 +281,17 @@ static sill_status load(const char *path, const sill_model_options *o, sill_mode
 }
 
 sill_status sill_model_load(const char *path, const sill_model_options *options, sill_model **out, sill_error *err) {
-    sill_model_options o = {0};
+    sill_model_options o;
     sill__slots slots = {0};
     if (!out) return sill__fail(err, SILL_EINVAL, "sill_model_load needs a place for the model");
     *out = NULL;
     if (!path || !*path) return sill__fail(err, SILL_EINVAL, "sill_model_load needs a path");
-    if (options && options->size == 0) return sill__fail(err, SILL_EINVAL, "sill_model_options.size is not set");
-    if (options) memcpy(&o, options, SILL_MIN(options->size, sizeof o));
+    sill_status s = sill__options_read(options, &o, sizeof o, "sill_model_options", err);
+    if (s != SILL_OK) return s;
     if (o.n_threads < 0) return sill__fail(err, SILL_EINVAL, "%d threads; 0 means all cores", o.n_threads);
     sill_model *m = sill__calloc(1, sizeof *m);
     if (!m) return sill__fail(err, SILL_ENOMEM, "no memory for a model");
-    sill_status s = load(path, &o, m, &slots, err);
+    s = load(path, &o, m, &slots, err);
     sill__slots_free(&slots);
     if (s == SILL_OK) *out = m;
     else sill_model_free(m);

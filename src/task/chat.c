@@ -6,30 +6,6 @@
 
 #include "model/model.h"
 
-#define MAX_TEMPLATE ((size_t)64 << 10) /* longer templates are none that we know */
-
-/* The id of a control token: -1 where the vocabulary lacks it or has it as ordinary text. */
-static int32_t control(const sill_tokenizer *t, const char *text) {
-    int32_t id = sill__tokenizer_find(t, text, strlen(text));
-    return id >= 0 && sill__tokenizer_is_special(t, id) ? id : -1;
-}
-
-/* The template where it is there and short enough to be looked into. */
-static const char *template_of(const sill_tokenizer *t) {
-    const char *template = t ? sill__tokenizer_chat_template(t) : NULL;
-    return template && strnlen(template, MAX_TEMPLATE + 1) <= MAX_TEMPLATE ? template : NULL;
-}
-
-sill__chat_form sill__chat_kind(const sill_tokenizer *t) {
-    const char *template = template_of(t);
-    if (!template) return SILL__CHAT_NONE;
-    if (strstr(template, "<|im_start|>") && strstr(template, "<|im_end|>"))
-        return control(t, "<|im_start|>") >= 0 && control(t, "<|im_end|>") >= 0 ? SILL__CHAT_CHATML : SILL__CHAT_NONE;
-    if (strstr(template, "<|user|>") && strstr(template, "<|assistant|>") && strstr(template, "eos_token"))
-        return sill__tokenizer_eos(t) >= 0 ? SILL__CHAT_ZEPHYR : SILL__CHAT_NONE;
-    return SILL__CHAT_NONE;
-}
-
 /* A system message that the template itself writes when the conversation has none: text between
  * "<|im_start|>system\n" and "<|im_end|>" inside one string literal. Newlines may be written as \n. False: no memory. */
 static bool default_system(const char *template, sill__str *out, bool *found) {
@@ -56,20 +32,20 @@ static bool default_system(const char *template, sill__str *out, bool *found) {
 sill_status sill__chat_init(sill__chat *c, const sill_tokenizer *t, sill_error *err) {
     static const char *const names[] = {"<|system|>", "<|user|>", "<|assistant|>"};
     memset(c, 0, sizeof *c);
-    sill__str_init(&c->system, MAX_TEMPLATE);
+    sill__str_init(&c->system, SILL__MAX_TEMPLATE);
     c->t = t;
     c->form = sill__chat_kind(t);
     c->bos = c->start = c->end = -1;
     if (c->form == SILL__CHAT_NONE) return SILL_OK;
-    const char *template = template_of(t);
+    const char *template = sill__chat_template(t);
     if (strstr(template, "bos_token")) c->bos = sill__tokenizer_bos(t);
     if (c->form == SILL__CHAT_ZEPHYR) {
         c->end = sill__tokenizer_eos(t);
-        for (size_t i = 0; i < SILL_ARRAY_LEN(names); i++) c->roles[i] = control(t, names[i]);
+        for (size_t i = 0; i < SILL_ARRAY_LEN(names); i++) c->roles[i] = sill__chat_control(t, names[i]);
         return SILL_OK;
     }
-    c->start = control(t, "<|im_start|>");
-    c->end = control(t, "<|im_end|>");
+    c->start = sill__chat_control(t, "<|im_start|>");
+    c->end = sill__chat_control(t, "<|im_end|>");
     if (default_system(template, &c->system, &c->has_system)) return SILL_OK;
     sill__chat_free(c);
     return sill__fail(err, SILL_ENOMEM, "no memory for the chat template's system message");

@@ -4,17 +4,8 @@
 #ifndef SILL_TASK_CHAT_H
 #define SILL_TASK_CHAT_H
 
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/chat_form.h"
 #include "task/ids.h"
-
-typedef enum sill__chat_form {
-    SILL__CHAT_NONE,   /* no template, or one that is not supported */
-    SILL__CHAT_CHATML, /* <|im_start|>role\ncontent<|im_end|>\n */
-    SILL__CHAT_ZEPHYR  /* <|role|>\ncontent + eos + \n */
-} sill__chat_form;
-
-/* The form of the tokenizer's template (t may be NULL). NONE also where the vocabulary lacks its control tokens. */
-sill__chat_form sill__chat_kind(const sill_tokenizer *t);
 
 /* What a tokenizer's template comes to, found once for many conversations. */
 typedef struct sill__chat {

@@ -1,19 +1,6 @@
 /* common.c - see task.h. */
 #include "task/task.h"
 
-sill_status sill__options_read(const void *in, void *out, size_t out_bytes, const char *name, sill_error *err) {
-    size_t size = 0;
-    memset(out, 0, out_bytes);
-    if (in) {
-        memcpy(&size, in, sizeof size);
-        if (size < sizeof size || size > out_bytes)
-            return sill__fail(err, SILL_EINVAL, "%s.size is %zu, expected sizeof (%zu)", name, size, out_bytes);
-        memcpy(out, in, size);
-    }
-    memcpy(out, &out_bytes, sizeof out_bytes);
-    return SILL_OK;
-}
-
 sill_status sill__row_next(sill_next_fn next, void *user, sill_row *row, bool *got, sill_error *err) {
     memset(row, 0, sizeof *row);
     int r = next(user, row);

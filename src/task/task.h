@@ -10,8 +10,6 @@
 
 #include <math.h>
 
-/* Copies the caller's option struct of any version into OUT (out_bytes, zeroed first). in may be NULL. */
-sill_status sill__options_read(const void *in, void *out, size_t out_bytes, const char *name, sill_error *err);
 /* Pulls a row: *got false at the end; ECANCELLED when the callback asked for it. */
 sill_status sill__row_next(sill_next_fn next, void *user, sill_row *row, bool *got, sill_error *err);
 /* ERANGE when an id has no row in the model: its tokenizer may know more than the model does. */

@@ -1,6 +1,8 @@
 /* test_base.c - hashes, random numbers, 16-bit floats and buffers against published values. */
 #include "test.h"
 
+#include <sys/stat.h>
+
 static void sha256_of_published_messages(void) { /* FIPS 180-4 examples */
     static const char *text[] = {"", "abc", "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"};
     static const char *want[] = {"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
@@ -96,6 +98,47 @@ static void messages_hold_no_control_characters(void) {
     CHECK_STR(logged, plain);
 }
 
+#ifdef __linux__
+static char root[64];
+static void put_file(const char *name, const char *text) {
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", root, name);
+    for (char *p = path + strlen(root) + 1; (p = strchr(p, '/')); p++) {
+        *p = 0;
+        mkdir(path, 0755);
+        *p = '/';
+    }
+    FILE *f = fopen(path, "w");
+    REQUIRE(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+/* A container whose file cache fills its limit has room all the same; limits further down count too. */
+static void available_memory_heeds_cgroups(void) {
+    snprintf(root, sizeof root, "/tmp/sill-test-XXXXXX");
+    REQUIRE(mkdtemp(root));
+    put_file("proc/meminfo", "MemTotal: 16000000 kB\nMemAvailable:    8000000 kB\n");
+    CHECK(sill__available_bytes_under(root) == 8000000ull * 1024);
+    put_file("sys/fs/cgroup/memory.max", "2147483648\n");
+    put_file("sys/fs/cgroup/memory.current", "2147000000\n");
+    put_file("sys/fs/cgroup/memory.stat", "anon 1000\nfile 2000000000\ninactive_file 1900000000\n");
+    CHECK(sill__available_bytes_under(root) == 2147483648ull - 247000000);
+    put_file("proc/self/cgroup", "4:memory:/a/b\n0::/user.slice/run-1.scope\n");
+    put_file("sys/fs/cgroup/user.slice/memory.max", "max\n");
+    put_file("sys/fs/cgroup/user.slice/run-1.scope/memory.max", "100000000\n");
+    put_file("sys/fs/cgroup/user.slice/run-1.scope/memory.current", "30000000\n");
+    CHECK(sill__available_bytes_under(root) == 70000000);
+    put_file("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "50000000\n");
+    put_file("sys/fs/cgroup/memory/a/memory.usage_in_bytes", "60000000\n");
+    put_file("sys/fs/cgroup/memory/a/memory.stat", "total_inactive_file 20000000\n");
+    CHECK(sill__available_bytes_under(root) == 10000000);
+    char command[128];
+    snprintf(command, sizeof command, "rm -r %s", root);
+    CHECK_INT(system(command), 0);
+}
+#endif
+
 int main(int argc, char **argv) {
     TEST(sha256_of_published_messages);
     TEST(philox_known_answers);
@@ -104,5 +147,8 @@ int main(int argc, char **argv) {
     TEST(errors_carry_context);
     TEST(page_blocks_are_zero_and_aligned);
     TEST(messages_hold_no_control_characters);
+#ifdef __linux__
+    TEST(available_memory_heeds_cgroups);
+#endif
     TEST_EXIT();
 }

@@ -54,6 +54,8 @@ def fields_in_order():
     kinds = ["prob_", "prob_raw_", "prob_norm_", "prob_calibrated_"]
     assert a == first + [k + x for k in kinds for x in "xy"] + ["logits", "error"], a
     assert b == first + ["probs", "probs_raw", "probs_norm", "probs_calibrated", "logits", "error"], b
+    a, _ = names("classify", f, "--text", "text", "--labels", "x,raw_x", "--all-probs")
+    assert len(set(a)) == len(a) and "sill_prob_raw_x" in a, a
     new = ["ids", "logprobs", "finish_reason", "seed"]
     a, b = names("generate", "-f", f, "--text", "text", "--max-new-tokens", "2")
     assert a == b == base + ["prompt", "sill_text"] + new + ["error"], (a, b)

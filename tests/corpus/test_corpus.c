@@ -370,7 +370,17 @@ static void jsonl_names_are_settled_by_the_first_row(void) {
     CHECK(strstr(out, "{\"label\":1,\"sill_label\":2,\"error\":3,\"n\":1,\"sill_sill_label\":\"x,\\\"y\\\"\",\"sill_error\":null}\n") == out);
     CHECK(strstr(out, "\n{\"a\":1,\"n\":2,\"sill_sill_label\":\"x,\\\"y\\\"\",\"sill_error\":null}\n") != NULL);
     CHECK(strstr(out, "\n{\"sill_error\":4,\"n\":null,\"sill_sill_label\":null,\"sill_sill_error\":\"the row has") != NULL);
-    CHECK_STR(note, "the input has a column 'label' already; the new one is 'sill_sill_label'");
+    CHECK_STR(note, "there is a column 'label' already; the new one is 'sill_sill_label'");
+}
+static void empty_objects_with_white_space(void) {
+    sill_error err = {0};
+    sill__writer_options wo = {.path = in_dir("o.jsonl"), .overwrite = true};
+    static const char text[] = "{\r}\n{ \t}\n{}\n{\"a\":1\r }\n";
+    CHECK_OK(copy(file_of("w.jsonl", text, sizeof text - 1), 0, &wo, true, NULL, &err), err);
+    char *out = slurp(in_dir("o.jsonl"));
+    REQUIRE(out);
+    CHECK_INT(strchr(out, '\r') != NULL, 0);
+    CHECK(!strncmp(out, "{\"n\":", 5) && strstr(out, "\n{\"a\":1,\"n\":"));
 }
 static void broken_line_with_a_taken_name(void) {
     sill_error err = {0};
@@ -387,7 +397,7 @@ static void write_csv_from_jsonl(void) {
     static const char text[] = "{\"a\":\"x\",\"n\":[1,2]}\n{\"n\":true,\"c\":1,\"a\":null}\n";
     CHECK_OK(copy(file_of("w.jsonl", text, sizeof text - 1), 0, &wo, true, &note, &err), err);
     CHECK_STR(slurp(in_dir("o.csv")), "a,n,sill_n,label,error\nx,\"[1,2]\",1,\"x,\"\"y\"\"\",\n,true,2,\"x,\"\"y\"\"\",\n");
-    CHECK_STR(note, "the input has a column 'n' already; the new one is 'sill_n'");
+    CHECK_STR(note, "there is a column 'n' already; the new one is 'sill_n'");
 }
 static void write_jsonl_from_txt(void) {
     sill_error err = {0};
@@ -713,6 +723,7 @@ int main(int argc, char **argv) {
     TEST(write_csv_from_csv);
     TEST(write_jsonl_keeps_the_lines_bytes);
     TEST(jsonl_names_are_settled_by_the_first_row);
+    TEST(empty_objects_with_white_space);
     TEST(broken_line_with_a_taken_name);
     TEST(write_csv_from_jsonl);
     TEST(write_jsonl_from_txt);

@@ -23,6 +23,8 @@ static void a_plan_tells_what_a_session_takes(void) {
     CHECK_OK(sill_plan(FIXTURES "gpt2", NULL, NULL, &p, &err), err);
     CHECK(p.n_ctx == 192 && p.max_sequences == 32 && p.batch_tokens == 512);
     CHECK_INT(sill_plan(FIXTURES "nothing", NULL, NULL, &p, &err), SILL_ENOENT);
+    mo.dtype = (sill_dtype)99;
+    CHECK_INT(sill_plan(FIXTURES "gpt2", &mo, NULL, &p, &err), SILL_EINVAL);
 }
 
 static void what_does_not_fit_is_made_smaller_or_refused(void) {
@@ -33,6 +35,9 @@ static void what_does_not_fit_is_made_smaller_or_refused(void) {
     for (uint64_t limit = 4096; limit < (uint64_t)64 << 20; limit += limit / 3) {
         o.memory_limit_bytes = limit;
         sill_status st = sill_session_create(gpt2, &o, &s, &err);
+        sill_plan_info p;
+        CHECK_INT(sill_plan(FIXTURES "gpt2", NULL, &o, &p, &err), SILL_OK);
+        CHECK_INT(p.fits, st == SILL_OK);
         if (st == SILL_OK) {
             uint64_t takes = s->layout.kv_bytes + s->layout.scratch_bytes;
             CHECK(takes <= limit && takes >= previous);

@@ -186,7 +186,7 @@ static inline bool session_open(world *w) {
     sill__kv_shape kv = {2, s->n_kv_heads, s->head_dim, s->kv, N_SEQS * BLOCKS_EACH + SPARE_BLOCKS};
     CHECK_OK(ops->kv_create(w->d, &kv, &w->kv, &err), err);
     int32_t max_width = SILL_MAX(SILL_MAX(s->width, qkv_rows(s)), 2 * s->n_ff);
-    CHECK_OK(ops->queue_create(w->d, MAX_ROWS, MAX_ROWS, max_width, s->vocab, &w->queue, &err), err);
+    CHECK_OK(ops->queue_create(w->d, &(sill__queue_shape){MAX_ROWS, MAX_ROWS, max_width, s->vocab, 0}, &w->queue, &err), err);
     for (int i = 0; i < N_SEQS; i++) {
         w->lengths[i] = 0;
         for (int b = 0; b < BLOCKS_EACH; b++) w->blocks[i][b] = (i + b * N_SEQS) * 7 % (N_SEQS * BLOCKS_EACH);
@@ -320,8 +320,8 @@ static inline void run_step(world *w, const step *st, rows *r, bool keep_logits)
     uint64_t before = sill__alloc_count();
     w->ops->begin(w->queue, &r->batch);
     record(w, r, keep_logits);
-    CHECK_OK(w->ops->submit(w->queue, &err), err);
-    CHECK_OK(w->ops->wait(w->queue, &err), err);
+    CHECK_OK(w->ops->submit(w->queue, NULL, &err), err);
+    CHECK_OK(w->ops->wait(w->queue, 0, &err), err);
     CHECK_INT(sill__alloc_count() - before, 0);
     for (int i = 0; i < st->n_parts; i++) w->lengths[st->parts[i].seq] += st->parts[i].n;
 }

@@ -26,8 +26,8 @@ static void fork_of_a_block_continues_with_the_same_bits(void) {
                     w.ops->begin(w.queue, &none);
                     w.ops->kv_copy(w.queue, w.kv, w.blocks[0][1], spare, 8);
                     w.ops->kv_copy(w.queue, w.kv, w.blocks[0][0], w.blocks[0][1], 32);
-                    CHECK_OK(w.ops->submit(w.queue, &err), err);
-                    CHECK_OK(w.ops->wait(w.queue, &err), err);
+                    CHECK_OK(w.ops->submit(w.queue, NULL, &err), err);
+                    CHECK_OK(w.ops->wait(w.queue, 0, &err), err);
                     w.blocks[0][1] = spare;
                 }
                 run_step(&w, &next, &r, false);
@@ -53,8 +53,8 @@ static void *run_session(void *arg) {
         make_rows(&s->w, &one[k], &s->r); /* not run_step: its allocation count is the whole process's */
         s->w.ops->begin(s->w.queue, &s->r.batch);
         record(&s->w, &s->r, true);
-        CHECK_OK(s->w.ops->submit(s->w.queue, &err), err);
-        CHECK_OK(s->w.ops->wait(s->w.queue, &err), err);
+        CHECK_OK(s->w.ops->submit(s->w.queue, NULL, &err), err);
+        CHECK_OK(s->w.ops->wait(s->w.queue, 0, &err), err);
         for (int i = 0; i < one[k].n_parts; i++) s->w.lengths[one[k].parts[i].seq] += one[k].parts[i].n;
         collect(&s->w, &s->r, &s->out);
     }
@@ -149,11 +149,11 @@ static void what_it_supports(void) {
     CHECK_INT(sill__backend_ref()->kv_bytes(NULL, &kv), 2 * 3 * 5 * 32 * 2 * (24 + 4));
     kv.n_blocks = 0;
     CHECK(ops->kv_bytes(d, &kv) == UINT64_MAX);
-    CHECK(ops->queue_bytes(d, 0, 1, 8, 8) == UINT64_MAX);
+    CHECK(ops->queue_bytes(d, &(sill__queue_shape){0, 1, 8, 8, 0}) == UINT64_MAX);
     ops->close(d);
 }
 
-/* The first error stays until the next begin, and nothing is run after it. */
+/* The first error stays until it is told, over later begins, and nothing is run after it. */
 static void errors_stay_in_the_queue(void) {
     static const step st = {1, {{0, 4}}};
     static rows r;
@@ -178,10 +178,16 @@ static void errors_stay_in_the_queue(void) {
             if (bad == 6)
                 w.ops->linear(w.queue, &(sill__op_linear){.in = w.x, .out = {w.memory, (size_t)1 << 40}, .w = w.in});
             record(&w, &r, true);
-            CHECK(w.ops->submit(w.queue, &err) != SILL_OK);
-            CHECK(w.ops->wait(w.queue, NULL) != SILL_OK);
+            CHECK(w.ops->submit(w.queue, NULL, &err) != SILL_OK);
+            CHECK_INT(w.ops->wait(w.queue, 0, NULL), SILL_OK); /* told once */
             if (!strstr(err.msg, words[bad]))
                 FAIL("case %d: message is \"%s\"", bad, err.msg);
+            if (bad != 1) continue;
+            w.ops->begin(w.queue, &r.batch);
+            record(&w, &r, true);
+            r.positions[3] = 3;
+            w.ops->begin(w.queue, &r.batch);
+            CHECK(w.ops->submit(w.queue, NULL, &err) != SILL_OK && strstr(err.msg, words[bad]));
         }
     w.lengths[0] = 0;
     run_step(&w, &st, &r, true); /* and the queue works again */
@@ -207,7 +213,7 @@ static void failing_allocations_leave_nothing(void) {
         bool ok = ops->open(&(sill__device_options){2, NULL}, &d, &err) == SILL_OK &&
                   ops->weight_import(d, &src, &weight, &err) == SILL_OK &&
                   ops->kv_create(d, &shape_of, &kv, &err) == SILL_OK &&
-                  ops->queue_create(d, 8, 8, 100, 100, &q, &err) == SILL_OK;
+                  ops->queue_create(d, &(sill__queue_shape){8, 8, 100, 100, 0}, &q, &err) == SILL_OK;
         sill__alloc_fail_at(0);
         failed += !ok;
         CHECK(ok || err.code == SILL_ENOMEM);

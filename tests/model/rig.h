@@ -66,7 +66,7 @@ static inline sill_status rig_open(rig *r, sill_model *m, sill__kv_type type, in
     r->targets_at = r->hidden_at + (size_t)c->n_embd * t * 4;
     r->top_at = r->targets_at + t * 4;
     r->class_at = r->top_at + 2 * 5 * t * 4;
-    sill_status s = ops->queue_create(d, max_tokens, max_tokens, width, c->n_vocab, &r->q, err);
+    sill_status s = ops->queue_create(d, &(sill__queue_shape){max_tokens, max_tokens, width, c->n_vocab, 0}, &r->q, err);
     if (s == SILL_OK) s = ops->kv_create(d, &shape, &r->kv, err);
     if (s == SILL_OK) s = ops->buf_create(d, bytes, &r->mem, err);
     if (s == SILL_OK) s = ops->buf_create(d, r->class_at + (size_t)(c->n_labels + 1) * t * 4, &r->out, err);
@@ -120,8 +120,8 @@ static inline sill_status rig_step(rig *r, const int32_t *ids, int32_t n, int32_
         }
         ops->head(r->q, &head);
     }
-    sill_status s = ops->submit(r->q, err);
-    if (s == SILL_OK) s = ops->wait(r->q, err);
+    sill_status s = ops->submit(r->q, NULL, err);
+    if (s == SILL_OK) s = ops->wait(r->q, 0, err);
     if (s != SILL_OK) return s;
     size_t rows = (size_t)n * 4;
 #define RIG_READ(to, offset, width) \

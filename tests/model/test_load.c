@@ -308,6 +308,21 @@ static void test_ends_of_text(void) {
         if (!json || !strstr(json, wanted)) FAIL("%s: no %s in what inspect tells", generation[i], wanted);
         sill_free(json);
     }
+    /* A chat template adds the end of a turn, and none of the other usual ends that a vocabulary may hold. */
+    static const char chatml[] = "{\"chat_template\": \"<|im_start|>{{ role }}<|im_end|>\"}";
+    static const char tokens[] = "{\"added_tokens\": [{\"id\": 0, \"content\": \"<|endoftext|>\", \"special\": true}, "
+                                 "{\"id\": 1, \"content\": \"<|im_start|>\", \"special\": true}, "
+                                 "{\"id\": 2, \"content\": \"<|im_end|>\", \"special\": true}], \"pre_tokenizer\": "
+                                 "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"decoder\": {\"type\": \"ByteLevel\"}, "
+                                 "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 3}, \"merges\": []}}";
+    if (edited("llama-gqa42", "\"eos_token_id\": 2", "\"eos_token_id\": 5")) {
+        CHECK(write_file("tokenizer.json", tokens, strlen(tokens)));
+        CHECK(write_file("tokenizer_config.json", chatml, strlen(chatml)));
+        CHECK_INT(load(dir, SILL_DTYPE_AUTO, 0, &m, &err), SILL_OK);
+        REQUIRE(m);
+        CHECK(sill__model_is_eos(m, 5) && sill__model_is_eos(m, 2) && !sill__model_is_eos(m, 0));
+        sill_model_free(m);
+    }
     if (edited("llama-gqa42", "\"eos_token_id\": 2", "\"eos_token_id\": null")) {
         REQUIRE(load(dir, SILL_DTYPE_AUTO, 0, &m, &err) == SILL_OK);
         CHECK_INT(m->config.n_eos, 0);

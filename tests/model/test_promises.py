@@ -2,7 +2,7 @@
 """What is promised of the default model, through the program: peak memory and the perplexity of the reference.
 
 The model is $SILL_MODEL or what `make run` fetched. WikiText-2 may not be shipped: the perplexity test reads
-wikitext2/wiki.test.raw.gz from $SILL_DATA, else from ../shared/data, and is skipped without it.
+wikitext2/wiki.test.raw.gz from $SILL_DATA and is skipped without it.
 """
 import gzip, json, os, subprocess, sys, tempfile
 
@@ -60,9 +60,9 @@ def peak_memory():
 
 def perplexity_of_the_reference():
     """transformers in f32 on the dequantized weights: 29.982 on the first four windows of 512 tokens."""
-    data = os.environ.get("SILL_DATA") or os.path.join(ROOT, "../shared/data")
-    path = os.path.join(data, "wikitext2/wiki.test.raw.gz")
-    if not os.path.exists(path):
+    data = os.environ.get("SILL_DATA")
+    path = os.path.join(data or "", "wikitext2/wiki.test.raw.gz")
+    if not data or not os.path.exists(path):
         raise Skip("not shipped: WikiText-2 (SILL_DATA)")
     m = model()
     with gzip.open(path, "rb") as f:

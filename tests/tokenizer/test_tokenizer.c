@@ -45,6 +45,23 @@ static void special_tokens_only_when_asked(void) {
     sill_tokenizer_free(t);
 }
 
+/* U+2581 stands for a space in such vocabularies; in a text it is a character and comes back. */
+static void the_mark_of_a_space_is_text_too(void) {
+    static const char text[] = "a\xe2\x96\x81 b\xe2\x96\x81\xe2\x96\x81";
+    static const char *const models[] = {STORIES, "tests/fixtures/tokenizer/spm.json", "tests/fixtures/tokenizer/spm.gguf"};
+    for (size_t i = 0; i < SILL_ARRAY_LEN(models); i++) {
+        sill_tokenizer *t = load(models[i]);
+        REQUIRE(t);
+        size_t n = 0, m = 0;
+        int32_t *ids = encode(t, text, strlen(text), 0, &n);
+        char *back = decode(t, ids, n, 0, &m);
+        CHECK_STR(back, text);
+        free(back);
+        free(ids);
+        sill_tokenizer_free(t);
+    }
+}
+
 static void skipping_special_tokens(void) {
     sill_tokenizer *t = load(STORIES);
     REQUIRE(t);
@@ -291,6 +308,7 @@ static void threads_share_a_tokenizer(void) {
 int main(int argc, char **argv) {
     TEST(gpt2_reference_ids);
     TEST(special_tokens_only_when_asked);
+    TEST(the_mark_of_a_space_is_text_too);
     TEST(skipping_special_tokens);
     TEST(too_little_room_and_bad_arguments);
     TEST(random_bytes_come_back);

@@ -71,8 +71,9 @@ static sill_status check_kv(sill__kv_type type, int32_t head_dim, sill_error *er
 
 static sill_status cpu_supports(const sill__device *d, const sill__need *need, sill_error *err) {
     (void)d;
-    for (int i = 0; i < need->n_types; i++) {
-        const sill__type_info *t = sill__type_get(need->types[i]);
+    for (int i = 0; i < need->n_types + need->n_embed_types; i++) {
+        const sill__type_info *t =
+            sill__type_get(i < need->n_types ? need->types[i] : need->embed_types[i - need->n_types]);
         if (!t || !t->weight)
             return sill__fail(err, SILL_EUNSUPPORTED, "the cpu device does not compute with weights of type %s",
                               t ? t->name : "unknown");

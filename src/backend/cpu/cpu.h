@@ -109,7 +109,8 @@ struct sill__queue {
     size_t memory_bytes;
     /* the batch */
     const sill__batch *batch;
-    sill_error error;       /* the first that happened; code SILL_OK: none */
+    sill_error error;       /* the first that happened and was not told yet; code SILL_OK: none */
+    sill__ticket n_submitted;
     const sill__kv *checked_kv; /* whose blocks the runs' tables were checked against */
     const sill__rope *rope; /* of the op that fills the table, or NULL */
     /* laid out in memory */
@@ -200,13 +201,11 @@ void sill__cpu_walk_head(const cpu_walk *w, cpu_op *op);
 void sill__cpu_walk_kv_copy(const cpu_walk *w, cpu_op *op);
 
 /* ---- the queue's part of the op table (cpu_queue.c) */
-uint64_t sill__cpu_queue_bytes(const sill__device *d, int32_t max_tokens, int32_t max_out, int32_t max_width,
-                               int32_t max_vocab);
-sill_status sill__cpu_queue_create(sill__device *d, int32_t max_tokens, int32_t max_out, int32_t max_width,
-                                   int32_t max_vocab, sill__queue **out, sill_error *err);
+uint64_t sill__cpu_queue_bytes(const sill__device *d, const sill__queue_shape *shape);
+sill_status sill__cpu_queue_create(sill__device *d, const sill__queue_shape *shape, sill__queue **out, sill_error *err);
 void sill__cpu_queue_free(sill__device *d, sill__queue *q);
 void sill__cpu_begin(sill__queue *q, const sill__batch *batch);
-sill_status sill__cpu_submit(sill__queue *q, sill_error *err);
-sill_status sill__cpu_wait(sill__queue *q, sill_error *err);
+sill_status sill__cpu_submit(sill__queue *q, sill__ticket *ticket, sill_error *err);
+sill_status sill__cpu_wait(sill__queue *q, sill__ticket ticket, sill_error *err);
 
 #endif

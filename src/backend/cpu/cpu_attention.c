@@ -7,8 +7,9 @@
 void sill__cpu_attention(sill__queue *q, const sill__op_attention *op) {
     const sill__batch *b = q->batch;
     cpu_op *r = sill__cpu_record(q, CPU_ATTENTION, b ? b->n_tokens : 0);
-    if (!r || !sill__cpu_require(q, op->n_heads > 0 && op->n_kv_heads > 0 && op->n_heads % op->n_kv_heads == 0,
-                                 SILL_EINVAL, "attention of %d heads over %d", op->n_heads, op->n_kv_heads) ||
+    if (!r || !sill__cpu_require(q, !op->lse.buf, SILL_EUNSUPPORTED, "the cpu device does not train") ||
+        !sill__cpu_require(q, op->n_heads > 0 && op->n_kv_heads > 0 && op->n_heads % op->n_kv_heads == 0,
+                           SILL_EINVAL, "attention of %d heads over %d", op->n_heads, op->n_kv_heads) ||
         !sill__cpu_require(q, op->kv && op->kv->shape.head_dim == op->head_dim &&
                                   op->kv->shape.n_kv_heads == op->n_kv_heads && op->layer >= 0 &&
                                   op->layer < op->kv->shape.n_layers && op->head_dim <= q->max_width &&

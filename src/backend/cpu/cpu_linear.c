@@ -56,7 +56,8 @@ void sill__cpu_linear(sill__queue *q, const sill__op_linear *op) {
     const sill__batch *b = q->batch;
     cpu_op *r = sill__cpu_record(q, CPU_LINEAR, !b ? 0 : op->rows == SILL__ROWS_OUT ? b->n_out : b->n_tokens);
     bool glu = op->act == SILL__ACT_SWIGLU;
-    if (!r || !sill__cpu_check_weight(q, op->w, "linear", false) ||
+    if (!r || !sill__cpu_require(q, !op->pre.buf, SILL_EUNSUPPORTED, "the cpu device does not train") ||
+        !sill__cpu_check_weight(q, op->w, "linear", false) ||
         !sill__cpu_require(q, !glu || op->w->rows % 2 == 0, SILL_EINVAL, "linear: gate and up of %d rows", op->w->rows) ||
         !sill__cpu_check_ref(q, "linear input", op->in, b->n_tokens, op->w->cols, false) ||
         !sill__cpu_check_ref(q, "linear output", op->out, r->n, glu ? op->w->rows / 2 : op->w->rows, false) ||
@@ -144,7 +145,8 @@ void sill__cpu_qkv(sill__queue *q, const sill__op_qkv *op) {
     const sill__batch *b = q->batch;
     cpu_op *r = sill__cpu_record(q, CPU_QKV, b ? b->n_tokens : 0);
     int32_t heads = op->n_heads + 2 * op->n_kv_heads;
-    if (!r || !sill__cpu_check_weight(q, op->w, "qkv", true) ||
+    if (!r || !sill__cpu_require(q, !op->k.buf && !op->v.buf, SILL_EUNSUPPORTED, "the cpu device does not train") ||
+        !sill__cpu_check_weight(q, op->w, "qkv", true) ||
         !sill__cpu_require(q, op->n_heads > 0 && op->n_kv_heads > 0 && op->n_heads % op->n_kv_heads == 0 &&
                                   op->w->rows / op->head_dim == heads && op->w->rows % op->head_dim == 0,
                            SILL_EINVAL, "qkv: %d rows for %d + 2 * %d heads of %d", op->w->rows, op->n_heads,

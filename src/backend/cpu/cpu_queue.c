@@ -23,17 +23,16 @@ static void *take(layout *l, size_t n, size_t bytes) {
 }
 
 /* Lays everything out behind base (NULL: counts only). SIZE_MAX when the sizes are no sizes. */
-static size_t lay_out(sill__queue *q, uint8_t *base, int n_threads, int32_t max_tokens, int32_t max_out,
-                      int32_t max_width, int32_t max_vocab) {
-    if (max_tokens < 1 || max_out < 0 || max_width < 1 || max_vocab < 0) return SIZE_MAX;
+static size_t lay_out(sill__queue *q, uint8_t *base, int n_threads, const sill__queue_shape *s) {
+    if (s->max_tokens < 1 || s->max_out < 0 || s->max_width < 1 || s->max_vocab < 0) return SIZE_MAX;
     layout l = {.base = base, .ok = true};
-    size_t tokens = (size_t)max_tokens, rows = (size_t)SILL_MAX(max_tokens, max_out), width = (size_t)max_width;
+    size_t tokens = (size_t)s->max_tokens, rows = (size_t)SILL_MAX(s->max_tokens, s->max_out), width = (size_t)s->max_width;
     size_t attend = sill__attend_floats((int32_t)SILL_MIN(width, (size_t)SILL__MAX_HEAD_DIM));
-    q->max_tokens = max_tokens;
-    q->max_out = max_out;
-    q->max_width = max_width;
-    q->max_vocab = max_vocab;
-    q->max_chunks = max_vocab / (CPU_HEAD_COLS - 64) + 2; /* a chunk is whole panels: at least so many columns */
+    q->max_tokens = s->max_tokens;
+    q->max_out = s->max_out;
+    q->max_width = s->max_width;
+    q->max_vocab = s->max_vocab;
+    q->max_chunks = s->max_vocab / (CPU_HEAD_COLS - 64) + 2; /* a chunk is whole panels: at least so many columns */
     q->ops = take(&l, CPU_MAX_OPS, sizeof *q->ops);
     q->row_run = take(&l, rows, sizeof *q->row_run);
     q->run_tasks = take(&l, rows + 1, sizeof *q->run_tasks);
@@ -56,23 +55,21 @@ static size_t lay_out(sill__queue *q, uint8_t *base, int n_threads, int32_t max_
     return l.ok ? l.at : SIZE_MAX;
 }
 
-uint64_t sill__cpu_queue_bytes(const sill__device *d, int32_t max_tokens, int32_t max_out, int32_t max_width,
-                               int32_t max_vocab) {
+uint64_t sill__cpu_queue_bytes(const sill__device *d, const sill__queue_shape *shape) {
     sill__queue q;
-    size_t bytes = lay_out(&q, NULL, d->n_threads, max_tokens, max_out, max_width, max_vocab);
+    size_t bytes = lay_out(&q, NULL, d->n_threads, shape);
     return bytes == SIZE_MAX ? UINT64_MAX : bytes;
 }
 
-sill_status sill__cpu_queue_create(sill__device *d, int32_t max_tokens, int32_t max_out, int32_t max_width,
-                                   int32_t max_vocab, sill__queue **out, sill_error *err) {
+sill_status sill__cpu_queue_create(sill__device *d, const sill__queue_shape *shape, sill__queue **out, sill_error *err) {
     *out = NULL;
     sill__queue *q = sill__calloc(1, sizeof *q);
     if (!q) return sill__fail(err, SILL_ENOMEM, "no memory for a queue");
-    size_t bytes = lay_out(q, NULL, d->n_threads, max_tokens, max_out, max_width, max_vocab);
+    size_t bytes = lay_out(q, NULL, d->n_threads, shape);
     if (bytes == SIZE_MAX) {
         sill__free(q);
-        return sill__fail(err, SILL_EINVAL, "no queue for %d tokens, %d outputs, width %d, vocabulary %d", max_tokens,
-                          max_out, max_width, max_vocab);
+        return sill__fail(err, SILL_EINVAL, "no queue for %d tokens, %d outputs, width %d, vocabulary %d",
+                          shape->max_tokens, shape->max_out, shape->max_width, shape->max_vocab);
     }
     q->memory = sill__alloc_pages(bytes);
     if (!q->memory) {
@@ -81,7 +78,7 @@ sill_status sill__cpu_queue_create(sill__device *d, int32_t max_tokens, int32_t 
     }
     q->memory_bytes = bytes;
     q->device = d;
-    lay_out(q, q->memory, d->n_threads, max_tokens, max_out, max_width, max_vocab);
+    lay_out(q, q->memory, d->n_threads, shape);
     *out = q;
     return SILL_OK;
 }
@@ -191,7 +188,6 @@ static bool check_batch(sill__queue *q, const sill__batch *b) {
 }
 
 void sill__cpu_begin(sill__queue *q, const sill__batch *batch) {
-    memset(&q->error, 0, sizeof q->error);
     q->n_ops = 0;
     q->checked_kv = NULL;
     q->rope = NULL;
@@ -230,14 +226,18 @@ void sill__cpu_run(sill__queue *q) {
 }
 
 /* The work is done within submit; an error stays in the queue until the next begin. */
-sill_status sill__cpu_submit(sill__queue *q, sill_error *err) {
+sill_status sill__cpu_submit(sill__queue *q, sill__ticket *ticket, sill_error *err) {
     sill__cpu_run(q);
-    return sill__cpu_wait(q, err);
+    if (ticket) *ticket = ++q->n_submitted;
+    return sill__cpu_wait(q, 0, err);
 }
 
-sill_status sill__cpu_wait(sill__queue *q, sill_error *err) {
-    if (q->error.code != SILL_OK && err) *err = q->error;
-    return q->error.code;
+sill_status sill__cpu_wait(sill__queue *q, sill__ticket ticket, sill_error *err) {
+    sill_status st = q->error.code;
+    (void)ticket; /* what was submitted is done */
+    if (st != SILL_OK && err) *err = q->error;
+    memset(&q->error, 0, sizeof q->error);
+    return st;
 }
 
 /* ------------------------------------------------------------------ rows */

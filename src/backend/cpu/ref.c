@@ -28,7 +28,8 @@ struct sill__kv { sill__kv_shape shape; uint8_t *data; size_t bytes; };
 
 struct sill__queue {
     const sill__batch *batch;
-    sill_error error;       /* the first that happened; code SILL_OK: none */
+    sill_error error;       /* the first that happened and was not told yet; code SILL_OK: none */
+    sill__ticket n_submitted;
     int32_t max_tokens, max_out, max_width, max_vocab;
     uint8_t *scratch;
     size_t scratch_bytes;
@@ -62,8 +63,9 @@ static int32_t ref_n_threads(const sill__device *d) {
 
 static sill_status ref_supports(const sill__device *d, const sill__need *need, sill_error *err) {
     (void)d;
-    for (int i = 0; i < need->n_types; i++) {
-        const sill__type_info *t = sill__type_get(need->types[i]);
+    for (int i = 0; i < need->n_types + need->n_embed_types; i++) {
+        const sill__type_info *t =
+            sill__type_get(i < need->n_types ? need->types[i] : need->embed_types[i - need->n_types]);
         if (!t || !t->weight)
             return sill__fail(err, SILL_EUNSUPPORTED, "the ref device does not compute with weights of type %s",
                               t ? t->name : "unknown");
@@ -287,31 +289,31 @@ static size_t lay_out(sill__queue *q, int32_t max_tokens, int32_t max_width, int
     return at;
 }
 
-static uint64_t ref_queue_bytes(const sill__device *d, int32_t max_tokens, int32_t max_out, int32_t max_width,
-                                int32_t max_vocab) {
-    (void)d;
-    (void)max_out;
-    return lay_out(NULL, max_tokens, max_width, max_vocab);
+static bool sound(const sill__queue_shape *s) {
+    return s->max_tokens >= 1 && s->max_out >= 0 && s->max_width >= 1 && s->max_vocab >= 0;
 }
 
-static sill_status ref_queue_create(sill__device *d, int32_t max_tokens, int32_t max_out, int32_t max_width,
-                                    int32_t max_vocab, sill__queue **out, sill_error *err) {
+static uint64_t ref_queue_bytes(const sill__device *d, const sill__queue_shape *s) {
+    (void)d;
+    return sound(s) ? lay_out(NULL, s->max_tokens, s->max_width, s->max_vocab) : UINT64_MAX;
+}
+
+static sill_status ref_queue_create(sill__device *d, const sill__queue_shape *s, sill__queue **out, sill_error *err) {
     (void)d;
     *out = NULL;
-    if (max_tokens < 1 || max_out < 0 || max_width < 1 || max_vocab < 0)
-        return sill__fail(err, SILL_EINVAL, "a queue for %d tokens of width %d", max_tokens, max_width);
-    size_t bytes = lay_out(NULL, max_tokens, max_width, max_vocab);
+    if (!sound(s)) return sill__fail(err, SILL_EINVAL, "a queue for %d tokens of width %d", s->max_tokens, s->max_width);
+    size_t bytes = lay_out(NULL, s->max_tokens, s->max_width, s->max_vocab);
     sill__queue *q = bytes < SIZE_MAX ? sill__calloc(1, sizeof *q) : NULL;
     if (!q || !(q->scratch = sill__alloc_pages(bytes))) {
         sill__free(q);
         return sill__fail(err, SILL_ENOMEM, "no memory for %zu bytes of scratch", bytes);
     }
     q->scratch_bytes = bytes;
-    q->max_tokens = max_tokens;
-    q->max_out = max_out;
-    q->max_width = max_width;
-    q->max_vocab = max_vocab;
-    lay_out(q, max_tokens, max_width, max_vocab);
+    q->max_tokens = s->max_tokens;
+    q->max_out = s->max_out;
+    q->max_width = s->max_width;
+    q->max_vocab = s->max_vocab;
+    lay_out(q, s->max_tokens, s->max_width, s->max_vocab);
     *out = q;
     return SILL_OK;
 }
@@ -330,17 +332,22 @@ static bool require(sill__queue *q, bool ok, const char *what) {
 }
 
 static void ref_begin(sill__queue *q, const sill__batch *batch) {
-    memset(&q->error, 0, sizeof q->error);
     q->batch = batch;
     require(q, batch->n_tokens <= q->max_tokens && batch->n_out <= q->max_out, "the batch is larger than the queue");
 }
 
-static sill_status ref_submit(sill__queue *q, sill_error *err) {
-    if (q->error.code != SILL_OK && err) *err = q->error;
-    return q->error.code;
+static sill_status ref_wait(sill__queue *q, sill__ticket ticket, sill_error *err) {
+    sill_status st = q->error.code;
+    (void)ticket; /* ops run at once */
+    if (st != SILL_OK && err) *err = q->error;
+    memset(&q->error, 0, sizeof q->error);
+    return st;
 }
 
-static sill_status ref_wait(sill__queue *q, sill_error *err) { return ref_submit(q, err); }
+static sill_status ref_submit(sill__queue *q, sill__ticket *ticket, sill_error *err) {
+    if (ticket) *ticket = ++q->n_submitted;
+    return ref_wait(q, 0, err);
+}
 
 /* ------------------------------------------------------------- arithmetic */
 
@@ -453,7 +460,7 @@ static void ref_linear(sill__queue *q, const sill__op_linear *op) {
     bool glu = op->act == SILL__ACT_SWIGLU;
     int32_t n = op->rows == SILL__ROWS_OUT ? q->batch->n_out : q->batch->n_tokens;
     int32_t rows = glu ? w->rows / 2 : w->rows;
-    if (!prepare(q, w, op->in, op->rows, &op->norm, 0, n)) return;
+    if (!require(q, !op->pre.buf, "it does not train") || !prepare(q, w, op->in, op->rows, &op->norm, 0, n)) return;
     for (int32_t j = 0; j < rows; j++) {
         weight_row(w, j, q->row);
         if (glu) weight_row(w, rows + j, q->row2);
@@ -522,7 +529,8 @@ static void ref_qkv(sill__queue *q, const sill__op_qkv *op) {
     const float *bias = ref_f32(op->bias);
     float *out = ref_f32(op->q);
     int32_t dim = op->head_dim, heads = op->n_heads + 2 * op->n_kv_heads;
-    if (!require(q, w->rows == heads * dim && dim <= q->max_width, "qkv rows") ||
+    if (!require(q, !op->k.buf && !op->v.buf, "it does not train") ||
+        !require(q, w->rows == heads * dim && dim <= q->max_width, "qkv rows") ||
         !prepare(q, w, op->in, SILL__ROWS_ALL, &op->norm, 0, b->n_tokens))
         return;
     for (int32_t h = 0; h < heads; h++) {
@@ -600,7 +608,7 @@ static void ref_attention(sill__queue *q, const sill__op_attention *op) {
     const sill__batch *b = q->batch;
     const float *in = ref_f32(op->q);
     float *out = ref_f32(op->out);
-    if (!require(q, op->head_dim <= q->max_width && op->n_heads % op->n_kv_heads == 0, "attention heads")) return;
+    if (!require(q, op->head_dim <= q->max_width && op->n_heads % op->n_kv_heads == 0 && !op->lse.buf, "attention heads")) return;
     for (int32_t r = 0; r < b->n_runs; r++)
         for (int32_t i = 0; i < b->runs[r].n; i++)
             for (int32_t h = 0; h < op->n_heads; h++) {
