@@ -121,9 +121,11 @@ typedef enum sill_dtype {
     SILL_DTYPE_F32,      /* any file, dequantized on the fly, f32 activations and KV: parity path */
     SILL_DTYPE_F16,      /* f32 activations, weights f16 (floating-point checkpoints) */
     SILL_DTYPE_BF16,     /* weights bf16 (floating-point checkpoints) */
-    SILL_DTYPE_Q8,       /* reserved for quantization at load */
-    SILL_DTYPE_Q4,
-    SILL_DTYPE_INT8
+    /* Floating-point checkpoints quantized while they are loaded. Embeddings are looked up as stored, classification
+     * heads are computed as stored, and so is a matrix whose inputs are no multiple of 32 with q8 and q4. */
+    SILL_DTYPE_Q8,       /* groups of 32 as GGUF's Q8_0, int8 activations in groups of 32 */
+    SILL_DTYPE_Q4,       /* groups of 32 with a minimum as GGUF's Q4_1, the output head as q8; activations as q8 */
+    SILL_DTYPE_INT8      /* LLM.int8: weights int8 by rows; activations int8 by rows but for |x| >= 6, kept in f16 */
 } sill_dtype;
 
 typedef enum sill_kv_dtype {
@@ -158,7 +160,7 @@ typedef struct sill_model_info {
     char family[16];       /* "gpt2", "llama" */
     char device[32];       /* "cpu avx512", "ref", ... */
     char stored_type[16];  /* type that holds most parameters in the file: "F32", "Q4_1", ... */
-    char dtype[16];        /* type computed with: "f32", "bf16", "q4_1+int8", ... */
+    char dtype[16];        /* type computed with: "f32", "bf16", "q4_1+int8", "q8+int8", "int8", ... */
     int32_t n_layers, n_heads, n_kv_heads, head_dim, n_embd, n_ff;
     int32_t n_ctx;         /* positions the model was made for */
     int32_t n_vocab;       /* rows of the output head (may be padded above the tokenizer's) */

@@ -34,8 +34,13 @@ typedef enum sill__compute {
     SILL__COMPUTE_F32,  /* stored values exactly (dequantized on the fly), f32 activations */
     SILL__COMPUTE_F16,  /* weights f16, f32 activations */
     SILL__COMPUTE_BF16, /* weights bf16; activations rounded to bf16 where the device multiplies bf16 natively */
-    SILL__COMPUTE_BLOCK_I8 /* block types as stored, activations int8 in groups of 32 */
+    SILL__COMPUTE_BLOCK_I8, /* block types (stored, or made by `as`), activations int8 in groups of 32 */
+    SILL__COMPUTE_INT8  /* LLM.int8: plain types made int8 with one scale a row; activations int8 with one scale a
+                         * row, but for those of 6 and more, which are kept in f16 (SILL__INT8_OUTLIER) */
 } sill__compute;
+
+#define SILL__INT8_OUTLIER 6.0f
+#define SILL__INT8_MAX_COLS 131072 /* 128 * 127 * this still fits 32 bits: every sum is exact */
 
 typedef enum sill__role { SILL__ROLE_BODY, SILL__ROLE_HEAD, SILL__ROLE_EMBED } sill__role;
 
@@ -46,6 +51,8 @@ typedef struct sill__weight_src {
     bool transposed;       /* stored (cols, rows): GPT-2's Conv1D in safetensors; plain types only */
     uint64_t rows, cols;   /* of the whole; fewer rows than stored: the rest is left out */
     sill__compute compute; /* EMBED ignores it: rows are looked up and widened exactly */
+    sill__type as;         /* BLOCK_I8 with plain parts: the block type that they are quantized to while they are
+                            * imported, row by row, as sill__quantize does; F32 (0): as stored */
     sill__role role;
     const char *name;      /* for messages and the packed cache */
 } sill__weight_src;

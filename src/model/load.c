@@ -12,7 +12,8 @@ static const char *compute_name(sill__compute compute) {
     case SILL__COMPUTE_F32: return "f32";
     case SILL__COMPUTE_F16: return "f16";
     case SILL__COMPUTE_BF16: return "bf16";
-    case SILL__COMPUTE_BLOCK_I8: break;
+    case SILL__COMPUTE_BLOCK_I8:
+    case SILL__COMPUTE_INT8: break;
     }
     return "int8";
 }
@@ -41,21 +42,31 @@ static sill_status settle_types(sill_model *m, sill_dtype dtype, sill_error *err
     if ((unsigned)dtype >= SILL_ARRAY_LEN(names)) return sill__fail(err, SILL_EINVAL, "no dtype has the number %d", dtype);
     m->main_type = survey(m->file, false, &m->quantized);
     m->dtype = dtype;
-    if (dtype == SILL_DTYPE_Q8 || dtype == SILL_DTYPE_Q4 || dtype == SILL_DTYPE_INT8)
-        return sill__fail(err, SILL_EUNSUPPORTED, "quantizing at load (dtype %s) is not supported yet; take a GGUF that "
-                          "is quantized already, or dtype bf16", names[dtype]);
-    if (m->quantized && (dtype == SILL_DTYPE_F16 || dtype == SILL_DTYPE_BF16))
+    if (m->quantized && dtype != SILL_DTYPE_AUTO && dtype != SILL_DTYPE_F32)
         return sill__fail(err, SILL_EINVAL, "%s holds weights quantized as %s: dtype %s is for floating-point "
                           "checkpoints; take auto or f32", path,
                           sill__type_get(survey(m->file, true, NULL))->name, names[dtype]);
     if (dtype == SILL_DTYPE_F16) m->compute = SILL__COMPUTE_F16;
     else if (dtype == SILL_DTYPE_BF16) m->compute = SILL__COMPUTE_BF16;
     else if (dtype == SILL_DTYPE_F32) m->compute = SILL__COMPUTE_F32;
-    else if (m->quantized) m->compute = SILL__COMPUTE_BLOCK_I8;
+    else if (dtype == SILL_DTYPE_INT8) m->compute = SILL__COMPUTE_INT8;
+    else if (m->quantized || dtype == SILL_DTYPE_Q8 || dtype == SILL_DTYPE_Q4) m->compute = SILL__COMPUTE_BLOCK_I8;
     else if (m->main_type == SILL__TYPE_F16) m->compute = SILL__COMPUTE_F16;
     else if (m->main_type == SILL__TYPE_BF16) m->compute = SILL__COMPUTE_BF16;
     else m->compute = SILL__COMPUTE_F32;
     return SILL_OK;
+}
+
+/* "q4_1+int8": the block type of most parameters, in small letters; "q8+int8" where it is made at load. */
+static void dtype_text(const sill_model *m, char *out, size_t cap) {
+    if (m->compute != SILL__COMPUTE_BLOCK_I8 || !m->quantized) {
+        snprintf(out, cap, "%s%s", m->dtype == SILL_DTYPE_Q8 ? "q8+" : m->dtype == SILL_DTYPE_Q4 ? "q4+" : "",
+                 compute_name(m->compute));
+        return;
+    }
+    snprintf(out, cap, "%s+int8", sill__type_get(survey(m->file, true, NULL))->name);
+    for (char *p = out; *p; p++)
+        if (*p >= 'A' && *p <= 'Z') *p = (char)(*p + ('a' - 'A'));
 }
 
 sill_status sill__model_compute(const sill__file *file, sill_dtype dtype, sill__compute *out, sill_error *err) {
@@ -77,7 +88,7 @@ static void note_types(const sill__weight_src *src, sill__type *types, int *n, b
 static sill_status check_support(const sill_model *m, const sill__slots *slots, sill_error *err) {
     const sill__config *c = &m->config;
     sill__type types[SILL__TYPE_COUNT], embed_types[SILL__TYPE_COUNT];
-    for (int compute = 0; compute <= SILL__COMPUTE_BLOCK_I8; compute++) {
+    for (int compute = 0; compute <= SILL__COMPUTE_INT8; compute++) {
         bool seen[SILL__TYPE_COUNT] = {false}, embed_seen[SILL__TYPE_COUNT] = {false};
         sill__need need = {.types = types, .embed_types = embed_types, .compute = (sill__compute)compute,
                            .kv = m->compute == SILL__COMPUTE_F32 ? SILL__KV_F32 : SILL__KV_F16, .act = c->act,
@@ -131,22 +142,28 @@ sill_status sill__model_weight_bytes(const sill__file *file, const sill__config 
 /* Refuses what would not fit, with the numbers and the next smaller choice. */
 static sill_status check_fits(sill_model *m, uint64_t limit, sill_error *err) {
     const double mib = 1024.0 * 1024.0;
-    uint64_t free_bytes = limit ? limit : sill__available_bytes(), smaller = 0;
+    uint64_t free_bytes = limit ? limit : sill__available_bytes(), smaller;
     char advice[160] = "take a smaller or a quantized model";
     if (free_bytes == 0 || m->weight_bytes <= free_bytes) return SILL_OK; /* 0: the system does not tell */
     if (m->quantized) snprintf(advice, sizeof advice, "take a smaller model");
-    if (!m->quantized && m->compute == SILL__COMPUTE_F32 &&
-        sill__model_weight_bytes(m->file, &m->config, m->ops, m->device, SILL_DTYPE_BF16, &smaller, NULL) == SILL_OK &&
-        smaller < m->weight_bytes)
-        snprintf(advice, sizeof advice, "dtype bf16 would need %.1f MiB%s", (double)smaller / mib,
-                 smaller <= free_bytes ? "" : ", still too much: take a smaller or a quantized model");
-    if (m->quantized && m->dtype == SILL_DTYPE_F32 &&
-        sill__model_weight_bytes(m->file, &m->config, m->ops, m->device, SILL_DTYPE_AUTO, &smaller, NULL) == SILL_OK &&
-        smaller < m->weight_bytes)
-        snprintf(advice, sizeof advice, "dtype auto would need %.1f MiB", (double)smaller / mib);
+    /* The largest of the smaller types that fits; where none does, the smallest with its number. */
+    static const struct { sill_dtype dtype; const char *name; } plain[] = {
+        {SILL_DTYPE_BF16, "bf16"}, {SILL_DTYPE_Q8, "q8"}, {SILL_DTYPE_Q4, "q4"}}, stored[] = {{SILL_DTYPE_AUTO, "auto"}};
+    const bool none = m->quantized && m->dtype != SILL_DTYPE_F32;
+    for (size_t i = 0; !none && i < (m->quantized ? SILL_ARRAY_LEN(stored) : SILL_ARRAY_LEN(plain)); i++) {
+        const char *name = m->quantized ? stored[i].name : plain[i].name;
+        if (sill__model_weight_bytes(m->file, &m->config, m->ops, m->device, m->quantized ? stored[i].dtype : plain[i].dtype,
+                                     &smaller, NULL) != SILL_OK || smaller >= m->weight_bytes)
+            continue;
+        snprintf(advice, sizeof advice, "dtype %s would need %.1f MiB%s", name, (double)smaller / mib,
+                 smaller <= free_bytes ? "" : ", still too much: take a smaller model");
+        if (smaller <= free_bytes) break;
+    }
+    char type[16] = "stored";
+    if (!m->quantized) dtype_text(m, type, sizeof type);
     return sill__fail(err, SILL_ENOFIT, "%s: the weights need %.1f MiB as %s and %.1f MiB are %s; %s",
                       sill__file_path(m->file), (double)m->weight_bytes / mib,
-                      m->quantized ? "stored" : compute_name(m->compute), (double)free_bytes / mib,
+                      type, (double)free_bytes / mib,
                       limit ? "allowed" : "free", advice);
 }
 
@@ -342,17 +359,6 @@ const sill_tokenizer *sill_model_tokenizer(const sill_model *m) { return m->toke
 
 const char *sill_model_label(const sill_model *m, int32_t i) {
     return i >= 0 && i < m->config.n_labels ? m->config.labels[i] : NULL;
-}
-
-/* "q4_1+int8": the block type of most parameters, in small letters. */
-static void dtype_text(const sill_model *m, char *out, size_t cap) {
-    if (m->compute != SILL__COMPUTE_BLOCK_I8) {
-        snprintf(out, cap, "%s", compute_name(m->compute));
-        return;
-    }
-    snprintf(out, cap, "%s+int8", sill__type_get(survey(m->file, true, NULL))->name);
-    for (char *p = out; *p; p++)
-        if (*p >= 'A' && *p <= 'Z') *p = (char)(*p + ('a' - 'A'));
 }
 
 void sill_model_get_info(const sill_model *m, sill_model_info *info, size_t info_size) {

@@ -81,11 +81,27 @@ static sill__compute choose_compute(const sill_model *m, const sill__tensor *con
     }
     if (m->dtype == SILL_DTYPE_F32) return SILL__COMPUTE_F32;
     if (blocks > 0) return blocks == n && m->dtype == SILL_DTYPE_AUTO ? SILL__COMPUTE_BLOCK_I8 : SILL__COMPUTE_F32;
-    if (m->dtype == SILL_DTYPE_F16 || (m->dtype == SILL_DTYPE_AUTO && same && parts[0]->type == SILL__TYPE_F16))
+    const bool stored = m->dtype != SILL_DTYPE_F16 && m->dtype != SILL_DTYPE_BF16; /* or made of it: choose_made */
+    if (m->dtype == SILL_DTYPE_F16 || (stored && same && parts[0]->type == SILL__TYPE_F16))
         return SILL__COMPUTE_F16;
-    if (m->dtype == SILL_DTYPE_BF16 || (m->dtype == SILL_DTYPE_AUTO && same && parts[0]->type == SILL__TYPE_BF16))
+    if (m->dtype == SILL_DTYPE_BF16 || (stored && same && parts[0]->type == SILL__TYPE_BF16))
         return SILL__COMPUTE_BF16;
     return SILL__COMPUTE_F32;
+}
+
+/* Quantized at load, where the option says so and the shape allows: a matrix whose inputs are no whole groups stays as it
+ * is stored, as does a classification head, whose few rows cost nothing. */
+static void choose_made(const sill_model *m, sill__weight_src *src, bool score) {
+    const bool wide = src->cols > SILL__INT8_MAX_COLS, groups = src->cols % 32 == 0;
+    for (int i = 0; i < src->n_parts; i++)
+        if (sill__type_get(src->parts[i]->type)->block > 1) return;
+    if (src->role == SILL__ROLE_EMBED || score) return;
+    if (m->dtype == SILL_DTYPE_INT8 && !wide) {
+        src->compute = SILL__COMPUTE_INT8;
+    } else if ((m->dtype == SILL_DTYPE_Q8 || m->dtype == SILL_DTYPE_Q4) && groups) {
+        src->compute = SILL__COMPUTE_BLOCK_I8;
+        src->as = m->dtype == SILL_DTYPE_Q8 || src->role == SILL__ROLE_HEAD ? SILL__TYPE_Q8_0 : SILL__TYPE_Q4_1;
+    }
 }
 
 void sill__slots_weight(sill__slots *s, sill__weight **to, sill__role role, const sill__part *parts, int n_parts,
@@ -123,6 +139,7 @@ void sill__slots_weight(sill__slots *s, sill__weight **to, sill__role role, cons
     slot->src.cols = cols;
     slot->src.role = role;
     slot->src.compute = choose_compute(s->model, slot->src.parts, n_parts);
+    choose_made(s->model, &slot->src, to == &s->model->score);
     slot->to = to;
     s->n_weights++;
 }

@@ -39,7 +39,7 @@ def refused_before_the_model():
     wrong_usage("score", f, "--text", "t", *none, "--long", "split-mean", says="--long split-mean is not for score")
     wrong_usage("perplexity", f, "--text", "t", *none, "--long", "split-mean", says="--long split-mean is not for perplexity")
     wrong_usage("generate", *none, "--logprobs", "129", "x", says="1 to 128")
-    for option, value in (("--dtype", "q8"), ("--dtype", "q4"), ("--dtype", "int8"), ("--device", "metal"),
+    for option, value in (("--device", "metal"),
                           ("--device", "cuda"), ("--device", "cuda:1")):
         for c in (["generate", "x"], ["score", f, "--text", "t"], ["perplexity", f, "--text", "t"], ["plan"]):
             wrong_usage(*c, *none, option, value, says=f"{option} {value} is not in this version")

@@ -52,6 +52,10 @@ static const shape shapes[] = {
      SILL__TYPE_F32, SILL__COMPUTE_F32, SILL__KV_I8, 2e-6},
     {"llama_i8kv", 47, 9, 3, 24, 37, 257, 0, SILL__NORM_RMS, SILL__ACT_SWIGLU, SILL__ROPE_HALF, 24, false, false,
      SILL__TYPE_F32, SILL__COMPUTE_F32, SILL__KV_I8, 2e-6},
+    {"int8", 67, 5, 5, 13, 70, 211, 0, SILL__NORM_LAYER, SILL__ACT_GELU_TANH, SILL__ROPE_NONE, 0, true, true, SILL__TYPE_F32,
+     SILL__COMPUTE_INT8, SILL__KV_F16, 5e-4},
+    {"made_q8", 64, 4, 2, 16, 96, 300, 0, SILL__NORM_RMS, SILL__ACT_SWIGLU, SILL__ROPE_HALF, 16, false, false,
+     SILL__TYPE_BF16, SILL__COMPUTE_BLOCK_I8, SILL__KV_F16, 2e-4},
     {"widest_heads", 40, 2, 1, 512, 48, 97, 0, SILL__NORM_RMS, SILL__ACT_SWIGLU, SILL__ROPE_HALF, 512, false, false,
      SILL__TYPE_F32, SILL__COMPUTE_F32, SILL__KV_F32, 1e-11},
 };
@@ -135,7 +139,7 @@ static inline bool import(world *w, const sill__tensor *t, sill__compute compute
     sill__weight_src src = {.parts = {t}, .n_parts = 1, .rows = t->dims[0], .cols = t->dims[1], .compute = compute,
                             .role = role, .name = "test"};
     if (role != SILL__ROLE_EMBED && sill__type_get(t->type)->block == 1 && compute == SILL__COMPUTE_BLOCK_I8)
-        src.compute = SILL__COMPUTE_F32;
+        src.as = SILL__TYPE_Q8_0;
     sill_status s = w->ops->weight_import(w->d, &src, out, &err);
     CHECK_OK(s, err);
     return s == SILL_OK;

@@ -186,6 +186,8 @@ static void test_types(void) {
         {"gpt2-bf16", SILL_DTYPE_AUTO, "BF16", "bf16"},    {"gpt2-bf16", SILL_DTYPE_F16, "BF16", "f16"},
         {"gpt2-q8-gguf.gguf", SILL_DTYPE_AUTO, "Q8_0", "q8_0+int8"}, {"gpt2-q8-gguf.gguf", SILL_DTYPE_F32, "Q8_0", "f32"},
         {"llama-k-gguf.gguf", SILL_DTYPE_AUTO, "Q4_K", "q4_k+int8"},
+        {"gpt2-one", SILL_DTYPE_Q8, "F32", "q8+int8"}, {"gpt2-f16", SILL_DTYPE_Q4, "F16", "q4+int8"},
+        {"gpt2-bf16", SILL_DTYPE_INT8, "BF16", "int8"},
     };
     sill_model *m;
     sill_error err;
@@ -202,10 +204,13 @@ static void test_types(void) {
         CHECK_STR(info.device, "ref");
         sill_model_free(m);
     }
-    CHECK_INT(load(FIXTURES "gpt2-one", SILL_DTYPE_Q8, 0, &m, &err), SILL_EUNSUPPORTED);
-    CHECK(strstr(err.msg, "not supported yet") != NULL);
-    CHECK_INT(load(FIXTURES "gpt2-q8-gguf.gguf", SILL_DTYPE_BF16, 0, &m, &err), SILL_EINVAL);
-    CHECK(strstr(err.msg, "quantized as Q8_0: dtype bf16 is for floating-point") != NULL);
+    static const struct { sill_dtype dtype; const char *name; } floats[] = {{SILL_DTYPE_F16, "f16"}, {SILL_DTYPE_BF16, "bf16"},
+        {SILL_DTYPE_Q8, "q8"}, {SILL_DTYPE_Q4, "q4"}, {SILL_DTYPE_INT8, "int8"}};
+    for (size_t i = 0; i < SILL_ARRAY_LEN(floats); i++) {
+        snprintf(path, sizeof path, "quantized as Q8_0: dtype %s is for floating-point", floats[i].name);
+        CHECK_INT(load(FIXTURES "gpt2-q8-gguf.gguf", floats[i].dtype, 0, &m, &err), SILL_EINVAL);
+        CHECK(strstr(err.msg, path) != NULL);
+    }
     CHECK_INT(load(FIXTURES "gpt2-one", (sill_dtype)99, 0, &m, &err), SILL_EINVAL);
 }
 

@@ -1,7 +1,8 @@
 /*
  * test_bits.c - same bits: what a row gives does not depend on the other rows, their number and order, the size of
  * chunks, the number of threads, or whether its prompt's head was shared. On the reference, and on every instruction set
- * that this machine has, for f32, bf16 and f16 weights, plain and quantized files, and every type of the KV cache.
+ * that this machine has, for f32, bf16 and f16 weights, those quantized at load, quantized files, and every type of the
+ * KV cache.
  */
 #include "records.h"
 
@@ -177,6 +178,9 @@ static void on_isa(const char *isa) {
     same_bits(FIXTURES "llama", "cpu", SILL_DTYPE_AUTO, 512, 120, true, false);
     same_bits(FIXTURES "gpt2", "cpu", SILL_DTYPE_BF16, 300, 120, true, true);
     same_bits(FIXTURES "llama", "cpu", SILL_DTYPE_F16, 512, 120, true, true);
+    same_bits(FIXTURES "gpt2", "cpu", SILL_DTYPE_Q8, 300, 120, false, true);
+    same_bits(FIXTURES "llama", "cpu", SILL_DTYPE_Q4, 512, 120, false, true);
+    same_bits(FIXTURES "gpt2", "cpu", SILL_DTYPE_INT8, 300, 120, true, true);
     quantized("cpu");
     kv_dtype = SILL_KV_INT8;
     same_bits(FIXTURES "gpt2", "cpu", SILL_DTYPE_AUTO, 300, 120, true, false);
@@ -190,6 +194,7 @@ static void on_isa(const char *isa) {
 static void ref(void) {
     same_bits(FIXTURES "gpt2", "ref", SILL_DTYPE_AUTO, 300, 100, true, true);
     same_bits(FIXTURES "llama", "ref", SILL_DTYPE_BF16, 512, 100, true, true);
+    same_bits(FIXTURES "gpt2", "ref", SILL_DTYPE_INT8, 300, 100, false, true);
     quantized("ref");
     kv_dtype = SILL_KV_INT8;
     same_bits(FIXTURES "llama", "ref", SILL_DTYPE_AUTO, 512, 100, true, true);

@@ -8,8 +8,9 @@
 
 /* ---------------------------------------------------------------- layout */
 
-/* Bytes that hold one prepared row of COLS values in any form (f32 with one more value is the widest). */
-static size_t act_bound(size_t cols) { return ((cols * 4 + 4 + 63) & ~(size_t)63) + 128; }
+/* Bytes that hold one prepared row of COLS values in any form: the widest is that of LLM.int8, with 16-bit codes, all
+ * values once more as f16, and a bit for each. */
+static size_t act_bound(size_t cols) { return ((cols * 4 + cols / 8 + 63) & ~(size_t)63) + 320; }
 
 typedef struct layout { uint8_t *base; size_t at; bool ok; } layout;
 

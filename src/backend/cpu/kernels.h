@@ -17,13 +17,14 @@
 typedef enum sill__form {
     SILL__FORM_F32, SILL__FORM_F16, SILL__FORM_BF16, /* bf16 widened, or multiplied natively in pairs of k */
     SILL__FORM_Q8, /* 8-bit codes, one scale (and one minimum where the type has it) a group */
-    SILL__FORM_Q4  /* 4-bit codes, the same */
+    SILL__FORM_Q4, /* 4-bit codes, the same */
+    SILL__FORM_ROW8 /* 8-bit codes, one scale an output */
 } sill__form;
 
 typedef struct sill__cpu_mat {
     sill__form form;
     sill__compute compute;
-    sill__type stored;
+    sill__type stored;       /* of the source, or what it is quantized to */
     int32_t rows, cols;      /* logical: outputs, inputs */
     int32_t nr, n_panels;    /* outputs in a panel; panels (the last one padded with zeros) */
     int32_t group;           /* inputs that share a scale: 32 or 16; 0 for plain forms */

@@ -10,7 +10,10 @@
  *                    (the same shape) if has_min; a group's scale is scale * step, its minimum min * min_step
  *    and goes on with the codes of its groups: Q8 (group / kpack, nr, kpack) bytes; Q4 (16 / kpack, nr, kpack)
  *    bytes, the low nibble for input k and the high one for k + 16 of the group.
+ *    Plain sources with an `as` are quantized while they are packed: the same bytes as from a stored block type.
  *    A weight is scale * (code - zero) + min: the product rounded, then the sum (sill__dequant, bit for bit).
+ *  - ROW8: f32 scale[nr], then codes (cols rounded up to 32 / kpack, nr, kpack) bytes, as Q8 with q8_zero. A weight is
+ *    scale * (code - zero), scale = max |w| / 127 of the output, code = w * (127 / max |w|) to the nearest even.
  */
 #ifndef SILL_CPU_MAT_H
 #define SILL_CPU_MAT_H
@@ -29,10 +32,26 @@ typedef struct sill__mat_rules {
 
 sill_status sill__mat_plan(const sill__mat_rules *rules, const sill__weight_src *src, sill__cpu_mat *mat,
                            sill_error *err);
-/* Rounds n values to the nearest f16 or bf16, as sill__f32_to_f16 and sill__f32_to_bf16 do. */
-typedef void (*sill__mat_round)(const float *x, uint16_t *y, int32_t n, bool f16);
+/* What packing computes, in the vectors of an instruction set; the results do not depend on it. */
+typedef struct sill__mat_kit {
+    /* Rounds n values to the nearest f16 or bf16, as sill__f32_to_f16 and sill__f32_to_bf16 do. */
+    void (*round)(const float *x, uint16_t *y, int32_t n, bool f16);
+    /* sill__quantize of n (a multiple of 32) values. */
+    void (*quantize)(sill__type type, const float *x, uint8_t *to, int32_t n);
+    /* The largest |x| of n (a multiple of 32) values and of `most`; NaN when one is not finite. */
+    float (*peak)(const float *x, int32_t n, float most);
+    /* x * inverse to the nearest even, n (a multiple of 32) values. */
+    void (*codes)(const float *x, float inverse, uint8_t *to, int32_t n);
+} sill__mat_kit;
 /* Packs panels [first, end). */
-void sill__mat_pack(const sill__weight_src *src, sill__cpu_mat *mat, int32_t first, int32_t end, sill__mat_round round);
+void sill__mat_pack(const sill__weight_src *src, sill__cpu_mat *mat, int32_t first, int32_t end,
+                    const sill__mat_kit *kit);
+/* mat_make.c: a panel of a plain source, `used` outputs from row0 on, quantized to Q8, Q4 or ROW8. */
+void sill__mat_pack_made(const sill__weight_src *src, const sill__cpu_mat *mat, uint64_t row0, int32_t used,
+                         uint8_t *panel, const sill__mat_kit *kit);
+
+/* Inputs of a ROW8 matrix with their padding. */
+static inline size_t sill__mat_row8_inputs(const sill__cpu_mat *mat) { return ((size_t)mat->cols + 31) & ~(size_t)31; }
 
 /* Bytes of a block's header and of a whole block. */
 static inline size_t sill__mat_header_bytes(const sill__cpu_mat *mat) {
@@ -44,6 +63,11 @@ static inline size_t sill__mat_block_bytes(const sill__cpu_mat *mat) {
     return sill__mat_header_bytes(mat) +
            (size_t)mat->block * (size_t)mat->nr / (mat->form == SILL__FORM_Q4 ? 2 : 1);
 }
+
+/* mat_pack.c: a row of a part is its (row, k)-th element's block; transposed sources have dims (cols, rows). */
+uint64_t sill__mat_part_rows(const sill__weight_src *src, int i);
+/* The part that holds output `row`; *row is then counted from that part's first. */
+int sill__mat_find_part(const sill__weight_src *src, uint64_t *row);
 
 /* mat_blocks.c: one stored block of a quantized type taken apart. Codes are 0 .. 15/31/63, or signed (Q8_0);
  * `zero` of the type is not yet taken off. */
@@ -57,5 +81,7 @@ typedef struct sill__mat_block_info { int32_t block, group, zero; bool has_min, 
 /* False for plain types. */
 bool sill__mat_block_info_get(sill__type type, sill__mat_block_info *info);
 void sill__mat_block_read(sill__type type, const uint8_t *src, sill__mat_block *out);
+/* mat_pack.c: one output's block into lane j of the panel's block at `to`; `shift` is added to its codes. */
+void sill__mat_put_block(const sill__cpu_mat *mat, sill__mat_block *b, int shift, int32_t j, uint8_t *to);
 
 #endif

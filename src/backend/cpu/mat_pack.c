@@ -13,7 +13,7 @@ static const uint8_t *block_at(const sill__tensor *t, uint64_t row, uint64_t col
     return t->data + row * sill__row_bytes(t->type, cols) + k / info->block * info->block_bytes;
 }
 
-static uint64_t part_rows(const sill__weight_src *src, int i) {
+uint64_t sill__mat_part_rows(const sill__weight_src *src, int i) {
     const sill__tensor *t = src->parts[i];
     if (src->transposed) return t->dims[t->n_dims - 1];
     uint64_t rows = 1;
@@ -26,10 +26,9 @@ static uint64_t part_cols(const sill__weight_src *src, int i) {
     return src->transposed ? t->dims[0] : t->dims[t->n_dims - 1];
 }
 
-/* The part that holds output `row`; *row is then counted from that part's first. */
-static int find_part(const sill__weight_src *src, uint64_t *row) {
+int sill__mat_find_part(const sill__weight_src *src, uint64_t *row) {
     int i = 0;
-    while (i + 1 < src->n_parts && *row >= part_rows(src, i)) *row -= part_rows(src, i++);
+    while (i + 1 < src->n_parts && *row >= sill__mat_part_rows(src, i)) *row -= sill__mat_part_rows(src, i++);
     return i;
 }
 
@@ -51,11 +50,35 @@ static sill_status check_source(const sill__weight_src *src, sill_error *err) {
         if (t->type != src->parts[0]->type)
             return sill__fail(err, SILL_EUNSUPPORTED, "%s: parts of types %s and %s in one packed matrix", name,
                               sill__type_get(src->parts[0]->type)->name, sill__type_get(t->type)->name);
-        rows += part_rows(src, i);
+        rows += sill__mat_part_rows(src, i);
     }
     if (rows < src->rows)
         return sill__fail(err, SILL_EFORMAT, "%s: %llu rows stored, %llu wanted", name, (unsigned long long)rows,
                           (unsigned long long)src->rows);
+    return SILL_OK;
+}
+
+/* What plain parts are made into; not before their own type is checked. */
+static sill_status plan_made(const sill__mat_rules *rules, const sill__weight_src *src, sill__cpu_mat *mat,
+                             sill_error *err) {
+    const char *name = src->name ? src->name : "matrix";
+    if (src->compute == SILL__COMPUTE_BLOCK_I8) {
+        if (!sill__can_quantize(src->as))
+            return sill__fail(err, SILL_EUNSUPPORTED, "%s: nothing is quantized to type %s", name,
+                              sill__type_get(src->as) ? sill__type_get(src->as)->name : "?");
+        if (src->cols % 32)
+            return sill__fail(err, SILL_EFORMAT, "%s: %llu inputs are not whole groups of 32", name,
+                              (unsigned long long)src->cols);
+        mat->stored = src->as;
+        return SILL_OK;
+    }
+    if (src->cols > SILL__INT8_MAX_COLS)
+        return sill__fail(err, SILL_EUNSUPPORTED, "%s: %llu inputs; int8 takes up to %d, so that its sums are exact",
+                          name, (unsigned long long)src->cols, SILL__INT8_MAX_COLS);
+    mat->form = SILL__FORM_ROW8;
+    mat->kpack = rules->q8_kpack;
+    mat->zero = rules->q8_zero;
+    mat->int8_act = true;
     return SILL_OK;
 }
 
@@ -70,6 +93,13 @@ static sill_status plan_form(const sill__mat_rules *rules, const sill__weight_sr
     if (blocks && (src->transposed || src->cols % (uint64_t)info.block))
         return sill__fail(err, SILL_EFORMAT, "%s: %llu inputs of type %s are not whole blocks of %d", name,
                           (unsigned long long)src->cols, type, info.block);
+    if (src->compute == SILL__COMPUTE_INT8 && blocks)
+        return sill__fail(err, SILL_EUNSUPPORTED, "%s: int8 is made of floating-point weights, these are %s", name, type);
+    if (src->compute == SILL__COMPUTE_INT8 || (!blocks && src->compute == SILL__COMPUTE_BLOCK_I8 && src->as)) {
+        sill_status st = plan_made(rules, src, mat, err);
+        if (st != SILL_OK || mat->form == SILL__FORM_ROW8) return st;
+        blocks = sill__mat_block_info_get(mat->stored, &info);
+    }
     if (!blocks && src->compute == SILL__COMPUTE_BLOCK_I8)
         return sill__fail(err, SILL_EUNSUPPORTED, "%s: int8 activations need quantized weights, these are %s",
                           name, type);
@@ -108,7 +138,10 @@ sill_status sill__mat_plan(const sill__mat_rules *rules, const sill__weight_src 
     st = plan_form(rules, src, mat, err);
     if (st != SILL_OK) return st;
     size_t units, unit_bytes, bytes;
-    if (mat->block) {
+    if (mat->form == SILL__FORM_ROW8) {
+        units = sill__mat_row8_inputs(mat) + 4; /* 4: the scales */
+        unit_bytes = (size_t)mat->nr;
+    } else if (mat->block) {
         units = (size_t)(mat->cols / mat->block);
         unit_bytes = sill__mat_block_bytes(mat);
     } else {
@@ -142,7 +175,7 @@ static void move_rows(const sill__weight_src *src, const sill__cpu_mat *mat, uin
     const int32_t nr = mat->nr, kp = mat->kpack;
     for (int32_t j = 0; j < used; j++) {
         uint64_t row = row0 + (uint64_t)j;
-        const sill__tensor *t = src->parts[find_part(src, &row)];
+        const sill__tensor *t = src->parts[sill__mat_find_part(src, &row)];
         const uint8_t *from = t->data + (row * (uint64_t)mat->cols + (uint64_t)k0) * (uint64_t)width;
         if (width == 4)
             for (int32_t k = 0; k < n; k++) memcpy(panel + ((size_t)(k0 + k) * (size_t)nr + (size_t)j) * 4, from + 4 * k, 4);
@@ -155,9 +188,9 @@ static void move_columns(const sill__weight_src *src, const sill__cpu_mat *mat, 
     const int32_t nr = mat->nr, kp = mat->kpack;
     for (int32_t done = 0; done < used;) {
         uint64_t row = row0 + (uint64_t)done;
-        int part = find_part(src, &row);
+        int part = sill__mat_find_part(src, &row);
         const sill__tensor *t = src->parts[part];
-        uint64_t stride = part_rows(src, part);
+        uint64_t stride = sill__mat_part_rows(src, part);
         int32_t n = (int32_t)SILL_MIN((uint64_t)(used - done), stride - row);
         for (int32_t k = 0; k < mat->cols; k++) {
             const uint8_t *from = t->data + ((uint64_t)k * stride + row) * (uint64_t)width;
@@ -172,20 +205,20 @@ static void move_columns(const sill__weight_src *src, const sill__cpu_mat *mat, 
 
 /* n values of output j from input k on, into a plain form. */
 static void put_inputs(const sill__cpu_mat *mat, const float *x, int32_t k, int32_t n, int32_t j, uint8_t *panel,
-                       sill__mat_round round) {
+                       const sill__mat_kit *kit) {
     const int32_t nr = mat->nr, kp = mat->kpack;
     uint16_t y[CONVERT];
     if (mat->form == SILL__FORM_F32) {
         for (int32_t i = 0; i < n; i++) memcpy(panel + ((size_t)(k + i) * (size_t)nr + (size_t)j) * 4, x + i, 4);
         return;
     }
-    round(x, y, n, mat->form == SILL__FORM_F16);
+    kit->round(x, y, n, mat->form == SILL__FORM_F16);
     scatter_16(y, panel + ((size_t)k * (size_t)nr + (size_t)(j * kp)) * 2, n, nr, kp); /* k is a multiple of kpack */
 }
 
 /* n outputs' values of input k from output j on, into a plain form. */
 static void put_outputs(const sill__cpu_mat *mat, const float *x, int32_t k, int32_t n, int32_t j, uint8_t *panel,
-                        sill__mat_round round) {
+                        const sill__mat_kit *kit) {
     const int32_t nr = mat->nr, kp = mat->kpack;
     uint16_t y[SILL__MAT_MAX_NR];
     size_t at = (size_t)(k - k % kp) * (size_t)nr + (size_t)(j * kp + k % kp);
@@ -193,50 +226,50 @@ static void put_outputs(const sill__cpu_mat *mat, const float *x, int32_t k, int
         memcpy(panel + at * 4, x, (size_t)n * 4);
         return;
     }
-    round(x, y, n, mat->form == SILL__FORM_F16);
+    kit->round(x, y, n, mat->form == SILL__FORM_F16);
     for (int32_t i = 0; i < n; i++) memcpy(panel + (at + (size_t)(i * kp)) * 2, y + i, 2);
 }
 
 /* Any type to any plain form by way of f32. */
 static void convert_rows(const sill__weight_src *src, const sill__cpu_mat *mat, uint64_t row0, int32_t used,
-                         uint8_t *panel, sill__mat_round round) {
+                         uint8_t *panel, const sill__mat_kit *kit) {
     float x[CONVERT];
     for (int32_t k = 0; k < mat->cols; k += CONVERT) {
         int32_t n = SILL_MIN((int32_t)CONVERT, mat->cols - k);
         for (int32_t j = 0; j < used; j++) {
             uint64_t row = row0 + (uint64_t)j;
-            const sill__tensor *t = src->parts[find_part(src, &row)];
+            const sill__tensor *t = src->parts[sill__mat_find_part(src, &row)];
             sill__dequant(t->type, block_at(t, row, (uint64_t)mat->cols, (uint64_t)k), x, (size_t)n);
-            put_inputs(mat, x, k, n, j, panel, round);
+            put_inputs(mat, x, k, n, j, panel, kit);
         }
     }
 }
 
 static void convert_columns(const sill__weight_src *src, const sill__cpu_mat *mat, uint64_t row0, int32_t used,
-                            uint8_t *panel, sill__mat_round round) {
+                            uint8_t *panel, const sill__mat_kit *kit) {
     float x[SILL__MAT_MAX_NR];
     for (int32_t done = 0, n; done < used; done += n) {
         uint64_t row = row0 + (uint64_t)done;
-        int part = find_part(src, &row);
+        int part = sill__mat_find_part(src, &row);
         const sill__tensor *t = src->parts[part];
-        const uint64_t stride = part_rows(src, part), width = sill__type_get(t->type)->block_bytes;
+        const uint64_t stride = sill__mat_part_rows(src, part), width = sill__type_get(t->type)->block_bytes;
         n = (int32_t)SILL_MIN((uint64_t)(used - done), stride - row);
         for (int32_t k = 0; k < mat->cols; k++) {
             sill__dequant(t->type, t->data + ((uint64_t)k * stride + row) * width, x, (size_t)n);
-            put_outputs(mat, x, k, n, done, panel, round);
+            put_outputs(mat, x, k, n, done, panel, kit);
         }
     }
 }
 
 static void pack_plain(const sill__weight_src *src, const sill__cpu_mat *mat, uint64_t row0, int32_t used,
-                       uint8_t *panel, sill__mat_round round) {
+                       uint8_t *panel, const sill__mat_kit *kit) {
     bool same = (mat->form == SILL__FORM_F32 && mat->stored == SILL__TYPE_F32) ||
                 (mat->form == SILL__FORM_F16 && mat->stored == SILL__TYPE_F16) ||
                 (mat->form == SILL__FORM_BF16 && mat->stored == SILL__TYPE_BF16);
     int width = mat->form == SILL__FORM_F32 ? 4 : 2;
     if (used < mat->nr || mat->cols % mat->kpack) memset(panel, 0, mat->panel_bytes);
-    if (!same && src->transposed) convert_columns(src, mat, row0, used, panel, round);
-    else if (!same) convert_rows(src, mat, row0, used, panel, round);
+    if (!same && src->transposed) convert_columns(src, mat, row0, used, panel, kit);
+    else if (!same) convert_rows(src, mat, row0, used, panel, kit);
     else if (src->transposed) move_columns(src, mat, row0, used, width, panel);
     else
         for (int32_t k0 = 0; k0 < mat->cols; k0 += CHUNK)
@@ -263,8 +296,7 @@ static void put_codes(const sill__cpu_mat *mat, const uint8_t *codes, int32_t j,
         for (int32_t k = 0; k < n; k += kp, to += step) memcpy(to, codes + k, (size_t)kp);
 }
 
-/* One output's block into its lane of the panel's block at `to`. */
-static void put_block(const sill__cpu_mat *mat, sill__mat_block *b, int shift, int32_t j, uint8_t *to) {
+void sill__mat_put_block(const sill__cpu_mat *mat, sill__mat_block *b, int shift, int32_t j, uint8_t *to) {
     const int32_t nr = mat->nr, groups = mat->block / mat->group;
     const size_t group_bytes = (size_t)(mat->group * nr) / (mat->form == SILL__FORM_Q4 ? 2 : 1);
     uint8_t *at = to;
@@ -302,22 +334,28 @@ static void pack_blocks(const sill__weight_src *src, const sill__cpu_mat *mat, u
     const size_t stored_bytes = sill__type_get(mat->stored)->block_bytes;
     for (int32_t j = 0; j < used; j++) {
         uint64_t row = row0 + (uint64_t)j;
-        const sill__tensor *t = src->parts[find_part(src, &row)];
+        const sill__tensor *t = src->parts[sill__mat_find_part(src, &row)];
         at[j] = block_at(t, row, (uint64_t)mat->cols, 0);
     }
     for (int32_t k = 0; k < mat->cols; k += mat->block, panel += block_bytes)
         for (int32_t j = 0; j < used; j++, at[j - 1] += stored_bytes) {
             sill__mat_block_read(mat->stored, at[j], &b);
-            put_block(mat, &b, shift, j, panel);
+            sill__mat_put_block(mat, &b, shift, j, panel);
         }
 }
 
-void sill__mat_pack(const sill__weight_src *src, sill__cpu_mat *mat, int32_t first, int32_t end, sill__mat_round round) {
+/* Quantized while it is packed. */
+static bool made(const sill__weight_src *src, const sill__cpu_mat *mat) {
+    return mat->form == SILL__FORM_ROW8 || (mat->block && mat->stored != src->parts[0]->type);
+}
+
+void sill__mat_pack(const sill__weight_src *src, sill__cpu_mat *mat, int32_t first, int32_t end, const sill__mat_kit *kit) {
     for (int32_t p = first; p < end; p++) {
         uint64_t row0 = (uint64_t)p * (uint64_t)mat->nr;
         int32_t used = (int32_t)SILL_MIN((uint64_t)mat->nr, (uint64_t)mat->rows - row0);
         uint8_t *panel = mat->data + (size_t)p * mat->panel_bytes;
-        if (mat->block) pack_blocks(src, mat, row0, used, panel);
-        else pack_plain(src, mat, row0, used, panel, round);
+        if (made(src, mat)) sill__mat_pack_made(src, mat, row0, used, panel, kit);
+        else if (mat->block) pack_blocks(src, mat, row0, used, panel);
+        else pack_plain(src, mat, row0, used, panel, kit);
     }
 }

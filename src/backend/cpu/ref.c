@@ -18,6 +18,7 @@ struct sill__weight {
     bool transposed;
     int32_t rows, cols;
     sill__compute compute;
+    sill__type as;          /* BLOCK_I8: what plain rows are quantized to, or F32 */
     sill__role role;
 };
 
@@ -104,8 +105,13 @@ static sill_status check_part(const sill__weight_src *src, const sill__tensor *t
     if (src->transposed ? info->block != 1 : sill__row_bytes(t->type, cols) == 0)
         return sill__fail(err, SILL_EUNSUPPORTED, "%s: %s blocks do not fit rows of %llu columns", name, info->name,
                           (unsigned long long)cols);
-    if (src->compute == SILL__COMPUTE_BLOCK_I8 && src->role != SILL__ROLE_EMBED && (info->block == 1 || cols % 32))
+    if (src->role == SILL__ROLE_EMBED) return SILL_OK;
+    bool made = sill__can_quantize(src->as) && info->block == 1;
+    if (src->compute == SILL__COMPUTE_BLOCK_I8 && ((info->block == 1 && !made) || cols % 32))
         return sill__fail(err, SILL_EUNSUPPORTED, "%s: int8 activations are for block types, not %s", name, info->name);
+    if (src->compute == SILL__COMPUTE_INT8 && (info->block > 1 || cols > SILL__INT8_MAX_COLS))
+        return sill__fail(err, SILL_EUNSUPPORTED, "%s: int8 is made of floating-point weights of up to %d inputs, not of %s",
+                          name, SILL__INT8_MAX_COLS, info->name);
     return SILL_OK;
 }
 
@@ -139,6 +145,8 @@ static sill_status ref_weight_import(sill__device *d, const sill__weight_src *sr
     w->rows = (int32_t)src->rows;
     w->cols = (int32_t)src->cols;
     w->compute = src->compute;
+    w->as = src->compute == SILL__COMPUTE_BLOCK_I8 && sill__type_get(src->parts[0]->type)->block == 1 ? src->as
+                                                                                                     : SILL__TYPE_F32;
     w->role = src->role;
     *out = w;
     return SILL_OK;
@@ -149,7 +157,28 @@ static void ref_weight_free(sill__device *d, sill__weight *w) {
     sill__free(w);
 }
 
-/* Row R as f32: the stored values, rounded to the computed type when that is 16 bits wide. */
+/* Each group of 32 to the block type and back. */
+static void through_blocks(sill__type type, float *x, size_t n) {
+    uint8_t block[64];
+    for (; n >= 32; n -= 32, x += 32) {
+        sill__quantize(type, x, block, 32);
+        sill__dequant(type, block, x, 32);
+    }
+}
+
+/* LLM.int8's weights: codes of -127 .. 127 and the row's scale. */
+static void through_int8(float *x, size_t n) {
+    float amax = 0;
+    bool finite = true;
+    for (size_t i = 0; i < n; i++) {
+        amax = fmaxf(amax, fabsf(x[i]));
+        finite = finite && isfinite(x[i]);
+    }
+    const float scale = !finite ? NAN : amax < 1e-30f ? 0 : amax / 127.0f, inverse = amax < 1e-30f ? 0 : 127.0f / amax;
+    for (size_t i = 0; i < n; i++) x[i] = finite ? scale * rintf(x[i] * inverse) : NAN;
+}
+
+/* Row R as f32: the stored values, as they are after rounding to the computed type. */
 static void weight_row(const sill__weight *w, int32_t r, float *out) {
     uint64_t at = (uint64_t)r;
     int p = 0;
@@ -164,6 +193,8 @@ static void weight_row(const sill__weight *w, int32_t r, float *out) {
         sill__dequant(t->type, t->data + (size_t)at * sill__row_bytes(t->type, cols), out, cols);
     }
     if (w->role == SILL__ROLE_EMBED) return;
+    if (w->as != SILL__TYPE_F32) through_blocks(w->as, out, cols);
+    if (w->compute == SILL__COMPUTE_INT8) through_int8(out, cols);
     if (w->compute == SILL__COMPUTE_BF16)
         for (size_t c = 0; c < cols; c++) out[c] = sill__bf16_to_f32(sill__f32_to_bf16(out[c]));
     if (w->compute == SILL__COMPUTE_F16)
@@ -397,6 +428,16 @@ static void quantize_row(float *x, float *scales, int32_t n) {
     }
 }
 
+/* LLM.int8: what is below the threshold becomes scale * code, with one scale for the row; outliers are kept as f16. */
+static void quantize_whole_row(float *x, int32_t n) {
+    float amax = 0;
+    for (int32_t i = 0; i < n; i++)
+        if (fabsf(x[i]) < SILL__INT8_OUTLIER) amax = fmaxf(amax, fabsf(x[i]));
+    const float scale = amax < 1e-30f ? 0 : amax / 127.0f, inverse = amax < 1e-30f ? 0 : 127.0f / amax;
+    for (int32_t i = 0; i < n; i++)
+        x[i] = fabsf(x[i]) < SILL__INT8_OUTLIER ? scale * rintf(x[i] * inverse) : sill__f16_to_f32(sill__f32_to_f16(x[i]));
+}
+
 static double activate(sill__act act, double x) {
     switch (act) {
     case SILL__ACT_GELU_TANH: return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
@@ -421,6 +462,7 @@ static bool prepare(sill__queue *q, const sill__weight *w, sill__ref in, sill__r
         float *y = q->x + (size_t)i * cols;
         norm_row(norm, x + (size_t)r * cols, y, w->cols);
         if (w->compute == SILL__COMPUTE_BLOCK_I8) quantize_row(y, q->scales + (size_t)i * groups, w->cols);
+        if (w->compute == SILL__COMPUTE_INT8) quantize_whole_row(y, w->cols);
     }
     return true;
 }
