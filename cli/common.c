@@ -167,6 +167,7 @@ void cli_catch_signals(void) {
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* past a limit on file sizes, writing fails as on a full disk */
 }
 
 /* ---- the model */

@@ -78,7 +78,11 @@ int cli_run_input(cli_run *run, const char *command, const char *file, const cli
         status = cli_fail(&err);
         return s == SILL_EINVAL ? EXIT_USAGE : status;
     }
-    const char *text = options->text;
+    const char *text = options->text, *output = options->output;
+    if (output && !is_stdin(output) && sill__reader_is_file(run->reader, output)) {
+        cli_run_free(run);
+        return args_usage(command, "the output %s is the input; give it another name", output);
+    }
     if (!text) {
         if (sill__reader_format(run->reader) != SILL__FORMAT_TXT) {
             cli_run_free(run);
@@ -131,7 +135,7 @@ static void tick(void *user) {
 int cli_run_output(cli_run *run, const char *const *fields, size_t n_fields, int32_t n_sequences) {
     sill_error err = {0};
     const cli_corpus_options *o = run->options;
-    sill__writer_options wo = {.path = o->output, .format = cli_run_output_format(run), .overwrite = o->overwrite};
+    sill__writer_options wo = {.path = o->output, .format = cli_run_output_format(run), .overwrite = o->overwrite, .stop = &cli_stop};
     sill__flow_options fo = {.text_slot = run->text_slot, .json_text = run->json_text, .has_id = o->id != NULL, .id_slot = run->id_slot,
                              .n_sequences = n_sequences, .stop = &cli_stop, .tick = tick, .user = run};
     if (sill__reader_format(run->reader) == SILL__FORMAT_CSV) wo.delimiter = sill__reader_delimiter(run->reader);
@@ -214,21 +218,28 @@ int cli_run_end(cli_run *run, sill_status status, const sill_error *err, const c
     } else if (status == SILL_OK && (status = sill__writer_finish(run->writer, &own)) != SILL_OK) {
         err = &own;
     }
+    sill_error last = {0};
+    if (status == SILL_ECANCELLED && sill__writer_flush(run->writer, &last) != SILL_OK) { /* it says what is kept below */
+        err = &last;
+        status = last.code;
+    } else if (status != SILL_OK) {
+        (void)sill__writer_flush(run->writer, NULL);
+    }
+    uint64_t kept = sill__writer_rows(run->writer);
     say_notes(run, &c, &stats);
     say_failures(run, &c);
     if (status == SILL_OK) {
         say_summary(run, &c, engine);
         exit_status = c.failed ? EXIT_ROWS : EXIT_OK;
     } else if (status == SILL_ECANCELLED) {
-        if (partial && c.written)
-            fprintf(stderr, "sill: interrupted; %llu finished rows are in %s\n", (unsigned long long)c.written, partial);
+        if (partial && kept)
+            fprintf(stderr, "sill: interrupted; %llu finished rows are in %s\n", (unsigned long long)kept, partial);
         else fprintf(stderr, "sill: interrupted after %llu rows\n", (unsigned long long)c.written);
         exit_status = EXIT_INTERRUPTED;
     } else {
         exit_status = cli_fail(err);
-        if (partial && c.written) cli_say("%llu finished rows are in %s", (unsigned long long)c.written, partial);
+        if (partial && kept) cli_say("%llu finished rows are in %s", (unsigned long long)kept, partial);
     }
-    if (status != SILL_OK) (void)sill__writer_flush(run->writer, NULL);
     cli_run_free(run);
     return exit_status;
 }

@@ -79,6 +79,8 @@ sill_status sill__reader_open_texts(const char *column, const char *const *texts
 void sill__reader_free(sill__reader *reader);
 sill__format sill__reader_format(const sill__reader *reader);
 char sill__reader_delimiter(const sill__reader *reader);
+/* True when PATH is the very file that is read (a regular one, by whatever name). */
+bool sill__reader_is_file(const sill__reader *reader, const char *path);
 /* Column names: the header; one for plain text; for JSONL the keys of the first line. */
 sill_status sill__reader_columns(sill__reader *reader, const char *const **names, size_t *n, sill_error *err);
 /* Slot of a column in row.cells. CSV, TSV, TXT: ENOENT with the names there are, EFORMAT when the header
@@ -103,19 +105,24 @@ typedef struct sill__writer_options {
     sill__format format;   /* CSV, TSV or JSONL; AUTO: by extension */
     char delimiter;        /* CSV; 0: ',' */
     bool overwrite;        /* replace an existing file (when the run is finished, not before) */
+    const volatile int *stop; /* non-zero: opening a pipe ends with ECANCELLED; may be NULL */
 } sill__writer_options;
 
 /* Opens an output whose rows are the columns of READER (may be NULL), then FIELDS, then "error". A field
  * whose name is a column already gets "sill_" in front. From JSONL to JSONL the columns are the keys of the
  * first line, so that all lines have the same names; a later line whose own key is one of these names is
  * a row with an error: it keeps its key, ours of that name is left out, and an error is then "sill_error".
- * A file is written as PATH.partial and gets its name in sill__writer_finish. Errors: EINVAL (exists and not overwrite; format unknown), EIO. */
+ * A file is written as PATH.partial and gets its name in sill__writer_finish; of a symbolic link, the file that it
+ * leads to. Errors: EINVAL (exists and not overwrite; is what READER reads; format unknown), EIO, ECANCELLED. */
 sill_status sill__writer_open(const sill__writer_options *options, sill__reader *reader,
                               const char *const *fields, size_t n_fields, sill__writer **out,
                               sill_error *err);
 sill__format sill__writer_format(const sill__writer *writer);
-/* Appends whole rows (made by sill__record_*). */
+/* Appends results of a row (made by sill__record_*); sill__writer_end_row behind its last one. */
 sill_status sill__writer_put(sill__writer *writer, const char *bytes, size_t n, sill_error *err);
+sill_status sill__writer_end_row(sill__writer *writer, sill_error *err);
+/* How many whole rows the system has taken so far. */
+uint64_t sill__writer_rows(const sill__writer *writer);
 /* Hands what was put to the system, so that a reader of a pipe sees it. */
 sill_status sill__writer_flush(sill__writer *writer, sill_error *err);
 /* Flushes, checks, renames PATH.partial to PATH. */

@@ -113,6 +113,7 @@ static void write_finished(sill__flow *f) {
         entry *e = at(f, f->base);
         for (piece *p = e->pieces; p; p = p->next)
             if (failed(f, sill__writer_put(f->writer, (const char *)(p + 1), p->n, &f->error))) return;
+        if (failed(f, sill__writer_end_row(f->writer, &f->error))) return;
         drop_entry(f, e);
         f->base++;
         f->counts.written++;

@@ -231,7 +231,11 @@ sill_status sill__lines_next(sill__reader *r, sill__corpus_row **row, sill_error
             return sill__fail(err, SILL_ENOMEM, "%s: no memory for a row", r->name);
         for (size_t i = 0; i < n_cells; i++) r->cells[i] = (sill__cell){NULL, 0, SILL__CELL_MISSING};
         s = sill__reader_make_row(r, n_cells, NULL, 0, message, row, err);
-        return s == SILL_OK ? sill__reader_skip_line(r, err) : s;
+        if (s == SILL_OK && (s = sill__reader_skip_line(r, err)) != SILL_OK) {
+            sill__row_free(*row);
+            *row = NULL;
+        }
+        return s;
     }
     if (jsonl) {
         s = jsonl_row(r, r->buf + r->start, span.bytes, row, err);

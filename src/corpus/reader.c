@@ -150,7 +150,10 @@ static sill_status open_source(sill__reader *r, const char *path, sill_error *er
     if (!strcmp(path, "-")) {
         r->fd = STDIN_FILENO;
     } else {
-        r->fd = open(path, O_RDONLY | O_CLOEXEC);
+        do { /* opening a pipe waits for its other end, and a signal ends that */
+            if (r->stop && *r->stop) return sill__fail(err, SILL_ECANCELLED, "%s: interrupted while opening it", path);
+            r->fd = open(path, O_RDONLY | O_CLOEXEC);
+        } while (r->fd < 0 && errno == EINTR);
         if (r->fd < 0)
             return sill__fail(err, errno == ENOENT ? SILL_ENOENT : SILL_EIO, "%s: %s", path, strerror(errno));
         r->own_fd = true;
@@ -303,6 +306,11 @@ void sill__reader_free(sill__reader *r) {
 
 sill__format sill__reader_format(const sill__reader *r) { return r->format; }
 char sill__reader_delimiter(const sill__reader *r) { return r->delimiter; }
+bool sill__reader_is_file(const sill__reader *r, const char *path) {
+    struct stat mine, other;
+    return r->fd >= 0 && fstat(r->fd, &mine) == 0 && S_ISREG(mine.st_mode) && stat(path, &other) == 0 &&
+           mine.st_dev == other.st_dev && mine.st_ino == other.st_ino;
+}
 sill__reader_stats sill__reader_get_stats(const sill__reader *r) { return r->stats; }
 
 void sill__reader_watch(sill__reader *r, const char *const *names, size_t n) {

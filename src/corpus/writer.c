@@ -5,11 +5,15 @@
  *    it must be; lines end with LF.
  *  - JSONL from JSONL: the line's own bytes, then the new fields, whose names are settled by the keys of the first
  *    line. From other inputs: an object of strings.
- *  - CSV from JSONL: the columns are the keys of the first line; texts as they are, other values as JSON.
+ *  - CSV from JSONL: the columns are the keys of the first line, then those that were selected and are not among
+ *    them; texts as they are, other values as JSON.
+ *  - When the system takes no more (a full disk), PATH.partial is cut back to its last whole row.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -23,9 +27,15 @@ struct sill__writer {
     sill__format format;
     char delimiter;
     int fd;
-    bool own_fd, renames, finished, has_rows;
+    bool own_fd, renames, finished;
     char *path, *partial;
+    const volatile int *stop;
     sill__str buffer;
+    uint64_t put, written;   /* bytes of the output: put so far, and taken by the system */
+    uint64_t *ends;          /* where rows end that are not wholly written */
+    size_t n_ends, ends_cap;
+    uint64_t rows, rows_end; /* whole rows written, and where the last of them (or the header) ends */
+    sill_status broken;      /* writing failed: nothing more is written */
     bool from_jsonl;
     char **columns;          /* of the input, in order */
     size_t *slots;           /* their cells in a row */
@@ -41,6 +51,7 @@ struct sill__writer {
 
 const char *sill__writer_note(const sill__writer *w, size_t i) { return i < w->n_notes ? w->notes[i] : NULL; }
 const char *sill__writer_partial(const sill__writer *w) { return w->renames ? w->partial : NULL; }
+uint64_t sill__writer_rows(const sill__writer *w) { return w->rows; }
 
 static bool is_column(const sill__writer *w, const char *name) {
     for (size_t i = 0; i < w->n_columns; i++)
@@ -88,37 +99,94 @@ static bool add_field(sill__writer *w, const char *name) {
 
 /* ---- the file */
 
+/* Counts the rows that are wholly written. */
+static void settle_rows(sill__writer *w) {
+    size_t n = 0;
+    while (n < w->n_ends && w->ends[n] <= w->written) n++;
+    if (!n) return;
+    w->rows += n;
+    w->rows_end = w->ends[n - 1];
+    memmove(w->ends, w->ends + n, (w->n_ends - n) * sizeof *w->ends);
+    w->n_ends -= n;
+}
+
 static sill_status flush_bytes(sill__writer *w, sill_error *err) {
     const char *p = w->buffer.p;
     size_t n = w->buffer.n;
-    while (n) {
+    int why = 0;
+    if (w->broken) return sill__fail(err, w->broken, "%s: an earlier write failed", w->path);
+    while (n && !why) {
         ssize_t k = write(w->fd, p, n);
         if (k < 0 && errno == EINTR) continue;
-        if (k < 0) return sill__fail(err, SILL_EIO, "%s: %s", w->path, strerror(errno));
-        p += k;
-        n -= (size_t)k;
+        if (k < 0) {
+            why = errno;
+        } else {
+            p += k;
+            n -= (size_t)k;
+            w->written += (uint64_t)k;
+        }
     }
+    settle_rows(w);
     sill__str_clear(&w->buffer);
-    return SILL_OK;
+    if (!why) return SILL_OK;
+    w->broken = SILL_EIO;
+    if (w->renames && ftruncate(w->fd, (off_t)w->rows_end) != 0) {} /* a torn row stays then: it is not counted */
+    return sill__fail(err, SILL_EIO, "%s: %s", w->path, strerror(why));
 }
 
-static sill_status open_file(sill__writer *w, const char *path, bool overwrite, sill_error *err) {
-    struct stat st;
+/* The file that PATH, a symbolic link, leads to, there or not: it is what gets written, not the link. */
+static char *link_target(const char *path) {
+    char to[PATH_MAX], at[PATH_MAX];
+    size_t n = strlen(path);
+    if (n >= sizeof at) return NULL;
+    memcpy(at, path, n + 1);
+    for (int depth = 0; depth < 40; depth++) {
+        ssize_t k = readlink(at, to, sizeof to - 1);
+        if (k < 0) return sill__strndup(at, strlen(at));
+        to[k] = 0;
+        char *slash = strrchr(at, '/');
+        size_t dir = to[0] == '/' || !slash ? 0 : (size_t)(slash - at) + 1;
+        if (dir + (size_t)k >= sizeof at) return NULL;
+        memcpy(at + dir, to, (size_t)k + 1);
+    }
+    return NULL;
+}
+
+/* PATH.partial as w->partial, and PATH with its links followed as w->path. */
+static sill_status name_files(sill__writer *w, const char *path, sill_error *err) {
     sill__str name;
+    char *target = link_target(path);
+    if (!target) return sill__fail(err, SILL_EIO, "%s: its name is too long, or its links lead in a circle", path);
+    sill__free(w->path);
+    w->path = target;
+    sill__str_init(&name, 65536);
+    sill__str_putf(&name, "%s.partial", target);
+    w->partial = name.failed ? NULL : sill__strndup(name.p, name.n);
+    sill__str_free(&name);
+    return w->partial ? SILL_OK : sill__fail(err, SILL_ENOMEM, "no memory for a writer");
+}
+
+/* Opening a pipe waits for its other end, and a signal ends that. */
+static sill_status open_pipe(sill__writer *w, const char *path, sill_error *err) {
+    do {
+        if (w->stop && *w->stop) return sill__fail(err, SILL_ECANCELLED, "%s: interrupted while opening it", path);
+        w->fd = open(path, O_WRONLY | O_CLOEXEC);
+    } while (w->fd < 0 && errno == EINTR);
+    return w->fd < 0 ? sill__fail(err, SILL_EIO, "%s: %s", path, strerror(errno)) : SILL_OK;
+}
+
+static sill_status open_file(sill__writer *w, const sill__reader *reader, const char *path, bool overwrite, sill_error *err) {
+    struct stat st;
     bool exists = stat(path, &st) == 0;
     if (exists && S_ISDIR(st.st_mode)) return sill__fail(err, SILL_EINVAL, "%s is a directory", path);
     w->own_fd = true;
-    if (exists && !S_ISREG(st.st_mode)) { /* a device or a pipe: nothing to rename */
-        w->fd = open(path, O_WRONLY | O_CLOEXEC);
-        return w->fd < 0 ? sill__fail(err, SILL_EIO, "%s: %s", path, strerror(errno)) : SILL_OK;
-    }
+    if (exists && !S_ISREG(st.st_mode)) return open_pipe(w, path, err); /* or a device: nothing to rename */
     if (exists && !overwrite)
         return sill__fail(err, SILL_EINVAL, "%s exists; give --overwrite to replace it", path);
-    sill__str_init(&name, 65536);
-    sill__str_putf(&name, "%s.partial", path);
-    w->partial = name.failed ? NULL : sill__strndup(name.p, name.n);
-    sill__str_free(&name);
-    if (!w->partial) return sill__fail(err, SILL_ENOMEM, "no memory for a writer");
+    sill_status s = name_files(w, path, err);
+    if (s != SILL_OK) return s;
+    if (reader && (sill__reader_is_file(reader, w->path) || sill__reader_is_file(reader, w->partial)))
+        return sill__fail(err, SILL_EINVAL, "the output %s is the input, or %s is; give it another name", w->path, w->partial);
     if (!overwrite && stat(w->partial, &st) == 0 && st.st_size > 0)
         return sill__fail(err, SILL_EINVAL, "%s is left from an unfinished run (or one that is running); move it "
                           "away, or give --overwrite to start again", w->partial);
@@ -139,12 +207,20 @@ static sill_status write_header(sill__writer *w, sill_error *err) {
         sill__put_csv_value(&w->buffer, name, strlen(name), w->delimiter);
     }
     sill__str_put(&w->buffer, "\n", 1);
+    w->put = w->buffer.n;
     return w->buffer.failed ? sill__fail(err, SILL_ENOMEM, "no memory for the header") : SILL_OK;
+}
+
+static sill_status take_column(sill__writer *w, sill__reader *reader, const char *name, size_t slot, sill_error *err) {
+    w->slots[w->n_columns] = slot;
+    if (!sill__reader_add_name(&w->columns, &w->n_columns, name, strlen(name)))
+        return sill__fail(err, SILL_ENOMEM, "no memory for the columns");
+    return w->from_jsonl ? sill__reader_select(reader, name, &w->slots[w->n_columns - 1], err) : SILL_OK;
 }
 
 static sill_status take_columns(sill__writer *w, sill__reader *reader, sill_error *err) {
     const char *const *names;
-    size_t n;
+    size_t n, n_selected = reader->n_selected;
     sill_status s;
     w->from_jsonl = sill__reader_format(reader) == SILL__FORMAT_JSONL;
     s = sill__reader_columns(reader, &names, &n, err);
@@ -154,14 +230,12 @@ static sill_status take_columns(sill__writer *w, sill__reader *reader, sill_erro
         w->n_taken = n;
         return SILL_OK;
     }
-    w->slots = sill__calloc(n, sizeof *w->slots);
+    w->slots = sill__calloc(n + n_selected + 1, sizeof *w->slots);
     if (!w->slots) return sill__fail(err, SILL_ENOMEM, "no memory for %zu columns", n);
-    for (size_t i = 0; i < n; i++) {
-        w->slots[i] = i;
-        if (!sill__reader_add_name(&w->columns, &w->n_columns, names[i], strlen(names[i])))
-            return sill__fail(err, SILL_ENOMEM, "no memory for %zu columns", n);
-        if (w->from_jsonl && (s = sill__reader_select(reader, names[i], &w->slots[i], err)) != SILL_OK) return s;
-    }
+    for (size_t i = 0; i < n; i++)
+        if ((s = take_column(w, reader, names[i], i, err)) != SILL_OK) return s;
+    for (size_t i = 0; i < n_selected; i++) /* an option names it: it is a column, whatever the first row has */
+        if (!is_column(w, reader->selected[i]) && (s = take_column(w, reader, reader->selected[i], i, err)) != SILL_OK) return s;
     return SILL_OK;
 }
 
@@ -177,6 +251,7 @@ sill_status sill__writer_open(const sill__writer_options *o, sill__reader *reade
     if (!w) return sill__fail(err, SILL_ENOMEM, "no memory for a writer");
     sill_status s = SILL_OK;
     w->fd = to_stdout ? STDOUT_FILENO : -1;
+    w->stop = o->stop;
     w->format = format;
     w->delimiter = format == SILL__FORMAT_TSV ? '\t' : o->delimiter ? o->delimiter : ',';
     sill__str_init(&w->buffer, MAX_RECORD);
@@ -186,7 +261,7 @@ sill_status sill__writer_open(const sill__writer_options *o, sill__reader *reade
     for (size_t i = 0; s == SILL_OK && i <= n_fields; i++)
         if (!add_field(w, i < n_fields ? fields[i] : "error"))
             s = sill__fail(err, SILL_ENOMEM, "no memory for %zu fields", n_fields);
-    if (s == SILL_OK && !to_stdout) s = open_file(w, o->path, o->overwrite, err);
+    if (s == SILL_OK && !to_stdout) s = open_file(w, reader, o->path, o->overwrite, err);
     if (s == SILL_OK) s = write_header(w, err);
     if (s != SILL_OK) {
         sill__writer_free(w);
@@ -200,8 +275,21 @@ sill_status sill__writer_open(const sill__writer_options *o, sill__reader *reade
 
 sill_status sill__writer_put(sill__writer *w, const char *bytes, size_t n, sill_error *err) {
     if (!sill__str_put(&w->buffer, bytes, n)) return sill__fail(err, SILL_ENOMEM, "no memory for a row of %zu bytes", n);
-    w->has_rows = w->has_rows || n;
+    w->put += n;
     return w->buffer.n >= BUFFER ? flush_bytes(w, err) : SILL_OK;
+}
+
+sill_status sill__writer_end_row(sill__writer *w, sill_error *err) {
+    if (w->n_ends == w->ends_cap) {
+        size_t cap = SILL_MAX((size_t)256, w->ends_cap * 2);
+        uint64_t *p = sill__realloc(w->ends, cap * sizeof *p);
+        if (!p) return sill__fail(err, SILL_ENOMEM, "no memory for a row");
+        w->ends = p;
+        w->ends_cap = cap;
+    }
+    w->ends[w->n_ends++] = w->put;
+    settle_rows(w);
+    return SILL_OK;
 }
 
 sill_status sill__writer_flush(sill__writer *w, sill_error *err) { return flush_bytes(w, err); }
@@ -226,14 +314,15 @@ static void free_names(char **names, size_t n) {
 
 void sill__writer_free(sill__writer *w) {
     if (!w) return;
-    if (!w->finished && w->has_rows && w->fd >= 0) (void)flush_bytes(w, NULL);
-    if (!w->finished && w->renames && !w->has_rows) unlink(w->partial);
+    if (!w->finished && !w->broken && w->fd >= 0 && (w->rows || w->n_ends)) (void)flush_bytes(w, NULL);
+    if (!w->finished && w->renames && !w->rows) unlink(w->partial);
     if (w->own_fd && w->fd >= 0) close(w->fd);
     free_names(w->columns, w->n_columns);
     free_names(w->fields, w->n_fields);
     free_names(w->notes, w->n_notes);
     sill__str_free(&w->buffer);
     sill__free(w->slots);
+    sill__free(w->ends);
     sill__free(w->partial);
     sill__free(w->path);
     sill__free(w);

@@ -372,13 +372,6 @@ def interruption_keeps_finished_rows():
     assert os.path.exists(o) and not os.path.exists(o + ".partial")
 
 
-def output_may_be_the_input():
-    f = write("same.csv", csv_of([("1", "a b")]))
-    sill("score", f, "--text", "text", *M, "-o", f, status=2)
-    sill("score", f, "--text", "text", *M, "-o", f, "--overwrite")
-    assert read("same.csv").startswith(b"id,text,n_tokens") and read("same.csv").count(b"\n") == 2
-
-
 def a_reader_that_leaves():
     rows = write("pipe.csv", csv_of([(i, "the cat ran") for i in range(3000)]))
     p = subprocess.Popen([SILL, "tokenize", rows, "--text", "text", *M], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -428,6 +421,6 @@ for t in (stdout_is_data_only, fields_in_order, formats_agree, scores_add_up, wo
           labels_and_probabilities, classification_head_as_transformers,
           tokens_and_back, greedy_text_is_the_reference, prompts_as_text, options_have_an_effect,
           rows_do_not_depend_on_each_other, chat_needs_an_instruct_model, chat_in_a_pipe, dirty_rows_fail_alone, nothing_to_do, long_texts_and_policies,
-          names_that_are_taken, interruption_keeps_finished_rows, output_may_be_the_input, a_reader_that_leaves, golden_files):
+          names_that_are_taken, interruption_keeps_finished_rows, a_reader_that_leaves, golden_files):
     test(t)
 end()
