@@ -1,10 +1,40 @@
 #!/usr/bin/env bash
-# make bench: models with random weights, then the comparisons; the tables of docs/SPEED.md come from here.
-# Everything after -- goes to bench/decode.py. PYTHON names an interpreter that has the peers (build/venv/bin/python).
+# make bench: models with random weights, then the comparisons of docs/SPEED.md. For numbers that are kept, nothing else
+# may run on the machine.
+#
+#   bench/run.sh [TABLE...] [-- OPTIONS OF bench/compare.py]
+#
+# TABLE is any of: self (sill bench), decode, prefill, classify, start, large, smollm2, tokenizer; without one: all but large.
+# decode: small shape, every type, batches 1, 8, 32. large: the large shape, batch 1 and prefill, llama.cpp as the peer.
+#   BUILD=dir (build/release)  MODELS=dir (build/bench-models)  PYTHON=an interpreter that has the peers (build/venv/bin/python)
+#   CONVERT=one that has the converters of CTranslate2 and OpenVINO (build/venv-convert/bin/python)  DATA=dir for tokenizer
 set -eu
 cd "$(dirname "$0")/.."
-: "${BUILD:=build/release}" "${PYTHON:=build/venv/bin/python}" "${MODELS:=build/bench-models}" "${SHAPE:=small}"
-[ "${1:-}" != -- ] || shift
-PYTHONPATH=bench/peers "$PYTHON" bench/peers/models.py "$MODELS" "$SHAPE"
-"$PYTHON" bench/decode.py --build "$BUILD" --models "$MODELS" --shape "$SHAPE" "$@"
-"$PYTHON" bench/start.py --sill "$BUILD/sill" --peer
+: "${BUILD:=build/release}" "${PYTHON:=build/venv/bin/python}" "${MODELS:=build/bench-models}" "${CONVERT:=build/venv-convert/bin/python}" "${DATA:=}"
+tables=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do tables+=("$1"); shift; done
+[ $# -eq 0 ] || shift
+[ ${#tables[@]} -gt 0 ] || tables=(self decode prefill classify start smollm2 tokenizer)
+
+models() { # SHAPE OPTIONS
+    if [ -x "$CONVERT" ]; then "$PYTHON" bench/peers/models.py "$MODELS" "$@" --convert "$CONVERT"
+    else "$PYTHON" bench/peers/models.py "$MODELS" "$@"; fi
+}
+compare() { "$PYTHON" bench/compare.py --build "$BUILD" --models "$MODELS" "$@"; }
+
+for table in "${tables[@]}"; do
+    echo "== $table"
+    case $table in
+        self) "$BUILD/sill" bench --reps 5 ;;
+        decode) models small && compare --tests decode "$@" ;;
+        prefill) models small && compare --tests prefill --rounds 5 "$@" ;;
+        classify) models small --head && compare --tests classify --kinds f32,bf16,q8 --rounds 2 "$@" ;;
+        start) models small && compare --tests start --kinds f32,bf16,q8,q4 --rounds 5 "$@" ;;
+        large) "$PYTHON" bench/peers/models.py "$MODELS" large && compare --shape large --tests decode,prefill --batches 1 --peers llama --rounds 2 --new 32 "$@" ;;
+        smollm2) compare --shape smollm2 --tests decode,prefill,start --rounds 5 "$@" ;;
+        tokenizer)
+            if [ -n "$DATA" ]; then BUILD=$BUILD "$PYTHON" bench/tokenizer.py "$DATA"
+            else echo "left out: DATA=dir names the texts (bench/tokenizer.py says which)"; fi ;;
+        *) echo "bench/run.sh: no table '$table'" >&2; exit 2 ;;
+    esac
+done

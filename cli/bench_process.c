@@ -56,6 +56,7 @@ static sill_status begin(command *c, const bench_run *run, const char *name, con
     const char *words[] = {c->self, name, "-q", "-m", path, "--device", m->device ? m->device : "auto", "--dtype",
                            dtypes[m->dtype], "--kv-dtype", kv[m->kv_dtype]};
     for (size_t i = 0; i < SILL_ARRAY_LEN(words); i++) put(c, words[i]);
+    if (m->no_cache) put(c, "--no-cache");
     if (m->threads) put_number(c, "--threads", m->threads);
     return s;
 }

@@ -7,7 +7,7 @@
 #   tools/deps.sh --list     prints the table
 #
 # Debian and Ubuntu: apt-get, through sudo when not root. macOS: brew. Elsewhere: says what is missing.
-# Python packages go into build/venv, never into the system's Python.
+# Python packages go into build/venv (and build/venv-convert), never into the system's Python.
 set -u
 cd "$(dirname "$0")/.."
 
@@ -27,7 +27,9 @@ bench | cmake and C++          | have cmake                            | cmake g
 '
 # Python packages, pinned where the version decides what is compared. torch: the CPU build is enough.
 PYTHON_TEST='torch==2.13.0 transformers==5.23.0 tokenizers tiktoken sentencepiece protobuf safetensors gguf numpy'
-PYTHON_BENCH='llama-cpp-python==0.3.36'
+PYTHON_BENCH='llama-cpp-python==0.3.36 ctranslate2==4.8.5 openvino==2026.4.1 openvino-genai==2026.4.1.0'
+# The converters want an older transformers: an environment of their own, build/venv-convert.
+PYTHON_CONVERT='torch==2.13.0 ctranslate2==4.8.5 openvino==2026.4.1 optimum-intel==2.2.0 nncf==3.4.0'
 VENV=build/venv
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -43,7 +45,7 @@ case ${1:-} in
     '') ;;
     --test) wanted='run test' ;;
     --bench) wanted='run test bench' ;;
-    --list) printf '%s\n' "$TABLE" "Python for tests: $PYTHON_TEST" "Python for bench: $PYTHON_BENCH"; exit 0 ;;
+    --list) printf '%s\n' "$TABLE" "Python for tests: $PYTHON_TEST" "Python for bench: $PYTHON_BENCH" "Python for its conversions: $PYTHON_CONVERT"; exit 0 ;;
     *) echo "usage: tools/deps.sh [--test | --bench | --list]" >&2; exit 2 ;;
 esac
 
@@ -100,6 +102,10 @@ python_packages() { # STAMP PACKAGES...
 }
 # shellcheck disable=SC2086
 case $wanted in
-    *bench*) python_packages .test $PYTHON_TEST && CMAKE_ARGS="-DGGML_NATIVE=ON ${CMAKE_ARGS:-}" python_packages .bench $PYTHON_BENCH ;;
+    *bench*)
+        python_packages .test $PYTHON_TEST && CMAKE_ARGS="-DGGML_NATIVE=ON ${CMAKE_ARGS:-}" python_packages .bench $PYTHON_BENCH &&
+            VENV=build/venv-convert && python_packages .convert $PYTHON_CONVERT &&
+            # comes along for pictures, which none of these models has; built for another torch it breaks transformers
+            { ! $VENV/bin/python -m pip show -qq torchvision 2>/dev/null || $VENV/bin/python -m pip uninstall -qq -y torchvision >&2; } ;;
     *test*) python_packages .test $PYTHON_TEST ;;
 esac

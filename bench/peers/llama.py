@@ -1,10 +1,10 @@
-"""llama.cpp through the low-level calls of llama-cpp-python, as bench/decode.py drives it: llama.py MODEL.gguf KIND THREADS
+"""llama.cpp through the low-level calls of llama-cpp-python, llama.py MODEL.gguf KIND THREADS
 
 Greedy by an argmax over the logits, for every sequence of a batch in one llama_decode. Flash attention "auto", separate
 KV streams, as large a physical batch as the prompts need: the settings that were fastest.
 """
 import ctypes, sys
-from common import VOCAB, redirect, serve
+from common import redirect, serve
 
 path, kind, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
 redirect()
@@ -15,6 +15,7 @@ L.llama_log_set(silent, ctypes.c_void_p(0))
 L.llama_backend_init()
 model = L.llama_model_load_from_file(path.encode(), L.llama_model_default_params())
 assert model, path
+n_vocab = L.llama_vocab_n_tokens(L.llama_model_get_vocab(model))
 context, shape, batch = None, None, L.llama_batch_init(4096, 0, 1)
 
 
@@ -40,7 +41,7 @@ def step(rows):  # (token, position, sequence, logits wanted)
         batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, position, 1, wanted
         batch.seq_id[i][0] = sequence
     assert L.llama_decode(context, batch) == 0
-    return [int(np.ctypeslib.as_array(L.llama_get_logits_ith(context, i), shape=(VOCAB,)).argmax())
+    return [int(np.ctypeslib.as_array(L.llama_get_logits_ith(context, i), shape=(n_vocab,)).argmax())
             for i, row in enumerate(rows) if row[3]]
 
 
@@ -54,4 +55,4 @@ def generate(prompts, n_new):
     return first
 
 
-serve(f"llama-cpp-python {L.__version__}, {kind}", generate)
+serve(f"llama-cpp-python {L.__version__}, {kind}", generate, n_vocab=n_vocab)
