@@ -302,11 +302,16 @@ static void read_family(fields *f, const sill__file *file, sill__config *c) {
     if (find(f, NULL, NAMES("quantization_config"), &j)) {
         char method[64];
         get_string(f, "quantization_config", NAMES("quant_method"), method, sizeof method);
-        if (f->status == SILL_OK)
+        bool eight = false;
+        if (!strcmp(method, "bitsandbytes") && find(f, "quantization_config", NAMES("load_in_8bit"), &j) &&
+            !sill__json_bool(&j, &eight))
+            wrong(f, "load_in_8bit", "true or false");
+        if (f->status == SILL_OK && !eight)
             f->status = sill__fail(f->err, SILL_EUNSUPPORTED,
-                                   "%s: weights quantized by %s are not supported; use the float checkpoint or a GGUF",
+                                   "%s: weights quantized by %s are not supported (bitsandbytes' LLM.int8 is); use the float "
+                                   "checkpoint or a GGUF",
                                    f->path, method[0] ? method : "another program");
-        return;
+        if (f->status != SILL_OK) return;
     }
     if (!strcmp(type, "gpt2")) read_gpt2(f, c);
     else if (!strcmp(type, "llama")) read_llama(f, c);

@@ -27,11 +27,13 @@ void sill__rope_inv_freq(const sill__config *config, float *out);
 
 /* ---- slots */
 
-typedef struct sill__part { char name[96]; uint64_t rows; } sill__part;
+#define SILL__PART_NAME 96
+typedef struct sill__part { char name[SILL__PART_NAME]; uint64_t rows; } sill__part;
 sill__part sill__part_of(uint64_t rows, const char *format, ...) SILL_PRINTF(2, 3);
 
 typedef struct sill__slot {
     sill__weight_src src;
+    bool rows8;            /* its parts are sill__rows8 */
     sill__weight **to;
     char name[96];
 } sill__slot;
@@ -69,6 +71,19 @@ void sill__slots_weight(sill__slots *s, sill__weight **to, sill__role role, cons
                         uint64_t cols, int flags);
 void sill__slots_vector(sill__slots *s, sill__ref *to, const sill__part *parts, int n_parts);
 bool sill__slots_has(const sill__slots *s, const sill__part *part);
+
+/* ---- LLM.int8 as stored: rows8.c */
+
+typedef struct sill__rows8 { sill__tensor tensor; const sill__tensor *codes, *scales; } sill__rows8; /* tensor: F32, of no file */
+/* True for a matrix of int8 codes that has its scales beside it. */
+bool sill__rows8_is(const sill__file *file, const char *name);
+bool sill__rows8_any(const sill__file *file);
+/* The f32 matrix that they stand for, without its values yet; lives as the model. */
+sill_status sill__rows8_find(sill_model *m, const char *name, uint64_t rows, uint64_t cols, const sill__tensor **out,
+                             sill_error *err);
+/* Its values, before it is imported (from ARENA, or NULL: until they are dropped), and their end. */
+sill_status sill__rows8_make(const sill__weight_src *src, sill__arena *arena, sill_error *err);
+void sill__rows8_drop(const sill__weight_src *src);
 
 /* ---- families */
 

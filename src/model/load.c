@@ -41,7 +41,12 @@ static sill_status settle_types(sill_model *m, sill_dtype dtype, sill_error *err
     const char *path = sill__file_path(m->file);
     if ((unsigned)dtype >= SILL_ARRAY_LEN(names)) return sill__fail(err, SILL_EINVAL, "no dtype has the number %d", dtype);
     m->main_type = survey(m->file, false, &m->quantized);
-    m->dtype = dtype;
+    m->int8 = sill__rows8_any(m->file);
+    m->dtype = m->int8 && dtype == SILL_DTYPE_AUTO ? SILL_DTYPE_INT8 : dtype;
+    if (m->int8 && dtype != SILL_DTYPE_AUTO && dtype != SILL_DTYPE_F32 && dtype != SILL_DTYPE_INT8)
+        return sill__fail(err, SILL_EINVAL, "%s holds weights quantized as int8: dtype %s is for floating-point checkpoints; "
+                          "take auto, int8 or f32", path, names[dtype]);
+    dtype = m->dtype;
     if (m->quantized && dtype != SILL_DTYPE_AUTO && dtype != SILL_DTYPE_F32)
         return sill__fail(err, SILL_EINVAL, "%s holds weights quantized as %s: dtype %s is for floating-point "
                           "checkpoints; take auto or f32", path,
@@ -54,6 +59,7 @@ static sill_status settle_types(sill_model *m, sill_dtype dtype, sill_error *err
     else if (m->main_type == SILL__TYPE_F16) m->compute = SILL__COMPUTE_F16;
     else if (m->main_type == SILL__TYPE_BF16) m->compute = SILL__COMPUTE_BF16;
     else m->compute = SILL__COMPUTE_F32;
+    if (m->int8) m->main_type = SILL__TYPE_I8;
     return SILL_OK;
 }
 
@@ -134,6 +140,7 @@ sill_status sill__model_weight_bytes(const sill__file *file, const sill__config 
         *bytes = slots_bytes(&slots, ops, device);
         sill__slots_free(&slots);
     }
+    sill__arena_free(&m->rows8);
     sill__free(m->layers);
     sill__free(m);
     return s;
@@ -220,15 +227,21 @@ static sill_status import_together(sill_model *m, const sill__slots *slots, bool
 
 static sill_status import_weights(sill_model *m, const sill__slots *slots, bool keep, sill_error *err) {
     sill_status s = load_vectors(m, slots, err);
-    if (s == SILL_OK && m->ops->weights_import) return import_together(m, slots, keep, err);
-    for (size_t i = 0; s == SILL_OK && i < slots->n_weights; i++)
-        s = m->ops->weight_import(m->device, &slots->weights[i].src, slots->weights[i].to, err);
+    if (s == SILL_OK && m->ops->weights_import && !m->int8) return import_together(m, slots, keep, err);
+    for (size_t i = 0; s == SILL_OK && i < slots->n_weights; i++) {
+        const sill__slot *slot = &slots->weights[i];
+        const bool stays = m->ops == sill__backend_ref(); /* the reference reads weights where they are stored */
+        if (slot->rows8) s = sill__rows8_make(&slot->src, stays ? &m->rows8 : NULL, err);
+        if (s == SILL_OK) s = m->ops->weight_import(m->device, &slot->src, slot->to, err);
+        if (slot->rows8 && !stays) sill__rows8_drop(&slot->src);
+    }
     return s;
 }
 
 /* Buffers that every GPT-2 checkpoint of old carries and no computation wants. */
 static bool is_known_extra(const char *name) {
-    static const char *const ends[] = {".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"};
+    static const char *const ends[] = {".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", ".SCB",
+                                       ".weight_format"};
     size_t n = strlen(name);
     for (size_t i = 0; i < SILL_ARRAY_LEN(ends); i++) {
         size_t k = strlen(ends[i]);
@@ -242,7 +255,7 @@ static void warn_unused(const sill_model *m, const sill__slots *slots) {
     const char *first = NULL;
     for (size_t i = 0; i < sill__file_n_tensors(m->file); i++) {
         const sill__tensor *t = sill__file_tensor(m->file, i);
-        bool used = is_known_extra(t->name);
+        bool used = is_known_extra(t->name) || sill__rows8_is(m->file, t->name);
         for (size_t k = 0; !used && k < slots->n_weights; k++)
             for (int p = 0; p < slots->weights[k].src.n_parts; p++) used = used || slots->weights[k].src.parts[p] == t;
         for (size_t k = 0; !used && k < slots->n_vectors; k++)
@@ -334,6 +347,7 @@ void sill_model_free(sill_model *m) {
     if (m->vectors) m->ops->buf_free(m->device, m->vectors);
     if (m->device) m->ops->close(m->device);
     sill_tokenizer_free(m->tokenizer);
+    sill__arena_free(&m->rows8);
     sill__free(m->layers);
     sill__config_free(&m->config);
     sill__file_close(m->file);

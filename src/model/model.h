@@ -55,6 +55,8 @@ struct sill_model {
     sill_dtype dtype;
     sill__compute compute;
     bool quantized;               /* stored in block types */
+    bool int8;                    /* stored as LLM.int8 */
+    sill__arena rows8;            /* what stands for its matrices */
     sill__type main_type;         /* stored type of most parameters */
     uint64_t n_params, weight_bytes;
     sill__buf *vectors;           /* all norms and biases, f32 */

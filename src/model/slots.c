@@ -112,8 +112,22 @@ void sill__slots_weight(sill__slots *s, sill__weight **to, sill__role role, cons
     s->weights = list;
     sill__slot *slot = &list[s->n_weights];
     memset(slot, 0, sizeof *slot);
-    bool transposed = flags & SILL__SLOT_TRANSPOSED;
+    const bool rows8 = sill__rows8_is(s->model->file, parts[0].name); /* always (outputs, inputs) */
+    bool transposed = (flags & SILL__SLOT_TRANSPOSED) && !rows8;
     for (int i = 0; i < n_parts; i++) {
+        if (rows8 != sill__rows8_is(s->model->file, parts[i].name)) {
+            s->status = sill__fail(s->err, SILL_EUNSUPPORTED, "%s: tensors %s and %s must be both int8 or both not",
+                                   sill__file_path(s->model->file), parts[0].name, parts[i].name);
+            return;
+        }
+        if (rows8) {
+            s->status = sill__rows8_find(s->model, parts[i].name, parts[i].rows, cols, &slot->src.parts[i], s->err);
+            if (s->status != SILL_OK) return;
+            slot->src.rows += parts[i].rows;
+            s->n_used++;
+            s->n_params += parts[i].rows * cols;
+            continue;
+        }
         uint64_t dims[2] = {transposed ? cols : parts[i].rows, transposed ? parts[i].rows : cols};
         slot->src.parts[i] = find_tensor(s, parts[i].name, dims, 2, flags & SILL__SLOT_PADDED);
         if (!slot->src.parts[i]) return;
@@ -136,10 +150,12 @@ void sill__slots_weight(sill__slots *s, sill__weight **to, sill__role role, cons
     snprintf(slot->name, sizeof slot->name, "%s", parts[0].name);
     slot->src.n_parts = n_parts;
     slot->src.transposed = transposed;
+    slot->rows8 = rows8;
     slot->src.cols = cols;
     slot->src.role = role;
     slot->src.compute = choose_compute(s->model, slot->src.parts, n_parts);
-    choose_made(s->model, &slot->src, to == &s->model->score);
+    /* What a checkpoint of int8 keeps in another type was not meant to be int8: the head. */
+    if (rows8 || !s->model->int8) choose_made(s->model, &slot->src, to == &s->model->score);
     slot->to = to;
     s->n_weights++;
 }

@@ -139,6 +139,42 @@ static void a_certificate_holds_together(void) {
     CHECK(!exists(in_dir("c.gguf.partial")) && !exists(in_dir("c.gguf.logits.partial")));
 }
 
+/* What is written as LLM.int8 is computed as LLM.int8 when it is loaded again, on both devices; without its scales it is
+ * refused. */
+static void int8_is_read_again(void) {
+    static const char *const devices[] = {"cpu", "ref"};
+    sill_quantize_options o = some(SILL_QUANTIZE_INT8);
+    sill_certificate c;
+    sill_error e = {0};
+    char *text, weights[200];
+    size_t bytes, n_cut = 0;
+    sill_model *m;
+    o.overwrite = 1;
+    for (int i = 0; i < 2; i++) {
+        o.device = devices[i];
+        CHECK_OK(sill_quantize(GPT2, in_dir("i8"), &o, &c, &e), e);
+        CHECK_STR(c.after_dtype, "int8");
+        CHECK(c.kl_mean > 0 && c.kl_mean < 1e-3 && fabs(c.loss_percent) < 2);
+    }
+    REQUIRE(sill_model_load(in_dir("i8"), NULL, &m, &e) == SILL_OK);
+    sill_model_free(m);
+    sill_model_options mo = {.size = sizeof mo, .dtype = SILL_DTYPE_BF16};
+    CHECK_INT(sill_model_load(in_dir("i8"), &mo, &m, &e), SILL_EINVAL);
+    snprintf(weights, sizeof weights, "%s/model.safetensors", in_dir("i8"));
+    REQUIRE(sill__read_file(weights, 1 << 24, &text, &bytes, &e) == SILL_OK);
+    for (size_t i = 0; i + 4 < bytes; i++)
+        if (!memcmp(text + i, ".SCB\"", 5)) {
+            text[i + 3] = 'X';
+            n_cut++;
+        }
+    CHECK_INT(n_cut, 4);
+    FILE *f = fopen(weights, "wb");
+    REQUIRE(f && fwrite(text, 1, bytes, f) == bytes && fclose(f) == 0);
+    CHECK_INT(sill_model_load(in_dir("i8"), NULL, &m, &e), SILL_EFORMAT); /* not GPT-2's orientation without them */
+    CHECK(strstr(e.msg, "c_attn.weight"));
+    sill__free(text);
+}
+
 static void labels_are_compared(void) {
     static const char *const texts[] = {"She had a red ball.", "The dog was sad.", "A big happy bird sang.", "", "It was dark."};
     static const char *const labels[] = {"happy", "sad"};
@@ -256,6 +292,7 @@ int main(int argc, char **argv) {
     TEST(quantiles_are_numpys);
     TEST(tensors_are_those_expected);
     TEST(a_certificate_holds_together);
+    TEST(int8_is_read_again);
     TEST(labels_are_compared);
     TEST(too_much_lost_leaves_nothing);
     TEST(refusals_leave_nothing);
