@@ -272,6 +272,42 @@ static void test_int8_odd(void) {
     sill__free((void *)(uintptr_t)t.data);
 }
 
+/* The products of tools/fixtures/make_int8.py, which it compares with bitsandbytes. */
+static void test_int8_defined(void) {
+    enum { MOST = 1 << 15 };
+    static uint8_t bytes[MOST];
+    FILE *f = fopen("tests/fixtures/kernels/int8.bin", "rb");
+    REQUIRE(f);
+    size_t n = fread(bytes, 1, MOST, f);
+    fclose(f);
+    int32_t shape[3];
+    memcpy(shape, bytes, sizeof shape);
+    const size_t rows = (size_t)shape[0], cols = (size_t)shape[1], m = (size_t)shape[2], at = 12 + rows * cols * 4;
+    REQUIRE(n == at + m * cols * 4 + m * rows * 8);
+    sill__tensor t = {.name = "w", .type = SILL__TYPE_F32, .n_dims = 2, .dims = {rows, cols}, .data = bytes + 12,
+                      .bytes = rows * cols * 4};
+    sill__weight_src src = source_of(&t, SILL__COMPUTE_INT8);
+    for (int a = 0; sill__cpu_isas[a]; a++) {
+        const sill__cpu_mat_kernels *k = sill__cpu_isas[a]->mat;
+        sill__cpu_mat mat;
+        float x[1024], out[1024];
+        if (skip_isa(sill__cpu_isas[a])) continue;
+        REQUIRE(m * cols <= 1024 && m * rows <= 1024 && packed(k, &src, &mat));
+        memcpy(x, bytes + at, m * cols * 4);
+        uint8_t *acts = prepared(k, &mat, x, (int32_t)m);
+        k->matmul(&mat, acts, (int32_t)m, 0, mat.n_panels, out, rows);
+        double off = 0, all = 0;
+        for (size_t i = 0; i < m * rows; i++) {
+            double want;
+            memcpy(&want, bytes + at + m * cols * 4 + i * 8, 8);
+            off = fmax(off, fabs(out[i] - want)), all = fmax(all, fabs(want));
+        }
+        if (!(off <= 2e-6 * all)) FAIL("%s: off by %.3g of %.3g", sill__cpu_isas[a]->name, off, all);
+        unprepare(k, &mat, acts, (int32_t)m);
+        unpack(&mat);
+    }
+}
+
 static void test_refused(void) {
     sill__tensor f32 = {.name = "a", .type = SILL__TYPE_F32, .n_dims = 2, .dims = {8, 64}};
     sill__tensor q8 = {.name = "b", .type = SILL__TYPE_Q8_0, .n_dims = 2, .dims = {8, 64}};
@@ -302,6 +338,7 @@ int main(int argc, char **argv) {
     TEST(test_int8);
     TEST(test_int8_extremes);
     TEST(test_int8_odd);
+    TEST(test_int8_defined);
     TEST(test_refused);
     TEST_EXIT();
 }

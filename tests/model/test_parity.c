@@ -205,6 +205,50 @@ static void test_cpu_int8(void) { on_cpu(cpu_int8); }
 static void cpu_kv_int8(void) { compare_all(ALL(float_models), "cpu", SILL_DTYPE_AUTO, SILL__KV_I8, 5e-2); }
 static void test_cpu_kv_int8(void) { on_cpu(cpu_kv_int8); }
 
+/* Quantized while loading, against transformers on the f32 weights. */
+static void made(const char *device) {
+    compare("gpt2-made", device, SILL_DTYPE_Q8, SILL__KV_F16, 8e-2);
+    compare("gpt2-made", device, SILL_DTYPE_Q4, SILL__KV_F16, 4e-1);
+    compare_all(ALL(float_models), device, SILL_DTYPE_INT8, SILL__KV_F16, 1.2e-1);
+}
+static void test_ref_made(void) {
+    made("ref");
+    printf("  largest relative difference %.2g\n", worst);
+}
+static void cpu_made(void) { made("cpu"); }
+static void test_cpu_made(void) { on_cpu(cpu_made); }
+
+/* q8 of f32 weights gives the bits of the GGUF that gguf-py made of them. */
+static void same_as_stored(const char *device) {
+    enum { MOST = 48 * 61 };
+    static float logits[2][MOST];
+    rig_ref f = open_reference("gpt2-made");
+    REQUIRE(f.data);
+    int32_t k = 0; /* the longest */
+    for (int32_t i = 1; i < f.n_sequences; i++)
+        if (f.sequences[i].n > f.sequences[k].n) k = i;
+    for (int stored = 0; stored < 2; stored++) {
+        rig r;
+        sill_error err = {0};
+        sill_model *m = open_model(stored ? "gpt2-made-q8.gguf" : "gpt2-made", device, stored ? SILL_DTYPE_AUTO : SILL_DTYPE_Q8);
+        REQUIRE(m && f.sequences[k].n * f.n_vocab <= MOST);
+        CHECK_OK(rig_open(&r, m, SILL__KV_F16, 64, &err), err);
+        memset(logits[stored], stored, sizeof logits[stored]);
+        CHECK_OK(rig_step(&r, f.sequences[k].ids, f.sequences[k].n, 0, (rig_want){.logits = logits[stored]}, &err), err);
+        rig_close(&r);
+        sill_model_free(m);
+    }
+    const size_t n = (size_t)f.sequences[k].n * (size_t)f.n_vocab;
+    CHECK(n > 100 && logits[0][0] != logits[0][1]);
+    if (memcmp(logits[0], logits[1], n * sizeof(float))) FAIL("%s: other bits than the stored Q8_0", device);
+    sill__free(f.data);
+}
+static void cpu_same_as_stored(void) { same_as_stored("cpu"); }
+static void test_made_as_stored(void) {
+    same_as_stored("ref");
+    on_cpu(cpu_same_as_stored);
+}
+
 int main(int argc, char **argv) {
 #define RUN(fn) do { worst = 0; TEST(fn); } while (0)
     RUN(test_ref_f32);
@@ -218,5 +262,8 @@ int main(int argc, char **argv) {
     RUN(test_cpu_bf16);
     RUN(test_cpu_int8);
     RUN(test_cpu_kv_int8);
+    RUN(test_ref_made);
+    RUN(test_cpu_made);
+    RUN(test_made_as_stored);
     TEST_EXIT();
 }
