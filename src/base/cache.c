@@ -104,10 +104,19 @@ static bool ends_with(const char *s, const char *tail) {
     return n > k && !strcmp(s + n - k, tail);
 }
 
+static uint64_t used_ns(const struct stat *st) {
+#ifdef __APPLE__
+    struct timespec t = st->st_mtimespec;
+#else
+    struct timespec t = st->st_mtim;
+#endif
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 /* Bytes of all files of SUFFIX but BUT; the oldest one's name. Temporary files left behind are removed. */
 static uint64_t survey(DIR *d, const char *suffix, const char *but, char oldest[256]) {
-    uint64_t total = 0;
-    time_t first = 0, now = time(NULL);
+    uint64_t total = 0, first = 0;
+    time_t now = time(NULL);
     oldest[0] = 0;
     rewinddir(d);
     for (struct dirent *e; (e = readdir(d));) {
@@ -119,8 +128,8 @@ static uint64_t survey(DIR *d, const char *suffix, const char *but, char oldest[
             continue;
         if (temp && st.st_mtime < now - TEMP_SECONDS && unlinkat(dirfd(d), e->d_name, 0) == 0) continue;
         total += (uint64_t)st.st_size;
-        if (temp || (oldest[0] && st.st_mtime >= first)) continue;
-        first = st.st_mtime;
+        if (temp || (oldest[0] && used_ns(&st) >= first)) continue;
+        first = used_ns(&st);
         memcpy(oldest, e->d_name, n + 1);
     }
     return total;

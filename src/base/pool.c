@@ -139,6 +139,25 @@ static int start_worker(sill__pool *p, int i) {
     return failed;
 }
 
+static void *run_aside(void *arg) {
+    sill__aside *a = arg;
+    a->fn(a->arg);
+    return NULL;
+}
+
+bool sill__aside_start(sill__aside *a, void (*fn)(void *arg), void *arg) {
+    sigset_t all, old;
+    a->fn = fn;
+    a->arg = arg;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int failed = pthread_create(&a->thread, NULL, run_aside, a);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return !failed;
+}
+
+void sill__aside_join(sill__aside *a) { pthread_join(a->thread, NULL); }
+
 sill_status sill__pool_create(int n_threads, sill__pool **out, sill_error *err) {
     *out = NULL;
     if (n_threads < 1 || n_threads > 1024)

@@ -4,6 +4,8 @@
 #ifndef SILL_BASE_POOL_H
 #define SILL_BASE_POOL_H
 
+#include <pthread.h>
+
 #include "base/base.h"
 
 typedef struct sill__pool sill__pool;
@@ -19,6 +21,10 @@ int sill__pool_size(const sill__pool *pool);
 void sill__pool_run(sill__pool *pool, sill__pool_fn fn, void *arg);
 void sill__pool_lock(sill__pool *pool);
 void sill__pool_unlock(sill__pool *pool);
+/* Runs FN(ARG) in a thread of its own until join. False when no thread can be had. Takes no signals. */
+typedef struct sill__aside { pthread_t thread; void (*fn)(void *arg); void *arg; } sill__aside;
+bool sill__aside_start(sill__aside *aside, void (*fn)(void *arg), void *arg);
+void sill__aside_join(sill__aside *aside);
 /* Barrier among the threads of the FN that is running; spins, yields when the machine is busy. */
 void sill__pool_barrier(sill__pool *pool);
 

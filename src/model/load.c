@@ -2,6 +2,7 @@
  * load.c - from a path to a model that is ready: opens the file, settles types and device, checks that it
  * fits in memory, imports the weights. Also what sill.h tells about a loaded model.
  */
+#include "base/pool.h"
 #include "model/family.h"
 #include "tokenizer/chat_form.h"
 
@@ -269,22 +270,34 @@ static void warn_unused(const sill_model *m, const sill__slots *slots) {
 
 /* ------------------------------------------------------------------ load */
 
-static sill_status load_tokenizer(sill_model *m, sill_error *err) {
-    sill_error why = {0};
-    sill_status s = sill__tokenizer_from_file(m->file, &m->tokenizer, &why);
-    if (s == SILL_ENOENT) {
-        m->tokenizer = NULL;
-        return SILL_OK;
-    }
-    if (s != SILL_OK) {
-        if (err) *err = why;
-        return s;
+/* The tokenizer is read beside the weights: it is one thread's work, and a good part of a start from the packed copy. */
+typedef struct tokenizer_job { const sill__file *file; sill_tokenizer *tokenizer; sill_status status; sill_error err; } tokenizer_job;
+
+static void read_tokenizer(void *arg) {
+    tokenizer_job *job = arg;
+    job->status = sill__tokenizer_from_file(job->file, &job->tokenizer, &job->err);
+}
+
+static sill_status take_tokenizer(sill_model *m, const tokenizer_job *job, sill_error *err) {
+    if (job->status == SILL_ENOENT) return SILL_OK;
+    if (job->status != SILL_OK) {
+        if (err) *err = job->err;
+        return job->status;
     }
     if (sill_tokenizer_n_vocab(m->tokenizer) > m->config.n_vocab)
         sill__log(1, "%s: the tokenizer knows %d tokens, the model only %d", sill__file_path(m->file),
                   sill_tokenizer_n_vocab(m->tokenizer), m->config.n_vocab);
     sill__config_add_ends(&m->config, m->file, m->tokenizer);
     return SILL_OK;
+}
+
+static sill_status load_weights(sill_model *m, const sill_model_options *o, const sill__slots *slots, sill_error *err) {
+    m->n_params = slots->n_params;
+    m->weight_bytes = slots_bytes(slots, m->ops, m->device);
+    sill_status s = check_fits(m, o->memory_limit_bytes, err);
+    if (s == SILL_OK) s = import_weights(m, slots, !o->no_cache, err);
+    if (s == SILL_OK) warn_unused(m, slots);
+    return s;
 }
 
 static sill_status load(const char *path, const sill_model_options *o, sill_model *m, sill__slots *slots,
@@ -300,14 +313,15 @@ static sill_status load(const char *path, const sill_model_options *o, sill_mode
     s = sill__slots_make(m, slots, err);
     if (s == SILL_OK) s = m->ops->open(&device, &m->device, err);
     if (s == SILL_OK) s = check_support(m, slots, err);
-    if (s == SILL_OK) s = load_tokenizer(m, err);
     if (s != SILL_OK) return s;
-    m->n_params = slots->n_params;
-    m->weight_bytes = slots_bytes(slots, m->ops, m->device);
-    s = check_fits(m, o->memory_limit_bytes, err);
-    if (s == SILL_OK) s = import_weights(m, slots, !o->no_cache, err);
-    if (s == SILL_OK) warn_unused(m, slots);
-    return s;
+    tokenizer_job job = {.file = m->file};
+    sill__aside aside;
+    bool beside = sill__aside_start(&aside, read_tokenizer, &job);
+    if (!beside) read_tokenizer(&job);
+    s = load_weights(m, o, slots, err);
+    if (beside) sill__aside_join(&aside);
+    m->tokenizer = job.status == SILL_OK ? job.tokenizer : NULL;
+    return s == SILL_OK ? take_tokenizer(m, &job, err) : s;
 }
 
 sill_status sill_model_load(const char *path, const sill_model_options *options, sill_model **out, sill_error *err) {

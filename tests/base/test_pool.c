@@ -100,10 +100,24 @@ static void pool_refuses_and_fails_cleanly(void) {
     sill__pool_free(NULL);
 }
 
+static void set_aside(void *arg) { *(int *)arg = 7; }
+
+/* A thread beside the caller. */
+static void test_aside(void) {
+    for (int i = 0; i < 100; i++) {
+        int x = 0;
+        sill__aside a;
+        REQUIRE(sill__aside_start(&a, set_aside, &x));
+        sill__aside_join(&a);
+        CHECK_INT(x, 7);
+    }
+}
+
 int main(int argc, char **argv) {
     TEST(pool_runs_all_threads_with_barriers);
     TEST(pool_wakes_parked_workers);
     TEST(pool_is_shared_by_callers);
     TEST(pool_refuses_and_fails_cleanly);
+    TEST(test_aside);
     TEST_EXIT();
 }
