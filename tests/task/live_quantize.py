@@ -73,6 +73,7 @@ def make(name, family, tokenizer, **more):
         model = LlamaForCausalLM(config)
     for p in model.parameters():  # so that logits spread, and biases matter
         p.data += 0.15 * torch.randn_like(p)
+    model.eval()
     model.save_pretrained(folder)
     shutil.copy(os.path.join(FIX, tokenizer), os.path.join(folder, "tokenizer.json"))
     return folder, model
@@ -229,18 +230,33 @@ def int8_layout(name):
 def bitsandbytes_loads(name):
     try:
         import bitsandbytes as bnb
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     except ImportError as e:
         return f"this machine has no bitsandbytes ({e})"
     out = quantized(name, "int8")
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, device_map="cpu")
     layers = [m for m in model.modules() if isinstance(m, bnb.nn.Linear8bitLt)]
     assert len(layers) == (8 if CASES[name][0] == "gpt2" else 14), len(layers)
-    ids = torch.tensor([[5, 9, 33, 70, 12, 6, 44]])
+    folder, original = made[name]
+    theirs = AutoModelForCausalLM.from_pretrained(folder, quantization_config=BitsAndBytesConfig(load_in_8bit=True), device_map="cpu", dtype=torch.float32)
+    theirs.save_pretrained(os.path.join(work, name + "-bnb"))
+    ours, saved = load_file(os.path.join(out, "model.safetensors")), load_file(os.path.join(work, name + "-bnb", "model.safetensors"))
+    assert set(saved) <= set(ours), set(saved) - set(ours)
+    for k, v in saved.items():
+        assert v.dtype == ours[k].dtype and v.shape == ours[k].shape, k
+        if v.dtype == np.int8:  # theirs are rounded to half precision first
+            assert np.abs(v.astype(int) - ours[k]).max() <= 1, k
+    row = [5, 9, 33, 70, 12, 6, 44]
+    ids = torch.tensor([row])
     with torch.no_grad():
-        a, b = model(ids).logits.float(), made[name][1](ids).logits
+        a, b, c = model(ids).logits.float(), theirs(ids).logits.float(), original(ids).logits
     error = float((a - b).abs().max() / b.abs().max())
     assert error < 0.05, error
+    shutil.copy(os.path.join(folder, "tokenizer.json"), os.path.join(work, name + "-bnb"))
+    for path in (out, os.path.join(work, name + "-bnb")):  # sill reads both
+        mine = torch.tensor(dumped_logits(path, 0, [row], c.shape[-1])[0])
+        error = float((mine - c[0]).abs().max() / c.abs().max())
+        assert error < 0.05, (path, error)
 
 
 def dumped_logits(path, dtype, windows, n_vocab):
