@@ -21,7 +21,7 @@
 
 /* What the library said of the copy. */
 typedef enum seen { NOTHING, KEPT, MAPPED, READ, REFUSED, CANNOT } seen;
-static seen at_load, at_free;
+static _Thread_local seen at_load, at_free; /* copies are logged by the thread that loads or frees */
 static char root[64], cache[128], packed[160], model[128];
 
 static void listen(void *user, int level, const char *line) {
