@@ -191,6 +191,8 @@ bench:
 	@$(MAKE) $(PARALLEL) --no-print-directory all bench-programs
 	@BUILD=$(BUILD) bench/run.sh
 
+# The dynamic linker's list of libraries, where there is one: without it a program linked with libsill does not start.
+LDCONFIG = $(if $(DESTDIR)$(filter Darwin,$(UNAME_S)),,PATH="$$PATH:/sbin:/usr/sbin"; ! command -v ldconfig >/dev/null || ldconfig 2>/dev/null || true)
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LIBDIR)/pkgconfig
 	install -m 755 $(BUILD)/sill $(DESTDIR)$(PREFIX)/bin/sill
@@ -203,9 +205,11 @@ install: all
 	    'Description: language models for people who analyse text' 'Version: $(VERSION)' \
 	    'Libs: -L$${libdir} -lsill' 'Libs.private: $(LIBS)' 'Cflags: -I$${includedir}' \
 	    >$(DESTDIR)$(LIBDIR)/pkgconfig/sill.pc
+	$(LDCONFIG)
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/sill $(DESTDIR)$(PREFIX)/include/sill.h $(DESTDIR)$(LIBDIR)/pkgconfig/sill.pc \
 	    $(addprefix $(DESTDIR)$(LIBDIR)/,libsill.a $(SHARED_NAME) $(SHARED_ABI) $(SHARED_LINK))
+	$(LDCONFIG)
 
 dist:
 	@mkdir -p build && git archive --format=tar.gz --prefix=sill-$(VERSION)/ -o build/sill-$(VERSION).tar.gz HEAD && \

@@ -84,6 +84,8 @@ static int unknown(const arg_command *c, const char *given) {
 
 static int bad_value(const arg_command *c, const arg_option *o, const char *value) {
     const char *kind = o->type == ARG_INT || o->type == ARG_U64 ? "a whole number" : "a number";
+    if (o->type == ARG_INT && o->max < 2147483647)
+        return args_usage(c->name, "--%s is '%.60s'; it takes %s from %.0f to %.0f", o->name, value, kind, o->min, o->max);
     if (o->type == ARG_U64) return args_usage(c->name, "--%s is '%.60s'; it takes %s from 0", o->name, value, kind);
     if (isinf(o->max) || o->max >= 2147483647)
         return args_usage(c->name, "--%s is '%.60s'; it takes %s %s %g", o->name, value, kind,
@@ -155,7 +157,9 @@ static int parse_option(const arg_command *c, int argc, char **argv, int *i) {
     void *values = NULL;
     if (!strcmp(a, "--help") || !strcmp(a, "-h")) {
         args_help(c);
-        return 0;
+        if (fflush(stdout) == 0 && !ferror(stdout)) return 0;
+        fprintf(stderr, "sill: error: cannot write to standard output\n");
+        return 1;
     }
     const arg_option *o = find(c, a + 2, n, is_long ? 0 : a[1], &values);
     if (!o) return unknown(c, a);
@@ -163,9 +167,11 @@ static int parse_option(const arg_command *c, int argc, char **argv, int *i) {
     if (!is_long && a[2]) value = a + 2;
     if (o->type == ARG_LATER) return args_usage(c->name, "--%s is not in this version", o->name);
     if (o->type == ARG_FLAG || o->type == ARG_UNFLAG) {
-        if (value) return args_usage(c->name, "--%s takes no value", o->name);
+        if (value && (is_long || *value == '-')) return args_usage(c->name, "--%s takes no value", o->name);
         *(bool *)((char *)values + o->offset) = o->type == ARG_FLAG;
-        return -1;
+        if (!value) return -1;
+        *++argv[*i] = '-'; /* -qv: the other letters */
+        return parse_option(c, argc, argv, i);
     }
     if (!value) {
         if (*i + 1 >= argc) return args_usage(c->name, "--%s needs a value: %s", o->name, o->meta ? o->meta : "VALUE");

@@ -20,7 +20,8 @@ typedef struct chat {
     size_t n, cap, first;  /* first: 1 when there is a system text */
     const int32_t *ids;
     size_t n_ids;
-    bool given, stream;
+    bool given, stream, refused; /* refused: this turn alone failed, and the conversation goes on */
+    uint64_t n_refused;
     sill__str answer;
     sill_status row_status;
     char message[512];
@@ -70,24 +71,62 @@ static int done(void *user, const sill_generated *r) {
     return cli_stop;
 }
 
-static size_t context(const chat *c) {
-    return (size_t)(c->o->model.n_ctx ? c->o->model.n_ctx : c->engine->info.n_ctx);
+/* Positions for the conversation and an answer: the context, or --max-length where it alone bounds the answer. */
+static size_t room_of(const chat *c) {
+    const sill_generate_options *o = &c->o->sampling.o;
+    size_t room = (size_t)(c->o->model.n_ctx ? c->o->model.n_ctx : c->engine->info.n_ctx);
+    return o->max_new_tokens || !o->max_length ? room : SILL_MIN(room, (size_t)o->max_length);
+}
+
+/* The ids of the conversation without the N messages behind the system text. */
+static sill_status ids_without(chat *c, size_t n, int32_t **ids, size_t *n_ids, sill_error *err) {
+    const char **roles = sill__calloc(2 * c->n, sizeof *roles), **contents = roles + c->n;
+    size_t used = 0;
+    if (!roles) return sill__fail(err, SILL_ENOMEM, "no memory for the conversation");
+    for (size_t i = 0; i < c->n; i++) {
+        if (i >= c->first && i < c->first + n) continue;
+        roles[used] = i < c->first ? "system" : (i - c->first) % 2 ? "assistant" : "user";
+        contents[used++] = c->roles_contents[i];
+    }
+    sill_status s = sill_chat_ids(c->engine->model, roles, contents, used, ids, n_ids, err);
+    sill__free(roles);
+    return s;
+}
+
+/* A turn that has no room even alone: says how long one may be. ALONE: tokens of the conversation that is this turn. */
+static sill_status refuse_turn(chat *c, size_t alone, sill_error *err) {
+    const sill_tokenizer *t = sill_model_tokenizer(c->engine->model);
+    const char *text = c->roles_contents[c->n - 1];
+    size_t n = 0, room = room_of(c), cap = sill_tokenize_bound(t, strlen(text)), bytes;
+    int32_t *ids = sill__mul(cap, sizeof *ids, &bytes) ? sill__alloc(bytes) : NULL;
+    if (!ids) return sill__fail(err, SILL_ENOMEM, "no memory for the turn's tokens");
+    sill_status s = sill_tokenize(t, text, strlen(text), SILL_TOKENIZE_NO_PREFIX, ids, cap, &n, err);
+    sill__free(ids);
+    if (s != SILL_OK) return s;
+    size_t form = alone - SILL_MIN(n, alone); /* the system text, and what the template adds */
+    c->refused = true;
+    if (room < form + 2)
+        return sill__fail(err, SILL_ERANGE, "a conversation of %zu tokens has no room for a turn: its form and the system text take %zu",
+                          room, form);
+    return sill__fail(err, SILL_ERANGE, "this turn has about %zu tokens; it may have %zu, so that one for the answer is left "
+                      "of %zu. It is left out", n, room - form - 1, room);
 }
 
 /* The ids of the conversation; the oldest turns leave it while it is too long for the context. */
 static sill_status render(chat *c, int32_t **ids, size_t *n, sill_error *err) {
-    size_t room = context(c), answer = (size_t)c->o->sampling.o.max_new_tokens;
+    size_t room = room_of(c), answer = SILL_MIN((size_t)c->o->sampling.o.max_new_tokens, room / 4);
+    sill_status s = ids_without(c, c->n - c->first - 1, ids, n, err); /* this turn alone: without room nothing else helps */
+    if (s != SILL_OK) return s;
+    sill_free(*ids);
+    *ids = NULL;
+    if (*n >= room) return refuse_turn(c, *n, err);
     for (;;) {
-        const char **roles = sill__calloc(c->n, sizeof *roles);
-        if (!roles) return sill__fail(err, SILL_ENOMEM, "no memory for the conversation");
-        for (size_t i = 0; i < c->n; i++)
-            roles[i] = i < c->first ? "system" : (i - c->first) % 2 ? "assistant" : "user";
-        sill_status s = sill_chat_ids(c->engine->model, roles, (const char *const *)c->roles_contents, c->n, ids, n, err);
-        sill__free(roles);
-        if (s != SILL_OK || *n + SILL_MIN(answer, room / 4) <= room || c->n < c->first + 3) return s;
+        s = ids_without(c, 0, ids, n, err);
+        if (s != SILL_OK || *n + SILL_MAX(answer, (size_t)1) <= room || c->n < c->first + 3) return s;
         sill_free(*ids);
+        *ids = NULL;
         drop_messages(c, c->first, 2);
-        cli_say("the conversation is longer than the context of %zu tokens; its oldest turn is left out", room);
+        cli_say("the conversation is longer than %zu tokens; its oldest turn is left out", room);
     }
 }
 
@@ -96,14 +135,19 @@ static sill_status answer_turn(chat *c, sill_error *err) {
     sill_status s = render(c, &ids, &c->n_ids, err);
     if (s != SILL_OK) return s;
     sill_generate_options g = c->o->sampling.o; /* an answer has what room there is */
-    if (c->n_ids < context(c)) g.max_new_tokens = (int32_t)SILL_MIN((size_t)g.max_new_tokens, context(c) - c->n_ids);
+    size_t left = room_of(c) - c->n_ids;
+    g.max_new_tokens = (int32_t)(g.max_new_tokens ? SILL_MIN((size_t)g.max_new_tokens, left) : left);
+    g.max_length = 0;
     c->ids = ids;
     c->given = false;
     c->row_status = SILL_OK;
     sill__str_clear(&c->answer);
     s = sill_generate(c->engine->session, &g, next, done, c->stream, c, err);
     sill_free(ids);
-    if (s == SILL_OK && c->row_status != SILL_OK) s = sill__fail(err, c->row_status, "%s", c->message);
+    if (s == SILL_OK && c->row_status != SILL_OK) {
+        c->refused = c->row_status != SILL_ENOMEM;
+        s = sill__fail(err, c->row_status, "%s", c->message);
+    }
     if (s != SILL_OK) return s;
     if (!c->stream) fwrite(c->answer.p ? c->answer.p : "", 1, c->answer.n, stdout);
     putchar('\n');
@@ -112,11 +156,32 @@ static sill_status answer_turn(chat *c, sill_error *err) {
                                                                         : sill__fail(err, SILL_ENOMEM, "no memory for the conversation");
 }
 
+/* One turn; one that fails by itself is taken back. Returns -1 or the exit status. */
+static int take_turn(chat *c, const char *line, size_t n) {
+    sill_error err = {0};
+    sill_status s = SILL_OK;
+    bool added = false;
+    c->refused = false;
+    if (memchr(line, 0, n)) {
+        c->refused = true;
+        s = sill__fail(&err, SILL_EINVAL, "this turn holds a NUL byte, which a conversation cannot; it is left out");
+    } else if (!(added = add_message(c, line, n))) {
+        s = sill__fail(&err, SILL_ENOMEM, "no memory for the conversation");
+    } else {
+        s = answer_turn(c, &err);
+    }
+    if (s == SILL_OK || cli_stop) return -1;
+    int status = cli_fail(&err);
+    if (!c->refused) return status;
+    if (added) drop_messages(c, c->n - 1, 1);
+    c->n_refused++;
+    return -1;
+}
+
 static int talk(chat *c) {
     bool terminal = cli_is_terminal(stdin);
     char *line = NULL;
     size_t cap = 0;
-    sill_error err = {0};
     int status = -1;
     if (terminal) cli_say("a line is a turn; /reset begins anew, /exit or Ctrl-D ends");
     while (status < 0) {
@@ -126,13 +191,13 @@ static int talk(chat *c) {
         while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
         line[n] = 0;
         if (!n) continue;
-        if (!strcmp(line, "/exit") || !strcmp(line, "/quit")) break;
-        if (!strcmp(line, "/reset")) {
+        bool command = line[0] == '/' && strlen(line) == (size_t)n;
+        if (command && (!strcmp(line, "/exit") || !strcmp(line, "/quit"))) break;
+        if (command && !strcmp(line, "/reset")) {
             drop_messages(c, c->first, c->n - c->first);
             continue;
         }
-        if (!add_message(c, line, (size_t)n)) status = EXIT_FAILED;
-        else if (answer_turn(c, &err) != SILL_OK && !cli_stop) status = cli_fail(&err);
+        status = take_turn(c, line, (size_t)n);
         if (cli_stop) break;
     }
     free(line);
@@ -140,7 +205,8 @@ static int talk(chat *c) {
         fprintf(stderr, "\nsill: interrupted\n");
         return EXIT_INTERRUPTED;
     }
-    return status < 0 ? cli_flush_stdout() : status;
+    if (status < 0) status = cli_flush_stdout();
+    return status == EXIT_OK && c->n_refused ? EXIT_ROWS : status;
 }
 
 int cli_chat(int argc, char **argv) {
@@ -149,12 +215,13 @@ int cli_chat(int argc, char **argv) {
         {"system", 0, ARG_TEXT, offsetof(chat_options, system), 0, 0, NULL, "TEXT", "instruction in front of the conversation"},
     };
     cli_sampling_init(&o.sampling);
-    o.sampling.o.max_new_tokens = 256;
+    o.sampling.default_new_tokens = 256;
     const arg_command command = {
         "chat", "[-m MODEL] [--system TEXT]",
         "A conversation with an instruct model: every line of standard input is a turn, the answer goes to standard output. "
-        "An answer has at most 256 tokens unless --max-new-tokens says otherwise.",
-        {{"conversation", own, SILL_ARRAY_LEN(own), &o}, cli_sampling_table(&o.sampling), cli_model_table(&o.model),
+        "An answer has at most 256 tokens unless --max-new-tokens or --max-length says otherwise. A turn that cannot be "
+        "answered (too long, say) is refused, and the conversation goes on; the exit status is 3 then.",
+        {{"conversation", own, SILL_ARRAY_LEN(own), &o}, cli_sampling_table_chat(&o.sampling), cli_model_table(&o.model),
          cli_general_table()},
         NULL, 0, 0};
     char **args;
@@ -164,6 +231,7 @@ int cli_chat(int argc, char **argv) {
     int status = args_parse(&command, argc, argv, &args, &n);
     if (status < 0) status = cli_sampling_check(&o.sampling, "chat");
     if (status < 0 && o.sampling.o.num_return_sequences > 1) status = args_usage("chat", "a turn has one answer");
+    if (!o.sampling.o.max_new_tokens && !o.sampling.o.max_length) o.sampling.o.max_new_tokens = o.sampling.default_new_tokens;
     if (status < 0) status = cli_engine_open("chat", &o.model, NULL, &engine);
     if (status < 0 && !engine.info.is_instruct)
         status = args_usage("chat", "%s is not an instruct model (it has no chat template that is known here); see sill generate",

@@ -189,7 +189,7 @@ int cli_classify(int argc, char **argv) {
     };
     const arg_command command = {
         "classify", "FILE --text COLUMN --labels A,B,C [-o OUT]", "Labels every row of a file, with the probabilities of all labels.",
-        {{"labels", own, SILL_ARRAY_LEN(own), &o}, cli_corpus_table(&o.corpus), cli_text_table(&o.text),
+        {{"labels", own, SILL_ARRAY_LEN(own), &o}, cli_corpus_table(&o.corpus), cli_text_table(&o.text, false),
          cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
     char **files;

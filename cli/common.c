@@ -62,15 +62,17 @@ arg_table cli_corpus_table(cli_corpus_options *values) {
     return (arg_table){"input and output", options, SILL_ARRAY_LEN(options), values};
 }
 
-arg_table cli_text_table(cli_text_options *values) {
+#define TEXT_OPTIONS \
+    {"special", 0, ARG_FLAG, AT(t, special), 0, 0, NULL, NULL, "control tokens such as <|endoftext|> in a text count as such"}, \
+    {"no-special", 0, ARG_UNFLAG, AT(t, special), 0, 0, NULL, NULL, "a text never becomes a control token"}
+
+arg_table cli_text_table(cli_text_options *values, bool windows) {
     typedef cli_text_options t;
-    static const arg_option options[] = {
-        {"special", 0, ARG_FLAG, AT(t, special), 0, 0, NULL, NULL, "control tokens such as <|endoftext|> in a text count as such"},
-        {"no-special", 0, ARG_UNFLAG, AT(t, special), 0, 0, NULL, NULL, "a text never becomes a control token"},
-        {"long", 0, ARG_CHOICE, AT(t, long_policy), 0, 0, policies, "POLICY",
-         "texts longer than the context: error, truncate, window, split-mean"},
-    };
-    return (arg_table){"texts", options, SILL_ARRAY_LEN(options), values};
+#define LONG(list) {"long", 0, ARG_CHOICE, AT(t, long_policy), 0, 0, policies, "POLICY", "texts longer than the context: " list}
+    static const arg_option without[] = {TEXT_OPTIONS, LONG("error, truncate")};
+    static const arg_option with[] = {TEXT_OPTIONS, LONG("error, truncate, window (the default here)")};
+    return (arg_table){"texts", windows ? with : without, SILL_ARRAY_LEN(with), values};
+#undef LONG
 }
 
 arg_table cli_general_table(void) {

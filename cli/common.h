@@ -43,7 +43,7 @@ extern cli_general_options cli_general;
 
 arg_table cli_model_table(cli_model_options *values);
 arg_table cli_corpus_table(cli_corpus_options *values);
-arg_table cli_text_table(cli_text_options *values);
+arg_table cli_text_table(cli_text_options *values, bool windows); /* windows: long texts may be read in windows */
 arg_table cli_general_table(void);
 
 /* ---- messages, all on stderr */

@@ -148,7 +148,9 @@ static int run_perplexity(const perplexity_options *o, totals *t) {
         status = EXIT_INTERRUPTED;
     } else if (t->status != SILL_OK || s != SILL_OK) {
         status = cli_fail(t->status != SILL_OK ? &t->err : &err);
-    } else if (!t->n_texts && t->n_failed) {
+    } else if (!t->n_scored && t->n_failed) {
+        fprintf(stderr, "sill: error: nothing to score: %llu rows failed, and the others have no token to score\n",
+                (unsigned long long)t->n_failed);
         status = EXIT_FAILED;
     } else if (!t->n_scored) {
         status = nothing(t->n_tokens ? "no text has a second token; --bos scores the first too" : "there is no text");
@@ -184,7 +186,7 @@ int cli_perplexity(int argc, char **argv) {
     };
     const arg_command command = {
         "perplexity", "FILE [--text COLUMN]", "Perplexity of a text, or of all rows of a file, under a model.",
-        {{"perplexity", own, SILL_ARRAY_LEN(own), &o}, cli_text_table(&o.text), cli_model_table(&o.model), cli_general_table()},
+        {{"perplexity", own, SILL_ARRAY_LEN(own), &o}, cli_text_table(&o.text, true), cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
     char **files, *text = NULL;
     int n;
@@ -199,6 +201,7 @@ int cli_perplexity(int argc, char **argv) {
     if (format == SILL__FORMAT_TXT) {
         sill_status s = is_stdin ? cli_read_stdin((size_t)1 << 30, &text, &t.n_bytes, &err)
                                  : sill__read_file(files[0], (size_t)1 << 30, &text, &t.n_bytes, &err);
+        if (s != SILL_OK && cli_stop) s = sill__fail(&err, SILL_ECANCELLED, "interrupted while reading %s", files[0]);
         if (s != SILL_OK) return cli_fail(&err);
         t.text = text;
         status = t.n_bytes ? run_perplexity(&o, &t) : nothing("the text is empty");

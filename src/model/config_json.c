@@ -160,6 +160,8 @@ static void read_rope(fields *f, sill__config *c) {
         return;
     }
     c->rope_scaling = type[1] == 'i' ? SILL__ROPE_SCALING_LINEAR : SILL__ROPE_SCALING_LLAMA3;
+    if (!find(f, outer, NAMES("factor"), &j) && f->status == SILL_OK)
+        f->status = sill__fail(f->err, SILL_EFORMAT, "%s: rotary scaling \"%s\" needs a factor, and it is missing", f->path, type);
     c->rope_factor = get_double(f, outer, NAMES("factor"), -1);
     c->rope_low = get_double(f, outer, NAMES("low_freq_factor"), -1);
     c->rope_high = get_double(f, outer, NAMES("high_freq_factor"), -1);

@@ -147,7 +147,7 @@ static sill_status deliver_scores(cls *c, cls_row *row, const float *scores, sil
 
 static sill_status too_long(const cls *c, size_t n, size_t limit, sill_error *why) {
     return sill__fail(why, SILL_ERANGE, "the %s has %zu tokens, more than the %zu that fit into the session's %d positions; "
-                      "shorten the text or choose the long policy truncate", c->o.labels ? "prompt with the text" : "text",
+                      "shorten the text or choose the long policy truncate (--long truncate)", c->o.labels ? "prompt with the text" : "text",
                       n, limit, c->n_ctx);
 }
 

@@ -298,7 +298,8 @@ static sill_status settle_length(gen *g, int32_t *max_new, sill_error *why) {
         if (limit < 2) return sill__fail(why, SILL_ERANGE, "a context of %d leaves no room for a new token", g->n_ctx);
         if (n + o->max_new_tokens > limit && !cut)
             return sill__fail(why, SILL_ERANGE, "the prompt has %lld tokens, and %d new ones make %lld, more than the %d "
-                              "positions of the session; shorten it, ask for fewer, or choose the long policy truncate",
+                              "positions of the session; shorten it, ask for fewer, or choose the long policy truncate "
+                              "(--long truncate)",
                               (long long)n, o->max_new_tokens, (long long)n + o->max_new_tokens, g->n_ctx);
         if (n + most > limit) keep_end(g, (int32_t)(limit - most));
         *max_new = (int32_t)most;
@@ -307,7 +308,7 @@ static sill_status settle_length(gen *g, int32_t *max_new, sill_error *why) {
     if (o->max_length) limit = SILL_MIN(limit, o->max_length);
     if (n >= limit && !cut)
         return sill__fail(why, SILL_ERANGE, "the prompt has %lld tokens, and %s is %lld, which leaves no room for a new one; "
-                          "shorten it or choose the long policy truncate", (long long)n,
+                          "shorten it or choose the long policy truncate (--long truncate)", (long long)n,
                           limit == g->n_ctx ? "the number of positions" : "max_length", (long long)limit);
     if (limit < 2) return sill__fail(why, SILL_ERANGE, "max_length %lld leaves no room for a new token", (long long)limit);
     if (n >= limit) keep_end(g, (int32_t)(limit - 1));

@@ -75,7 +75,7 @@ static sill_status read_row(score *s, const sill_row *in, score_row *row, sill_e
     if (row->ids.n > (size_t)s->n_ctx) {
         if (s->o.long_policy == SILL_LONG_ERROR)
             return sill__fail(why, SILL_ERANGE, "the text has %zu tokens, more than the %d positions of the session; "
-                              "shorten it or choose the long policy window or truncate", row->ids.n, s->n_ctx);
+                              "shorten it or choose the long policy window or truncate (--long window)", row->ids.n, s->n_ctx);
         if (s->o.long_policy == SILL_LONG_TRUNCATE) {
             row->ids.n = (size_t)s->n_ctx;
             row->truncated = true;

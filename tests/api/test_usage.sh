@@ -13,6 +13,14 @@ model=tests/fixtures/stories260K/stories260K.gguf
 
 make -s BUILD="$BUILD" CC="$CC" config="$CONFIG" PREFIX=/opt/sill DESTDIR="$tmp/dest" install >"$tmp/log" 2>&1
 check $? 'make install'
+if [ "$(uname -s)" = Linux ]; then # what is installed in its place is put on the dynamic linker's list
+    for goal in install uninstall; do
+        make -n BUILD="$BUILD" CC="$CC" config="$CONFIG" PREFIX=/opt/sill DESTDIR= "$goal" >"$tmp/log" 2>&1 && grep -q '^PATH=.*|| ldconfig ' "$tmp/log"
+        check $? "make $goal calls ldconfig"
+    done
+    make -n BUILD="$BUILD" CC="$CC" config="$CONFIG" PREFIX=/opt/sill DESTDIR="$tmp/dest" install >"$tmp/log" 2>&1 && ! grep -q ldconfig "$tmp/log"
+    check $? 'make install for a package does not'
+fi
 prefix=$tmp/dest/opt/sill
 for f in bin/sill include/sill.h lib/libsill.a lib/pkgconfig/sill.pc; do [ -s "$prefix/$f" ] || { echo "no $f" >"$tmp/log"; check 1 "installed $f"; }; done
 

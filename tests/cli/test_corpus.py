@@ -222,6 +222,9 @@ def tokens_and_back():
     assert [x["text"] for x in r] == ["Once upon"] * 3, r
     r = sill("detokenize", "-", *M, "--json", stdin=b"403 x\n99999\n-1\n403\n", status=3).objects()
     assert [bool(x["error"]) for x in r] == [True, True, True, False] and "outside the vocabulary of 512" in r[1]["error"], r
+    r = sill("detokenize", "-", *M, "--json", stdin=b"[403,407\n403,407]\n[\n]\n[]\n [403]\t\n[[403]]\n403[]\n", status=3).objects()
+    assert [x["text"] for x in r] == [None, None, None, None, "", "Once", None, None], r
+    assert "bracket at one end only" in r[0]["error"], r
     special = sill("tokenize", "-", *M, "--json", "--special", stdin=b"<s>a\n").objects()[0]["ids"]
     plain = sill("tokenize", "-", *M, "--json", stdin=b"<s>a\n").objects()[0]["ids"]
     assert special[0] == 1 and 1 not in plain and len(plain) > len(special), (special, plain)

@@ -119,7 +119,10 @@ def nothing_to_score():
     for name, data in (("e.txt", ""), ("one.txt", "a"), ("e.csv", "t\n"), ("e.jsonl", "")):
         f = write(name, data)
         r = sill("perplexity", f, *([] if name.endswith("txt") else ["--text", "t"]), *M, status=1)
-        assert "nothing to score" in r.err and not r.out, r.err
+        assert "nothing to score" in r.err and "failed" not in r.err and not r.out, r.err
+    for data, n in (('{"t":[1]}\n', 1), ('{"t":null}\n{"t":""}\n{"u":1}\n', 2)):
+        r = sill("perplexity", write("bad.jsonl", data), "--text", "t", *M, status=1)
+        assert f"nothing to score: {n} rows failed" in r.err and "there is no text" not in r.err, r.err
 
 
 def compressed_names():

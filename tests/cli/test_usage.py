@@ -70,8 +70,34 @@ def values_are_checked():
         (["classify", "a.csv", "--labels", "a,b", "--prompt", "no place"], "no {text}"),
         (["chat", "hello"], "one argument too many"),
         (["plan", "a", "-m", "b"], "both name a model"),
+        (["generate", "--num-return-sequences", "5000", "--do-sample", "x"], "a whole number from 1 to 4096"),
+        (["generate", "--logit-bias", "5=inf", "x"], "ID=VALUE"),
+        (["generate", "--logit-bias", "5=1e39", "x"], "ID=VALUE"),
+        (["generate", "--logit-bias", "5=nan", "x"], "ID=VALUE"),
+        (["generate", "--typical-p", "0", "x"], "a number above 0 to 1"),
+        (["generate", "--min-new-tokens", "50", "x"], "more than the 20 new tokens"),
+        (["generate", "--min-new-tokens", "5", "--max-length", "5", "x"], "do not fit --max-length 5"),
+        (["chat", "--min-new-tokens", "257"], "more than the 256 new tokens"),
+        (["score", "--ctx", "99999999999", "a.csv"], "a whole number from 1 to 16777216"),
+        (["score", "-qz", "a.csv"], "unknown option '-z'"),
+        (["score", "-q-v", "a.csv"], "--quiet takes no value"),
     ):
         wrong_usage(*args, says=says)
+    out = sill("generate", "-m", STORIES, "--max-new-tokens", "4", "--min-new-tokens", "4", "--logit-bias", "5=-inf", "Once").out
+    for args in (["-qv"], ["-vq"], ["-qvm", STORIES], [f"-qm{STORIES}"]):
+        r = sill("generate", *args, *([] if "m" in args[0] else ["-m", STORIES]), "--max-new-tokens", "4", "Once")
+        assert r.out == out and not r.err, (args, r.err)
+
+
+def policies_in_the_help():
+    for c in ("generate", "classify"):
+        assert "error, truncate\n" in sill(c, "--help").text() and "window" not in sill(c, "--help").text(), c
+    for c in ("score", "perplexity"):
+        assert "error, truncate, window" in sill(c, "--help").text() and "split-mean" not in sill(c, "--help").text(), c
+    long = "word " * 600
+    for args in (["classify", "--labels", "a,b"], ["generate", "-f"]):
+        r = sill(*args, write("long.csv", f"text\n{long}\n"), "--text", "text", "-m", STORIES, status=3)
+        assert "--long truncate" in r.err, r.err
 
 
 def later_options_say_so():
@@ -149,6 +175,8 @@ def outputs_that_cannot_be_written():
             assert p.returncode == 1 and b"No space left" in p.stderr, (p.returncode, p.stderr)
             p = subprocess.run([SILL, "help"], stdout=full, stderr=subprocess.PIPE)
             assert p.returncode == 1, p.returncode
+            p = subprocess.run([SILL, "generate", "--help"], stdout=full, stderr=subprocess.PIPE)
+            assert p.returncode == 1 and b"standard output" in p.stderr, p.returncode
 
 
 def what_would_not_fit():
@@ -183,7 +211,7 @@ def plan_and_inspect():
     assert "family                   llama\n" in sill("inspect", "-m", STORIES).text()
 
 
-for t in (help_and_version, help_of_every_command, unknown_names_get_a_suggestion, values_are_checked, later_options_say_so, dashes,
+for t in (help_and_version, help_of_every_command, unknown_names_get_a_suggestion, values_are_checked, policies_in_the_help, later_options_say_so, dashes,
           models_that_are_not_there, model_names_in_the_cache, files_that_are_not_models, inputs_that_cannot_be_read,
           outputs_that_cannot_be_written, what_would_not_fit, plan_and_inspect):
     test(t)

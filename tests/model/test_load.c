@@ -99,6 +99,7 @@ static void test_families(void) {
     refuse_edit("llama-linear", "\"linear\"", "\"yarn\"", SILL_EUNSUPPORTED, "\"yarn\" is not supported (default, linear and llama3 are)");
     refuse_edit("llama-linear", "\"factor\": 4.0", "\"partial_rotary_factor\": 0.5", SILL_EUNSUPPORTED, "partial_rotary_factor");
     refuse_edit("llama-linear", "\"factor\": 4.0", "\"factor\": 0", SILL_EFORMAT, "scaling factor");
+    refuse_edit("llama-linear", "\"factor\": 4.0", "\"other\": 4.0", SILL_EFORMAT, "it is missing");
     refuse_edit("llama-llama3", "\"low_freq_factor\": 1.0", "\"low_freq_factor\": 4.0", SILL_EFORMAT, "low_freq_factor");
     refuse_edit("llama-gqa42", "{", "{\"rope_parameters\": \"linear\",", SILL_EFORMAT, "rope_parameters is not an object");
     refuse_edit("llama-gqa42", "{", "{\"rope_scaling\": [4],", SILL_EFORMAT, "rope_scaling is not an object");

@@ -57,6 +57,8 @@ fetch a && cmp -s "$tmp/a/models/tiny.gguf" "$tmp/hub/who/what/resolve/main/tiny
 check $? 'a model is fetched'
 n=$(asked); fetch a && [ ! -s "$tmp/log" ] && [ "$(asked)" = "$n" ]
 check $? 'a second time nothing is fetched and nothing said'
+n=$(asked); SILL_MODEL_SOURCE=foo fetch x; [ $? -eq 2 ] && grep -q "SILL_MODEL_SOURCE is 'foo'" "$tmp/log" && [ "$(asked)" = "$n" ] && [ ! -e "$tmp/x" ]
+check $? 'a source that does not exist is refused'
 rm "$tmp/a/models/tiny.gguf.checked"; fetch a && [ "$(asked)" = "$n" ] && [ -s "$tmp/a/models/tiny.gguf.checked" ]
 check $? 'a file copied by hand is checked and taken'
 printf x | dd of="$tmp/a/models/tiny.gguf" bs=1 seek=5000 conv=notrunc 2>/dev/null; touch -t 200101010000 "$tmp/a/models/tiny.gguf"
