@@ -282,14 +282,10 @@ int cli_engine_open(const char *command, const cli_model_options *options, const
 
 /* Valid UTF-8 without rare control characters: then no byte-level vocabulary in use loses any of it. */
 static bool is_ordinary(const unsigned char *p, size_t n) {
-    for (size_t i = 0; i < n;) {
-        unsigned char c = p[i];
-        size_t more = c < 0x80 ? 0 : c < 0xc2 ? 9 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : c < 0xf5 ? 3 : 9;
-        if (more == 9 || i + more >= n || (c < ' ' && c != '\t' && c != '\n' && c != '\r')) return false;
-        unsigned char low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
-        for (size_t k = 1; k <= more; k++, low = 0x80, high = 0xbf)
-            if (p[i + k] < low || p[i + k] > high) return false;
-        i += more + 1;
+    for (const unsigned char *end = p + n; p < end;) {
+        int step = sill__utf8_step(p, end);
+        if (step < 0 || (*p < ' ' && *p != '\t' && *p != '\n' && *p != '\r')) return false;
+        p += step;
     }
     return true;
 }

@@ -65,6 +65,11 @@ void sill__str_init(sill__str *s, size_t max_bytes);
 bool sill__str_put(sill__str *s, const void *bytes, size_t n); /* false and failed set when it cannot */
 bool sill__str_puts(sill__str *s, const char *z);
 bool sill__str_putf(sill__str *s, const char *format, ...) SILL_PRINTF(2, 3);
+/* A JSON string. Bytes that are not UTF-8 become U+FFFD; returns how many did. */
+size_t sill__put_json_string(sill__str *s, const char *text, size_t n_bytes);
+/* Length of the valid UTF-8 character at P (before END), or minus the bytes of the longest part of one that is valid
+ * so far (at least 1): what is replaced by one U+FFFD. */
+int sill__utf8_step(const unsigned char *p, const unsigned char *end);
 void sill__str_clear(sill__str *s);
 void sill__str_free(sill__str *s);
 

@@ -27,8 +27,6 @@ void sill__f64_text(double value, char out[32]);
 /* The same as a JSON value: NaN and infinities become null. */
 void sill__put_json_f32(sill__str *s, float value);
 void sill__put_json_f64(sill__str *s, double value);
-/* A JSON string. Bytes that are not UTF-8 become U+FFFD; returns how many did. */
-size_t sill__put_json_string(sill__str *s, const char *text, size_t n_bytes);
 /* A CSV value, quoted where it must be. */
 void sill__put_csv_value(sill__str *s, const char *text, size_t n_bytes, char delimiter);
 
@@ -117,7 +115,6 @@ typedef struct sill__writer_options {
 sill_status sill__writer_open(const sill__writer_options *options, sill__reader *reader,
                               const char *const *fields, size_t n_fields, sill__writer **out,
                               sill_error *err);
-sill__format sill__writer_format(const sill__writer *writer);
 /* Appends results of a row (made by sill__record_*); sill__writer_end_row behind its last one. */
 sill_status sill__writer_put(sill__writer *writer, const char *bytes, size_t n, sill_error *err);
 sill_status sill__writer_end_row(sill__writer *writer, sill_error *err);
@@ -199,7 +196,5 @@ sill_status sill__flow_status(const sill__flow *flow, sill_error *err);
 sill__flow_counts sill__flow_get_counts(const sill__flow *flow);
 /* The first failed rows as "row N (line L): message"; NULL at the end. */
 const char *sill__flow_failure(const sill__flow *flow, size_t i);
-/* The row's value as given (for outputs that repeat it); NULL when not open. */
-const sill__corpus_row *sill__flow_row(const sill__flow *flow, uint64_t index);
 
 #endif

@@ -251,8 +251,3 @@ sill__flow_counts sill__flow_get_counts(const sill__flow *f) {
     return counts;
 }
 const char *sill__flow_failure(const sill__flow *f, size_t i) { return i < f->n_failures ? f->failures[i] : NULL; }
-
-const sill__corpus_row *sill__flow_row(const sill__flow *f, uint64_t index) {
-    entry *e = open_entry(f, index);
-    return e ? e->row : NULL;
-}

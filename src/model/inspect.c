@@ -7,38 +7,7 @@
 #define JSON_MAX ((size_t)256 << 20)
 #define TEXT_MAX 2048 /* bytes of a metadata string that are shown */
 
-/* Length of the UTF-8 character at P, 0 if it is none (RFC 3629). */
-static size_t utf8_length(const uint8_t *p, size_t n) {
-    size_t k = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
-    if (k == 0 || k > n) return 0;
-    for (size_t i = 1; i < k; i++)
-        if ((p[i] & 0xc0) != 0x80) return 0;
-    if (k == 3 && ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] >= 0xa0))) return 0;
-    if (k == 4 && ((p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] >= 0x90))) return 0;
-    return k;
-}
-
-/* Bytes that are no UTF-8 become U+FFFD. */
-static void put_string(sill__str *o, const char *s, size_t n) {
-    sill__str_puts(o, "\"");
-    for (size_t i = 0, k; i < n; i += k) {
-        const uint8_t *p = (const uint8_t *)s + i;
-        k = utf8_length(p, n - i);
-        if (k == 0) {
-            k = 1;
-            sill__str_puts(o, "\xef\xbf\xbd");
-        } else if (*p == '"' || *p == '\\') {
-            sill__str_putf(o, "\\%c", *p);
-        } else if (*p < 0x20) {
-            sill__str_putf(o, "\\u%04x", *p);
-        } else {
-            sill__str_put(o, p, k);
-        }
-    }
-    sill__str_puts(o, "\"");
-}
-
-static void put_text(sill__str *o, const char *s) { put_string(o, s, strlen(s)); }
+static void put_text(sill__str *o, const char *s) { (void)sill__put_json_string(o, s, strlen(s)); }
 
 static void put_number(sill__str *o, double v) {
     if (v != v || v > 1e300 || v < -1e300) sill__str_puts(o, "null");
@@ -67,7 +36,7 @@ static void put_meta_value(sill__str *o, const sill__file *file, const sill__met
     size_t n;
     if (m->kind == SILL__META_ARRAY) sill__str_putf(o, "{\"array\": %llu}", (unsigned long long)m->n);
     else if (m->kind == SILL__META_BOOL && sill__meta_bool(file, m->key, &b)) sill__str_puts(o, b ? "true" : "false");
-    else if (m->kind == SILL__META_STRING && sill__meta_string(file, m->key, &s, &n)) put_string(o, s, SILL_MIN(n, (size_t)TEXT_MAX));
+    else if (m->kind == SILL__META_STRING && sill__meta_string(file, m->key, &s, &n)) (void)sill__put_json_string(o, s, SILL_MIN(n, (size_t)TEXT_MAX));
     else if ((m->kind == SILL__META_F32 || m->kind == SILL__META_F64) && sill__meta_float(file, m->key, &d)) put_number(o, d);
     else if (sill__meta_int(file, m->key, &i)) sill__str_putf(o, "%lld", (long long)i);
     else sill__str_puts(o, "null");
