@@ -85,6 +85,8 @@ int cli_check_model(const char *command, const cli_model_options *options);
 int cli_check_long(const char *command, const cli_text_options *options, bool windows);
 /* How many bytes of a text the vocabulary leaves out (it has no tokens for them). Cheap for ordinary text. */
 size_t cli_lost_bytes(const sill_tokenizer *tokenizer, const char *text, size_t n);
+/* What separates words: ASCII white space. */
+static inline bool cli_is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 /* One warning when N is not 0. */
 void cli_say_lost(uint64_t n);
 void cli_engine_close(cli_engine *engine);

@@ -23,7 +23,7 @@ typedef struct totals {
     sill__corpus_row **rows; /* in flight, by row number & mask; a row is freed when its result is there */
     size_t n_rows_cap;
     __int128 sum;           /* of log-probabilities, in units of 2^-64: the order of the rows leaves no trace */
-    uint64_t n_scored, n_tokens, n_windows, n_texts, n_failed;
+    uint64_t n_scored, n_tokens, n_windows, n_texts, n_failed, n_words, n_bytes_scored; /* of the texts scored */
     sill_status status;
     sill_error err;
 } totals;
@@ -95,6 +95,25 @@ static int next(void *user, sill_row *row) {
     }
 }
 
+static uint64_t count_words(const char *p, size_t n) {
+    uint64_t words = 0;
+    for (size_t i = 0; i < n; i++) words += !cli_is_space(p[i]) && (i == 0 || cli_is_space(p[i - 1]));
+    return words;
+}
+
+/* The text of row NUMBER, which is in flight. */
+static void count_text(totals *t, uint64_t number) {
+    const char *text = t->text;
+    size_t n = t->n_bytes;
+    if (t->reader) {
+        const sill__corpus_row *row = t->rows[number & (t->n_rows_cap - 1)];
+        text = row->cells[t->slot].p;
+        n = row->cells[t->slot].n;
+    }
+    t->n_words += count_words(text, n);
+    t->n_bytes_scored += n;
+}
+
 #define SUM_UNIT 0x1p-64
 
 static int done(void *user, const sill_scored *r) {
@@ -109,6 +128,7 @@ static int done(void *user, const sill_scored *r) {
         t->n_tokens += r->n_ids;
         t->n_windows += (uint64_t)r->n_windows;
         t->n_texts++;
+        count_text(t, r->index);
     }
     drop_row(t, r->index);
     return cli_stop;
@@ -116,13 +136,23 @@ static int done(void *user, const sill_scored *r) {
 
 static int print(const perplexity_options *o, const totals *t) {
     double nll = t->n_scored ? -((double)t->sum * SUM_UNIT) / (double)t->n_scored : (double)NAN;
-    char perplexity[32], mean[32];
+    double whole = -((double)t->sum * SUM_UNIT), bits = NAN, word = NAN;
+    char perplexity[32], mean[32], by_word[32], by_byte[32];
+    if (o->text.long_policy != SILL_LONG_TRUNCATE) { /* cut texts have fewer words than they say */
+        if (t->n_words) word = exp(whole / (double)t->n_words);
+        if (t->n_bytes_scored) bits = whole / (double)t->n_bytes_scored / 0.69314718055994530942;
+    }
     sill__f64_text(exp(nll), perplexity);
     sill__f64_text(nll, mean);
+    sill__f64_text(word, by_word);
+    sill__f64_text(bits, by_byte);
     if (o->json || o->corpus.json)
-        printf("{\"perplexity\":%s,\"n_tokens\":%llu,\"nll\":%s}\n", perplexity[0] ? perplexity : "null",
-               (unsigned long long)t->n_scored, mean[0] ? mean : "null");
+        printf("{\"perplexity\":%s,\"n_tokens\":%llu,\"nll\":%s,\"word_perplexity\":%s,\"n_words\":%llu,"
+               "\"bits_per_byte\":%s,\"n_bytes\":%llu}\n", perplexity[0] ? perplexity : "null", (unsigned long long)t->n_scored,
+               mean[0] ? mean : "null", by_word[0] ? by_word : "null", (unsigned long long)t->n_words,
+               by_byte[0] ? by_byte : "null", (unsigned long long)t->n_bytes_scored);
     else printf("%s\n", perplexity[0] ? perplexity : "nan");
+    if (isfinite(word)) cli_say("perplexity by word: %.6g (%llu words), %.5f bits per byte", word, (unsigned long long)t->n_words, bits);
     return cli_flush_stdout();
 }
 
@@ -171,7 +201,11 @@ static const char notes[] =
     "of a CSV, TSV or JSONL file (--text COLUMN) are texts of their own whose tokens are averaged together.\n"
     "Longer texts than the context (--ctx) are read in windows that overlap: each adds --stride tokens, which are\n"
     "scored given those before them in the window. --ctx 512 --stride 512 gives windows without overlap.\n"
-    "Prints the perplexity; --json: perplexity, n_tokens (those scored), nll (mean, in nats; perplexity is exp(nll)).\n";
+    "Prints the perplexity; --json: perplexity, n_tokens (those scored), nll (mean, in nats; perplexity is exp(nll)),\n"
+    "word_perplexity (the exponential of minus the sum of log-probabilities by word, n_words of them, between white\n"
+    "space), bits_per_byte, n_bytes; null with --long truncate. All of them leave out what the first token costs\n"
+    "unless --bos scores it. Without --bos a tokenizer that adds the token by itself (TinyLlama's) adds none here;\n"
+    "with it the number is that of transformers' model(**tokenizer(text), labels=...).loss.\n";
 
 int cli_perplexity(int argc, char **argv) {
     static perplexity_options o;

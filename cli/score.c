@@ -50,8 +50,6 @@ static void put_tokens(cli_run *run, sill__record *record, score_task *t, const 
     sill__record_json(record, run->json.p, run->json.n);
 }
 
-static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-
 /* Words are what white space separates. A token belongs to the word of its first byte that is not white space;
  * a token of white space alone to the word behind it (at the end: the last one). A word's surprisal is the sum
  * of its tokens', so that the words of a text add up to the text. */
@@ -69,7 +67,7 @@ static void put_words(cli_run *run, sill__record *record, score_task *t, const s
         const char *p = "";
         size_t n = 0, k = 0;
         if (i < r->n_ids && !token_bytes(t, r->ids, i, &p, &n)) n = 0;
-        while (k < n && is_space(p[k])) k++;
+        while (k < n && cli_is_space(p[k])) k++;
         bool starts = any && k < n && (k > 0 || blank_behind);
         if (any && (starts || i == r->n_ids)) {
             if (n_words++) {
@@ -82,10 +80,10 @@ static void put_words(cli_run *run, sill__record *record, score_task *t, const s
             sum = 0;
         }
         if (i == r->n_ids) break;
-        if (k < n) any = true, blank_behind = is_space(p[n - 1]);
+        if (k < n) any = true, blank_behind = cli_is_space(p[n - 1]);
         else if (n) blank_behind = true;
         size_t end = n;
-        while (end > k && is_space(p[end - 1])) end--;
+        while (end > k && cli_is_space(p[end - 1])) end--;
         if (k < end) sill__str_put(&word, p + k, end - k);
         sum -= (double)r->logprobs[i]; /* NAN for a token without a log-probability: the word has no number */
     }
@@ -148,7 +146,8 @@ static int run_score(const score_options *o, cli_run *run, cli_engine *engine) {
 static const char notes[] =
     "Adds n_tokens, sum_logprob, mean_logprob and perplexity (of the tokens that have a log-probability; natural\n"
     "logarithms); --per token also ids, tokens, logprobs; --per word also words, surprisals (in nats).\n"
-    "The first token has no log-probability (null) unless --bos puts the beginning-of-text token in front of it.\n"
+    "The first token has no log-probability (null) unless --bos puts the beginning-of-text token in front of it: also\n"
+    "where a model's own tokenizer adds that token (TinyLlama), and there --bos is transformers' model(**tokenizer(text)).\n"
     "A word is what white space separates; its surprisal is minus the sum of its tokens' log-probabilities (white\n"
     "space in front counts with the word; no correction for the probability of a word's end); null where a token\n"
     "has none. Texts above the context are scored in windows that overlap (--long window, --stride).\n"

@@ -123,7 +123,8 @@ def perplexity_of_texts_and_rows():
     text = open(os.path.join(FIXTURES, "stories260K/greedy_200.txt"), "rb").read().decode()
     t = write("story.txt", text)
     p = sill("perplexity", t, *M, "--json").objects()[0]
-    assert list(p) == ["perplexity", "n_tokens", "nll"] and math.isclose(math.exp(p["nll"]), p["perplexity"], rel_tol=1e-12)
+    assert list(p) == ["perplexity", "n_tokens", "nll", "word_perplexity", "n_words", "bits_per_byte", "n_bytes"]
+    assert math.isclose(math.exp(p["nll"]), p["perplexity"], rel_tol=1e-12)
     assert float(sill("perplexity", t, *M).text()) == p["perplexity"]
     assert sill("perplexity", "-", *M, "--json", stdin=text.encode()).objects()[0] == p
     one = sill("score", write("story.jsonl", json.dumps({"t": text})), "--text", "t", *M, "--json").objects()[0]
@@ -132,7 +133,21 @@ def perplexity_of_texts_and_rows():
     scores = sill("score", five(), "--text", "text", *M, "--json").objects()
     nll = -sum(s["sum_logprob"] or 0 for s in scores) / sum(s["n_tokens"] - 1 for s in scores)
     assert math.isclose(rows["nll"], nll, rel_tol=1e-9)
+    bos = sill("perplexity", t, *M, "--json", "--bos")
+    for x in (p, bos.objects()[0]):
+        whole = x["nll"] * x["n_tokens"]
+        assert x["n_words"] == len(text.split()) and x["n_bytes"] == len(text.encode()), x
+        assert math.isclose(x["word_perplexity"], math.exp(whole / len(text.split())), rel_tol=1e-9), x
+        assert math.isclose(x["bits_per_byte"], whole / len(text.encode()) / math.log(2), rel_tol=1e-9), x
+    assert f"({len(text.split())} words)" in bos.err
+    # transformers 5.23: model(**tokenizer(text), labels=input_ids).loss, whose tokenizer adds the beginning of text
+    like = sill("perplexity", "-", "-m", os.path.join(FIXTURES, "task/llama"), "--dtype", "f32", "--json", "--bos",
+                stdin=b"Once upon a time there was a ball.").objects()[0]
+    assert math.isclose(like["nll"], 7.415306, rel_tol=1e-6), like
+    assert rows["n_words"] == sum(len(x.split()) for x in TEXTS) and rows["n_bytes"] == sum(map(len, TEXTS)), rows
     long = write("long.txt", text * 6)
+    cut = sill("perplexity", long, *M, "--json", "--long", "truncate").objects()[0]
+    assert cut["word_perplexity"] is None and cut["bits_per_byte"] is None and cut["perplexity"] > 0, cut
     w = sill("perplexity", long, *M, "--json", "--ctx", "128", "--stride", "64")
     assert w.objects()[0]["perplexity"] > 0 and "windows" in w.err
     sill("perplexity", long, *M, "--long", "error", status=1)
