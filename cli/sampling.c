@@ -19,7 +19,7 @@ arg_table cli_sampling_table(cli_sampling *s) {
 #define O(member) offsetof(t, o) + offsetof(sill_generate_options, member)
     static const arg_option options[] = {
         {"max-new-tokens", 0, ARG_INT, O(max_new_tokens), 1, INT_TOP, NULL, "N", "most new tokens (default 20)"},
-        {"max-length", 0, ARG_INT, O(max_length), 1, INT_TOP, NULL, "N", "the same, prompt included; --max-new-tokens wins"},
+        {"max-length", 0, ARG_INT, O(max_length), 2, INT_TOP, NULL, "N", "the same, prompt included; --max-new-tokens wins"},
         {"min-new-tokens", 0, ARG_INT, O(min_new_tokens), 0, INT_TOP, NULL, "N", "no end of text before N tokens"},
         {"do-sample", 0, ARG_FLAG, offsetof(t, do_sample), 0, 0, NULL, NULL, "draw at random instead of taking the likeliest"},
         {"greedy", 0, ARG_FLAG, offsetof(t, greedy), 0, 0, NULL, NULL, "take the likeliest token (the default)"},

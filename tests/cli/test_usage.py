@@ -74,6 +74,7 @@ def values_are_checked():
         (["generate", "--logit-bias", "5=inf", "x"], "ID=VALUE"),
         (["generate", "--logit-bias", "5=1e39", "x"], "ID=VALUE"),
         (["generate", "--logit-bias", "5=nan", "x"], "ID=VALUE"),
+        (["generate", "--max-length", "1", "x"], "a whole number from 2"),
         (["generate", "--typical-p", "0", "x"], "a number above 0 to 1"),
         (["generate", "--min-new-tokens", "50", "x"], "more than the 20 new tokens"),
         (["generate", "--min-new-tokens", "5", "--max-length", "5", "x"], "do not fit --max-length 5"),

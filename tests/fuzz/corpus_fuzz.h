@@ -39,7 +39,8 @@ static void corpus_fuzz(const uint8_t *data, size_t size, sill__format format) {
             sill__record_begin(&record, row);
             if (!row->error && row->n_cells) sill__record_text(&record, row->cells[0].p, row->cells[0].n);
             sill__record_end(&record, row->error);
-            if (record.out.failed || sill__writer_put(writer, record.out.p, record.out.n, NULL) != SILL_OK) abort();
+            if (record.out.failed || sill__writer_put(writer, record.out.p, record.out.n, NULL) != SILL_OK ||
+                sill__writer_end_row(writer, NULL) != SILL_OK) abort();
             sill__row_free(row);
         }
         if (sill__reader_get_stats(reader).bytes_done != size - 1 && row) abort();
