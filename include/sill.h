@@ -132,7 +132,7 @@ typedef enum sill_kv_dtype {
     SILL_KV_AUTO = 0, /* f32 with SILL_DTYPE_F32 and f32 checkpoints, else f16 */
     SILL_KV_F32,
     SILL_KV_F16,
-    SILL_KV_INT8 /* codes -127..127, one f32 scale for each position and head of K and of V */
+    SILL_KV_INT8 /* 8-bit codes; each position of a head has an f32 scale for K and V, and an f32 offset for K */
 } sill_kv_dtype;
 
 typedef struct sill_model_options {

@@ -1,7 +1,9 @@
 /*
  * bench_vec.c - the CPU's vector kernels and its whole op list, one JSON line each (the best of many runs).
  *   bench_vec [ISA [THREADS]]          kernels: ns a call, GB/s or GFLOP/s
- *   bench_vec step [ISA [THREADS]]     a GPT-2-small-shaped model of random weights, op by op: decode and prefill
+ *   bench_vec step [ISA [THREADS [KIND]]]  a GPT-2-small-shaped model of random weights, op by op: decode at 128, 512 and
+ *                                          1,000 positions with 1, 8 and 32 sequences, prefill of 512 tokens; KIND: part of
+ *                                          "bf16, kv int8" and the like
  */
 #include <math.h>
 #include <stdio.h>
@@ -115,7 +117,7 @@ static void bench_pool(int n_threads) {
 
 /* --------------------------------------------------------------------- step */
 
-enum { LAYERS = 12, WIDTH = 768, HEADS = 12, FF = 3072, VOCAB = 50257, TOKENS = 512, CONTEXT = 512 };
+enum { LAYERS = 12, WIDTH = 768, HEADS = 12, FF = 3072, VOCAB = 50257, TOKENS = 512, SEQUENCES = 32, BLOCKS_EACH = 32 };
 
 typedef struct model {
     const sill__backend *ops;
@@ -170,7 +172,7 @@ static double step(model *m, const sill__batch *b, int level) {
     return now() - from;
 }
 
-static bool open_model(model *m, const char *isa, int n_threads, sill__compute compute) {
+static bool open_model(model *m, const char *isa, int n_threads, sill__compute compute, sill__kv_type type) {
     sill_error err = {0};
     float *values = sill__alloc_pages((size_t)VOCAB * WIDTH * 4);
     m->ops = sill__backend_cpu();
@@ -197,18 +199,31 @@ static bool open_model(model *m, const char *isa, int n_threads, sill__compute c
     m->vectors = m->ids = (sill__ref){m->memory, row * (3 * WIDTH + FF)};
     m->ids.at += 32768;
     m->ops->buf_write(m->d, m->vectors, values, 4 * FF);
-    sill__kv_shape kv = {LAYERS, HEADS, 64, compute == SILL__COMPUTE_F32 ? SILL__KV_F32 : SILL__KV_F16, 34 * 16};
+    sill__kv_shape kv = {LAYERS, HEADS, 64, type, SEQUENCES * BLOCKS_EACH};
     return m->ops->kv_create(m->d, &kv, &m->kv, &err) == SILL_OK &&
            m->ops->queue_create(m->d, &(sill__queue_shape){TOKENS, 32, FF, VOCAB, 0}, &m->queue, &err) == SILL_OK;
 }
 
+static void close_model(model *m) {
+    m->ops->queue_free(m->d, m->queue);
+    m->ops->kv_free(m->d, m->kv);
+    m->ops->buf_free(m->d, m->memory);
+    for (int i = 0; i < LAYERS; i++) {
+        sill__weight *const all[] = {m->qkv[i], m->out[i], m->in[i], m->back[i]};
+        for (size_t k = 0; k < SILL_ARRAY_LEN(all); k++) m->ops->weight_free(m->d, all[k]);
+    }
+    m->ops->weight_free(m->d, m->wte);
+    m->ops->weight_free(m->d, m->head);
+    m->ops->close(m->d);
+}
+
 /* BATCH sequences of n tokens each at position pos. */
 static void bench_steps(model *m, const char *what, int batch, int n, int pos) {
-    static int32_t tokens[TOKENS], positions[TOKENS], blocks[32][34], outs[32];
-    static sill__run runs[32];
+    static int32_t tokens[TOKENS], positions[TOKENS], blocks[SEQUENCES][BLOCKS_EACH], outs[SEQUENCES];
+    static sill__run runs[SEQUENCES];
     double last = 0, best[7];
     for (int s = 0; s < batch; s++) {
-        for (int b = 0; b < 34; b++) blocks[s][b] = (s * 17 + b) % (34 * 16);
+        for (int b = 0; b < BLOCKS_EACH; b++) blocks[s][b] = b * SEQUENCES + s; /* as sequences grow side by side */
         runs[s] = (sill__run){s * n, n, pos, blocks[s]};
         outs[s] = (s + 1) * n - 1;
         for (int i = 0; i < n; i++) tokens[s * n + i] = (s * 7 + i * 13) % VOCAB;
@@ -218,7 +233,7 @@ static void bench_steps(model *m, const char *what, int batch, int n, int pos) {
     static const char *const names[] = {"embed", "qkv", "attention", "attn_out", "mlp_in", "mlp_out", "head"};
     for (int level = 0; level < 7; level++) {
         best[level] = 1e9;
-        for (int k = 0; k < (n > 1 ? 5 : 30); k++) best[level] = SILL_MIN(best[level], step(m, &b, level));
+        for (int k = 0; k < (n > 1 ? 5 : batch > 1 ? 10 : 30); k++) best[level] = SILL_MIN(best[level], step(m, &b, level));
         printf(", \"%s_ms\": %.3f", names[level], (best[level] - last) * 1e3);
         last = best[level];
     }
@@ -240,13 +255,21 @@ int main(int argc, char **argv) {
         bench_attention(isa, x);
     }
     if (!steps) bench_pool(n_threads);
-    for (int k = 0; k < 2 && steps; k++) {
-        static model m[2];
-        if (!open_model(&m[k], name, n_threads, k ? SILL__COMPUTE_BF16 : SILL__COMPUTE_F32)) return 1;
-        bench_steps(&m[k], k ? "decode bf16" : "decode f32", 1, 1, 100);
-        bench_steps(&m[k], k ? "decode bf16" : "decode f32", 1, 1, 1000);
-        bench_steps(&m[k], k ? "decode bf16" : "decode f32", 8, 1, 200);
-        bench_steps(&m[k], k ? "prefill bf16" : "prefill f32", 1, TOKENS, 0);
+    static const struct { const char *name; sill__compute compute; sill__kv_type kv; } kinds[] = {
+        {"f32, kv f32", SILL__COMPUTE_F32, SILL__KV_F32},
+        {"bf16, kv f16", SILL__COMPUTE_BF16, SILL__KV_F16},
+        {"bf16, kv int8", SILL__COMPUTE_BF16, SILL__KV_I8},
+    };
+    for (size_t k = 0; k < SILL_ARRAY_LEN(kinds) && steps; k++) {
+        static const int batches[] = {1, 8, 32}, places[] = {127, 511, 999};
+        model m;
+        memset(&m, 0, sizeof m);
+        if (argc > 4 && !strstr(kinds[k].name, argv[4])) continue;
+        if (!open_model(&m, name, n_threads, kinds[k].compute, kinds[k].kv)) return 1;
+        for (int b = 0; b < 3; b++)
+            for (int p = 0; p < 3; p++) bench_steps(&m, kinds[k].name, batches[b], 1, places[p]);
+        bench_steps(&m, kinds[k].name, 1, TOKENS, 0);
+        close_model(&m);
     }
     return 0;
 }

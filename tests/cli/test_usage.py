@@ -199,8 +199,8 @@ def plan_and_inspect():
     size = ["--ctx", "512", "--max-sequences", "1"]
     kv = {d: sill("plan", STORIES, *size, "--kv-dtype", d, "--json").objects()[0]["kv_bytes"] for d in ("f32", "f16", "int8")}
     blocks = 512 // 32 + 2  # and those of a fork
-    # 5 layers, 4 kv heads of 8; values are kept in rows of 16; int8 adds a scale of 4 bytes to each
-    want = {d: 5 * 4 * blocks * 32 * (n * (8 + 16) + 2 * scale) for d, n, scale in (("f32", 4, 0), ("f16", 2, 0), ("int8", 1, 4))}
+    # 5 layers, 4 kv heads of 8; values are kept in rows of 16; int8 adds 8 bytes to a key, 4 to a value
+    want = {d: 5 * 4 * blocks * 32 * (n * (8 + 16) + more) for d, n, more in (("f32", 4, 0), ("f16", 2, 0), ("int8", 1, 12))}
     assert kv == want, (kv, want)
     texts = [sill("generate", "-m", STORIES, "--kv-dtype", d, "--max-new-tokens", "40", "Once upon a time").out for d in ("auto", "f16", "int8")]
     assert texts[1][:60] == texts[0][:60] and texts[2][:60] == texts[0][:60], texts

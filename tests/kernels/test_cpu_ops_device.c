@@ -145,8 +145,8 @@ static void what_it_supports(void) {
     sill__kv_shape kv = {2, 3, 24, SILL__KV_F16, 5};
     CHECK_INT(ops->kv_bytes(d, &kv), 2 * 3 * 5 * 32 * 2 * (24 + 32));
     kv.type = SILL__KV_I8; /* codes and a scale each */
-    CHECK_INT(ops->kv_bytes(d, &kv), 2 * 3 * 5 * 32 * (24 + 4 + 32 + 4));
-    CHECK_INT(sill__backend_ref()->kv_bytes(NULL, &kv), 2 * 3 * 5 * 32 * 2 * (24 + 4));
+    CHECK_INT(ops->kv_bytes(d, &kv), 2 * 3 * 5 * 32 * (24 + 8 + 32 + 4));
+    CHECK_INT(sill__backend_ref()->kv_bytes(NULL, &kv), 2 * 3 * 5 * 32 * 2 * (24 + 8));
     kv.n_blocks = 0;
     CHECK(ops->kv_bytes(d, &kv) == UINT64_MAX);
     CHECK(ops->queue_bytes(d, &(sill__queue_shape){0, 1, 8, 8, 0}) == UINT64_MAX);

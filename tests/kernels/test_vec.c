@@ -177,14 +177,19 @@ typedef struct cache {
     size_t bytes;
 } cache;
 
-/* What the cache makes of a head's n values; int8: codes of absmax / 127, rounded to nearest even. */
-static void stored(sill__kv_type type, const float *x, float *out, int n) {
-    float amax = 0;
-    for (int i = 0; i < n; i++) amax = fmaxf(amax, fabsf(x[i]));
+/* What the cache makes of a head's n values; int8: k's range in 255 steps, v in 127 steps of its largest value. */
+static void stored(sill__kv_type type, bool is_k, const float *x, float *out, int n) {
+    float low = x[0], high = x[0];
+    for (int i = 0; i < n; i++) {
+        low = fminf(low, x[i]);
+        high = fmaxf(high, x[i]);
+    }
+    float span = is_k ? high - low : fmaxf(-low, high), inv = span > 0 ? (is_k ? 255 : 127) / span : 0;
     for (int i = 0; i < n; i++) {
         if (type == SILL__KV_F32) out[i] = x[i];
         else if (type == SILL__KV_F16) out[i] = sill__f16_to_f32(sill__f32_to_f16(x[i]));
-        else out[i] = amax > 0 ? rintf(x[i] * (127.0f / amax)) * (amax / 127.0f) : 0;
+        else if (is_k) out[i] = low + (128 + rintf(x[i] * inv + (-low * inv - 128))) * (span / 255);
+        else out[i] = rintf(x[i] * inv) * (span / 127);
     }
 }
 
@@ -210,8 +215,9 @@ static void make_cache(cache *c, sill__kv_type type, int dim, int n_positions) {
         fill(k, dim, -2, 2);
         fill(v, dim, -2, 2);
         if (p % 29 == 5) memset(v, 0, sizeof v);
-        stored(type, k, c->k[p], dim);
-        stored(type, v, c->v[p], dim);
+        if (p % 31 == 7) fill(k, dim, 3, 3); /* all the same */
+        stored(type, true, k, c->k[p], dim);
+        stored(type, false, v, c->v[p], dim);
         vec->kv_put(type, tile, tile + c->v_at, p % 32, k, v, dim);
     }
 }
@@ -279,28 +285,34 @@ static void attention_f32(void) { attention_of_type(SILL__KV_F32); }
 static void attention_f16(void) { attention_of_type(SILL__KV_F16); }
 static void attention_int8(void) { attention_of_type(SILL__KV_I8); }
 
-/* The codes and scales of one position are a function of its values alone, bit for bit those of their definition; the
- * largest value keeps its size to an ulp and nothing is off by more than half a step. What is not finite is not lost. */
+/* The codes, scales and offsets of one position are a function of its values alone, bit for bit those of their definition,
+ * and nothing is off by more than half a step. What is not finite is not lost. */
 static void kv_int8_codes(void) {
     static const float sizes[] = {1, 3e-39f, 1e-31f, 1e-20f, 70000, 1e30f};
     enum { DIM = 37, MAX = 48 };
     for (size_t s = 0; s < SILL_ARRAY_LEN(sizes); s++)
         for (int slot = 0; slot < 32; slot += 31) {
-            _Alignas(64) uint8_t k_tile[DIM * 32 + 128], v_tile[MAX * 32 + 128];
-            float k[DIM], v[DIM], amax = 0, scale;
+            _Alignas(64) uint8_t k_tile[DIM * 32 + 256], v_tile[MAX * 32 + 128];
+            float k[DIM], v[DIM], low = INFINITY, high = -INFINITY, scale, offset, v_scale;
             memset(k_tile, 0x5a, sizeof k_tile);
             memset(v_tile, 0x5a, sizeof v_tile);
-            fill(k, DIM, -sizes[s], sizes[s]);
+            fill(k, DIM, -0.5f * sizes[s], sizes[s]);
             for (int i = 0; i < DIM; i++) v[i] = -k[i];
             vec->kv_put(SILL__KV_I8, k_tile, v_tile, slot, k, v, DIM);
-            for (int i = 0; i < DIM; i++) amax = fmaxf(amax, fabsf(k[i]));
+            for (int i = 0; i < DIM; i++) low = fminf(low, k[i]), high = fmaxf(high, k[i]);
+            float span = high - low, inv = span > 1e-30f ? 255 / span : 0, amax = fmaxf(-low, high);
+            float v_inv = amax > 1e-30f ? 127 / amax : 0;
             memcpy(&scale, k_tile + DIM * 32 + 4 * slot, 4);
-            CHECK(scale == amax / 127.0f && !memcmp(&scale, v_tile + MAX * 32 + 4 * slot, 4));
+            memcpy(&offset, k_tile + DIM * 32 + 128 + 4 * slot, 4);
+            memcpy(&v_scale, v_tile + MAX * 32 + 4 * slot, 4);
+            CHECK(scale == span / 255 && offset == low + 128 * scale && v_scale == amax / 127);
             for (int i = 0; i < DIM; i++) {
                 int a = (int8_t)k_tile[i * 32 + slot], b = (int8_t)v_tile[slot * MAX + i];
-                CHECK_INT(b, -a);
-                CHECK_INT(a, amax > 1e-30f ? (int)rintf(k[i] * (127.0f / amax)) : 0);
-                CHECK(abs(a) <= 127 && (amax <= 1e-30f || fabs((double)scale * a - k[i]) <= 0.5001 * (double)scale));
+                double step = scale, off = fabs((double)offset + step * a - k[i]);
+                CHECK_INT(a, (int)rintf(k[i] * inv + (-low * inv - 128)));
+                CHECK_INT(b, (int)rintf(v[i] * v_inv));
+                CHECK(span <= 1e-30f ? off <= 1e-30 : off <= 0.501 * step);
+                CHECK(amax <= 1e-30f || fabs((double)v_scale * b - v[i]) <= 0.5001 * (double)v_scale);
                 CHECK(k_tile[i * 32 + (slot + 1) % 32] == 0x5a); /* nobody else's */
             }
             for (int bad = 0; bad < 3; bad++) {

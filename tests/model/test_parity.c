@@ -158,7 +158,7 @@ static void test_ref_int8(void) {
 
 /* Keys and values in int8, everything else exact. */
 static void test_ref_kv_int8(void) {
-    compare_all(ALL(float_models), "ref", SILL_DTYPE_AUTO, SILL__KV_I8, 5e-2);
+    compare_all(ALL(float_models), "ref", SILL_DTYPE_AUTO, SILL__KV_I8, 8e-2);
     printf("  largest relative difference %.2g\n", worst);
 }
 
@@ -202,7 +202,7 @@ static void cpu_int8(void) {
 }
 static void test_cpu_int8(void) { on_cpu(cpu_int8); }
 
-static void cpu_kv_int8(void) { compare_all(ALL(float_models), "cpu", SILL_DTYPE_AUTO, SILL__KV_I8, 5e-2); }
+static void cpu_kv_int8(void) { compare_all(ALL(float_models), "cpu", SILL_DTYPE_AUTO, SILL__KV_I8, 8e-2); }
 static void test_cpu_kv_int8(void) { on_cpu(cpu_kv_int8); }
 
 /* Quantized while loading, against transformers on the f32 weights. */

@@ -55,23 +55,20 @@ typedef struct sill__cpu_mat_kernels {
 /* ---- vectors (vec.inc) */
 
 /* KV tiles of one block, layer and kv head. K is (head_dim, 32) with positions across, so that scores are a chain over
- * head_dim with positions in lanes; V is (32, head_dim rounded up to 16). Elements are f32, f16, or int8 codes with one
- * f32 scale a position, absmax / 127; the 32 scales lie behind the codes of each tile. */
+ * head_dim with positions in lanes; V is (32, head_dim rounded up to 16). Elements are f32, f16, or int8 codes. Of
+ * these a position's k is offset + scale * code (range of its values / 255, codes from -128), its v scale * code (absmax /
+ * 127); behind the codes of a tile lie the 32 f32 scales, behind those of K the 32 offsets. */
 #define SILL__MAX_HEAD_DIM 512
 #define SILL__ATTEND_QUERIES 16 /* most queries that one call of attend takes */
 static inline size_t sill__kv_dim(int32_t head_dim) { return ((size_t)head_dim + 15) & ~(size_t)15; }
 static inline size_t sill__kv_element(sill__kv_type type) {
     return type == SILL__KV_F32 ? 4 : type == SILL__KV_F16 ? 2 : 1;
 }
-/* A tile of DIM values at each of the 32 positions. */
-static inline size_t sill__kv_tile_bytes(sill__kv_type type, size_t dim) {
-    return SILL__KV_BLOCK * (dim * sill__kv_element(type) + (type == SILL__KV_I8 ? sizeof(float) : 0));
-}
 static inline size_t sill__k_tile_bytes(sill__kv_type type, int32_t head_dim) {
-    return sill__kv_tile_bytes(type, (size_t)head_dim);
+    return SILL__KV_BLOCK * ((size_t)head_dim * sill__kv_element(type) + (type == SILL__KV_I8 ? 8 : 0));
 }
 static inline size_t sill__v_tile_bytes(sill__kv_type type, int32_t head_dim) {
-    return sill__kv_tile_bytes(type, sill__kv_dim(head_dim));
+    return SILL__KV_BLOCK * (sill__kv_dim(head_dim) * sill__kv_element(type) + (type == SILL__KV_I8 ? 4 : 0));
 }
 /* Floats of scratch that attend needs, aligned to 64 bytes: two widened tiles and the sums of its queries. */
 static inline size_t sill__attend_floats(int32_t head_dim) {

@@ -22,7 +22,7 @@ struct sill__weight {
     sill__role role;
 };
 
-/* (block, layer, k or v, kv head, slot, head_dim) of f32, f16, or int8 codes with an f32 scale behind each slot's. */
+/* (block, layer, k or v, kv head, slot, head_dim) of f32, f16, or int8 codes with scale and offset (f32) behind each slot's. */
 struct sill__kv { sill__kv_shape shape; uint8_t *data; size_t bytes; };
 
 #define HEAD_ROWS 16 /* output rows whose logits are held at once */
@@ -251,7 +251,7 @@ static float *ref_f32(sill__ref r) { return r.buf ? (float *)(void *)(r.buf->dat
 /* Bytes of one position's k or v of one head. */
 static size_t kv_row_bytes(const sill__kv_shape *s) {
     size_t dim = (size_t)s->head_dim;
-    return s->type == SILL__KV_F32 ? 4 * dim : s->type == SILL__KV_F16 ? 2 * dim : dim + 4;
+    return s->type == SILL__KV_F32 ? 4 * dim : s->type == SILL__KV_F16 ? 2 * dim : dim + 8;
 }
 
 static uint64_t ref_kv_bytes(const sill__device *d, const sill__kv_shape *s) {
@@ -532,20 +532,24 @@ static void rotate(const sill__rope *rope, float *head, int32_t pos) {
     }
 }
 
-/* int8: scale = max |x| / 127, codes rounded to nearest even; zeros where nothing is larger than 1e-30. Values that are
- * not finite make the scale NaN. */
-static void kv_store_i8(uint8_t *at, const float *x, int32_t n) {
-    float amax = 0, odd = 0;
+/* int8: offset + scale * code, rounded to nearest even. k: its range cut into 255 steps, codes -128 .. 127; v: codes
+ * -127 .. 127 of max |x| / 127, offset 0. No steps where the range is below 1e-30. Values that are not finite make the
+ * scale NaN. */
+static void kv_store_i8(uint8_t *at, int which, const float *x, int32_t n) {
+    float low = x[0], high = x[0], odd = 0, first = which ? -127 : -128, steps = which ? 127 : 255;
     for (int32_t i = 0; i < n; i++) {
-        amax = fmaxf(amax, fabsf(x[i]));
+        low = fminf(low, x[i]);
+        high = fmaxf(high, x[i]);
         odd += x[i] * 0.0f;
     }
-    float inv = amax > 1e-30f ? 127.0f / amax : 0, scale = amax / 127.0f + odd;
+    float span = which ? fmaxf(-low, high) : high - low, inv = span > 1e-30f ? steps / span : 0;
+    float shift = which ? 0 : -low * inv - 128, scale = span / steps + odd, offset = which ? 0 : low + 128 * scale;
     for (int32_t i = 0; i < n; i++) {
-        int8_t code = (int8_t)fmaxf(fminf(rintf(x[i] * inv), 127), -127);
+        int8_t code = (int8_t)fmaxf(fminf(rintf(x[i] * inv + shift), 127), first);
         memcpy(at + i, &code, 1);
     }
     memcpy(at + n, &scale, 4);
+    memcpy(at + n + 4, &offset, 4);
 }
 
 static void kv_store(const sill__op_qkv *op, const sill__run *run, int32_t pos, int which, int32_t head,
@@ -556,7 +560,7 @@ static void kv_store(const sill__op_qkv *op, const sill__run *run, int32_t pos, 
         return;
     }
     if (op->kv->shape.type == SILL__KV_I8) {
-        kv_store_i8(at, x, op->head_dim);
+        kv_store_i8(at, which, x, op->head_dim);
         return;
     }
     for (int32_t i = 0; i < op->head_dim; i++) {
@@ -604,8 +608,10 @@ static double kv_value(const uint8_t *at, const sill__kv_shape *shape, int32_t i
     uint16_t h;
     float f;
     if (type == SILL__KV_I8) {
+        float offset;
         memcpy(&f, at + shape->head_dim, 4);
-        return (double)f * (int8_t)at[i];
+        memcpy(&offset, at + shape->head_dim + 4, 4);
+        return offset + (double)f * (int8_t)at[i];
     }
     if (type == SILL__KV_F32) {
         memcpy(&f, at + 4 * (size_t)i, 4);
