@@ -43,10 +43,8 @@ static void block_q8_0(const float *x, uint8_t *b) {
     }
 }
 
-static int nibble(float v) { /* v >= 0.5 */
-    const int q = (int)v;
-    return q > 15 ? 15 : q;
-}
+/* v >= 0.5, or NaN where a block spans more than a float does. */
+static int nibble(float v) { return v < 15.0f ? (int)v : 15; }
 
 static void block_q4_0(const float *x, uint8_t *b) {
     float max = 0.0f, peak = 0.0f;
