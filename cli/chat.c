@@ -231,12 +231,15 @@ int cli_chat(int argc, char **argv) {
     int status = args_parse(&command, argc, argv, &args, &n);
     if (status < 0) status = cli_sampling_check(&o.sampling, "chat");
     if (status < 0 && o.sampling.o.num_return_sequences > 1) status = args_usage("chat", "a turn has one answer");
-    if (!o.sampling.o.max_new_tokens && !o.sampling.o.max_length) o.sampling.o.max_new_tokens = o.sampling.default_new_tokens;
     if (status < 0) status = cli_engine_open("chat", &o.model, NULL, &engine);
     if (status < 0 && !engine.info.is_instruct)
         status = args_usage("chat", "%s is not an instruct model (it has no chat template that is known here); see sill generate",
                             engine.path);
     if (status < 0) status = cli_sampling_prepare(&o.sampling, "chat", &engine);
+    sill_generate_options *g = &o.sampling.o;
+    if (status < 0 && o.sampling.compat && g->num_return_sequences > 1)
+        status = args_usage("chat", "a turn has one answer, and the model's files ask for %d", (int)g->num_return_sequences);
+    if (!g->max_new_tokens && !g->max_length) g->max_new_tokens = o.sampling.default_new_tokens;
     if (status < 0) {
         sill__str_init(&c.answer, (size_t)1 << 28);
         c.stream = cli_is_terminal(stdout);

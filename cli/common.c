@@ -80,8 +80,7 @@ arg_table cli_general_table(void) {
     static const arg_option options[] = {
         {"quiet", 'q', ARG_FLAG, AT(t, quiet), 0, 0, NULL, NULL, "no messages but errors"},
         {"verbose", 'v', ARG_FLAG, AT(t, verbose), 0, 0, NULL, NULL, "more messages"},
-        {"fast", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL}, {"compat", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
-        {"shard", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+        {"fast", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL}, {"shard", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
     };
     return (arg_table){"general", options, SILL_ARRAY_LEN(options), &cli_general};
 }

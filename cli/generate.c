@@ -219,7 +219,9 @@ static const char notes[] =
     "the raw logits), finish_reason (stop or length), seed, error.\n"
     "Prompts given as arguments or on standard input may hold control tokens unless --no-special; those of a file\n"
     "only with --special. The random numbers of a row depend on the seed and on --id, or its number.\n"
-    "Blank lines of a plain-text file are skipped and counted.\n";
+    "Blank lines of a plain-text file are skipped and counted.\n"
+    "Options that are given win over --compat, also where transformers would prefer its own default (--max-length\n"
+    "over 256 new tokens in 4.57). The random numbers are ours, so a sampled text is not transformers'.\n";
 
 int cli_generate(int argc, char **argv) {
     static generate_options o;

@@ -7,10 +7,13 @@
 
 #define INT_TOP 2147483647.0
 
+static const char *const presets[] = {"none", "hf-4", "hf-5", NULL};
+
 void cli_sampling_init(cli_sampling *s) {
     memset(s, 0, sizeof *s);
     s->o.size = sizeof s->o;
-    s->top_k = -1;
+    s->top_k = s->o.min_new_tokens = s->o.no_repeat_ngram_size = -1;
+    s->o.min_p = s->o.epsilon_cutoff = s->o.eta_cutoff = -1;
     s->default_new_tokens = 20;
 }
 
@@ -38,6 +41,9 @@ arg_table cli_sampling_table(cli_sampling *s) {
         {"seed", 0, ARG_U64, O(seed), 0, 0, NULL, "N", "of the random numbers (default 0: the same text every time)"},
         {"stop", 0, ARG_LIST, offsetof(t, stop), 0, 0, NULL, "S", "end before this string; may be repeated"},
         {"ignore-eos", 0, ARG_FLAG, offsetof(t, ignore_eos), 0, 0, NULL, NULL, "go on behind an end of text"},
+        {"compat", 0, ARG_CHOICE, offsetof(t, compat), 0, 0, presets, "NAME",
+         "what is not given as in the text-generation pipeline of transformers 4.57 (hf-4) or 5.23 (hf-5): 256 new tokens, "
+         "sampling, temperature 0.7, and what the model's files set"},
         {"num-beams", 0, ARG_ONE, 0, 0, 0, NULL, "1", NULL},         {"length-penalty", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
         {"early-stopping", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL}, {"choices", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
         {"json-schema", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},    {"regex", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
@@ -86,8 +92,8 @@ static int parse_bias(cli_sampling *s, const char *command) {
 static void say_unused(const cli_sampling *s) {
     const sill_generate_options *o = &s->o;
     const struct { const char *name; bool given; } all[] = {
-        {"temperature", o->temperature != 0}, {"top-k", s->top_k >= 0}, {"top-p", o->top_p != 0}, {"min-p", o->min_p != 0},
-        {"typical-p", o->typical_p != 0}, {"epsilon-cutoff", o->epsilon_cutoff != 0}, {"eta-cutoff", o->eta_cutoff != 0}};
+        {"temperature", o->temperature != 0}, {"top-k", s->top_k >= 0}, {"top-p", o->top_p != 0}, {"min-p", o->min_p > 0},
+        {"typical-p", o->typical_p != 0}, {"epsilon-cutoff", o->epsilon_cutoff > 0}, {"eta-cutoff", o->eta_cutoff > 0}};
     char names[160] = "";
     size_t used = 0;
     for (size_t i = 0; i < SILL_ARRAY_LEN(all); i++)
@@ -95,22 +101,30 @@ static void say_unused(const cli_sampling *s) {
     if (used) cli_say("warning: without --do-sample these have no effect: %s", names);
 }
 
-int cli_sampling_check(cli_sampling *s, const char *command) {
-    if (s->do_sample && s->greedy) return args_usage(command, "--do-sample and --greedy exclude each other");
-    if (s->o.num_return_sequences > 1 && !s->do_sample)
+/* Whether the lengths and the number of answers go together. */
+static int check_values(const sill_generate_options *o, int32_t default_new_tokens, const char *command) {
+    if (o->num_return_sequences > 1 && !o->do_sample)
         return args_usage(command, "--num-return-sequences %d needs --do-sample: greedy gives the same text every time",
-                          (int)s->o.num_return_sequences);
-    if (s->o.max_new_tokens && s->o.min_new_tokens > s->o.max_new_tokens)
-        return args_usage(command, "--min-new-tokens %d is more than --max-new-tokens %d", (int)s->o.min_new_tokens,
-                          (int)s->o.max_new_tokens);
-    if (!s->o.max_new_tokens && s->o.max_length && s->o.min_new_tokens >= s->o.max_length)
+                          (int)o->num_return_sequences);
+    if (o->max_new_tokens && o->min_new_tokens > o->max_new_tokens)
+        return args_usage(command, "--min-new-tokens %d is more than --max-new-tokens %d", (int)o->min_new_tokens,
+                          (int)o->max_new_tokens);
+    if (!o->max_new_tokens && o->max_length && o->min_new_tokens >= o->max_length)
         return args_usage(command, "--min-new-tokens %d do not fit --max-length %d, which counts the prompt too",
-                          (int)s->o.min_new_tokens, (int)s->o.max_length);
-    if (!s->o.max_new_tokens && !s->o.max_length && s->o.min_new_tokens > s->default_new_tokens)
+                          (int)o->min_new_tokens, (int)o->max_length);
+    if (!o->max_new_tokens && !o->max_length && o->min_new_tokens > default_new_tokens)
         return args_usage(command, "--min-new-tokens %d is more than the %d new tokens there are by default; give "
-                          "--max-new-tokens too", (int)s->o.min_new_tokens, (int)s->default_new_tokens);
-    if (!s->do_sample) say_unused(s);
+                          "--max-new-tokens too", (int)o->min_new_tokens, (int)default_new_tokens);
+    return -1;
+}
+
+int cli_sampling_check(cli_sampling *s, const char *command) {
+    int status = -1;
+    if (s->do_sample && s->greedy) return args_usage(command, "--do-sample and --greedy exclude each other");
     s->o.do_sample = s->do_sample;
+    if (!s->compat) status = check_values(&s->o, s->default_new_tokens, command); /* else when the preset is known */
+    if (status >= 0) return status;
+    if (!s->do_sample && (!s->compat || s->greedy)) say_unused(s);
     s->o.ignore_eos = s->ignore_eos;
     s->o.top_k = s->top_k < 0 ? 0 : s->top_k == 0 ? -1 : s->top_k;
     for (size_t i = 0; i < s->stop.n; i++)
@@ -118,6 +132,30 @@ int cli_sampling_check(cli_sampling *s, const char *command) {
     s->o.stop = s->stop.items;
     s->o.n_stop = s->stop.n;
     return parse_bias(s, command);
+}
+
+/* The preset's values where none was given. */
+static int take_preset(cli_sampling *s, const char *command, const sill_model *model) {
+    sill_generate_options p = {.size = sizeof p}, *o = &s->o;
+    sill_error err = {0};
+    if (sill_generate_preset(model, presets[s->compat], &p, &err) != SILL_OK) return cli_fail(&err);
+    if (!o->max_new_tokens && !o->max_length) {
+        o->max_new_tokens = p.max_new_tokens;
+        o->max_length = p.max_length;
+    }
+    if (!s->do_sample && !s->greedy) o->do_sample = p.do_sample;
+    if (!o->temperature) o->temperature = p.temperature;
+    if (!o->top_k) o->top_k = p.top_k;
+    if (!o->top_p) o->top_p = p.top_p;
+    if (!o->typical_p) o->typical_p = p.typical_p;
+    if (!o->repetition_penalty) o->repetition_penalty = p.repetition_penalty;
+    if (!o->num_return_sequences) o->num_return_sequences = p.num_return_sequences;
+    if (o->min_new_tokens < 0) o->min_new_tokens = p.min_new_tokens;
+    if (o->no_repeat_ngram_size < 0) o->no_repeat_ngram_size = p.no_repeat_ngram_size;
+    if (o->min_p < 0) o->min_p = p.min_p;
+    if (o->epsilon_cutoff < 0) o->epsilon_cutoff = p.epsilon_cutoff;
+    if (o->eta_cutoff < 0) o->eta_cutoff = p.eta_cutoff;
+    return check_values(o, s->default_new_tokens, command);
 }
 
 /* One word as ids behind those there are; SPACE: with a space in front. */
@@ -168,7 +206,15 @@ static sill_status prepare_bad_words(cli_sampling *s, const sill_tokenizer *t, s
 
 int cli_sampling_prepare(cli_sampling *s, const char *command, const cli_engine *engine) {
     sill_error err = {0};
-    for (size_t i = 0; i < s->o.n_bias; i++)
+    sill_generate_options *o = &s->o;
+    int status = s->compat ? take_preset(s, command, engine->model) : -1;
+    if (status >= 0) return status;
+    o->min_new_tokens = SILL_MAX(0, o->min_new_tokens);
+    o->no_repeat_ngram_size = SILL_MAX(0, o->no_repeat_ngram_size);
+    o->min_p = SILL_MAX(0.0f, o->min_p);
+    o->epsilon_cutoff = SILL_MAX(0.0f, o->epsilon_cutoff);
+    o->eta_cutoff = SILL_MAX(0.0f, o->eta_cutoff);
+    for (size_t i = 0; i < o->n_bias; i++)
         if (s->bias_ids[i] >= engine->info.n_vocab)
             return args_usage(command, "--logit-bias names token %d; the model's are 0 to %d", (int)s->bias_ids[i],
                               (int)engine->info.n_vocab - 1);

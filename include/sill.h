@@ -328,6 +328,21 @@ typedef struct sill_generate_options {
     size_t n_bad_words;
 } sill_generate_options;
 
+/* Fills in what transformers' text-generation pipeline would take for this model where its user says nothing. NAME:
+ *  "hf-5"  transformers 5.23: 256 new tokens, do_sample, temperature 0.7, top_k 50; what generation_config.json sets
+ *          (config.json where there is none) wins, and its max_length replaces the 256 new tokens.
+ *  "hf-4"  transformers 4.57: the same defaults, but do_sample, 0.7 and the 256 tokens win over generation_config.json
+ *          (except a max_length there that is not 20); then the task_specific_params of config.json for
+ *          "text-generation" win, but for their max_length; then, unless the file was written before 4.50,
+ *          generation_config.json again over what is back at a default.
+ * A preset does not change with later versions of sill. out->size must be set. Lengths, do_sample, the filters, penalties
+ * and num_return_sequences are overwritten, other fields are left; change afterwards what you want otherwise (a
+ * max_length of your own needs max_new_tokens 0). After failure *out is as it was.
+ * Errors: EINVAL (no such preset), EFORMAT (a value in the files that transformers would refuse, or that is no number of
+ * its kind), EUNSUPPORTED (the files set something that sill has not: num_beams, min_length, ...), EIO, ENOENT, ENOMEM. */
+SILL_USE_RESULT SILL_API sill_status sill_generate_preset(const sill_model *model, const char *name,
+                                                          sill_generate_options *out, sill_error *err);
+
 typedef struct sill_top { int32_t id; float logprob; } sill_top;
 
 typedef struct sill_generated {

@@ -5,6 +5,7 @@
 #include "test.h"
 
 #define MODEL "tests/fixtures/stories260K/stories260K.gguf"
+#define DIRECTORY "tests/fixtures/task/gpt2"
 
 static int given;
 static int next(void *user, sill_row *row) {
@@ -20,7 +21,7 @@ static int generated(void *user, const sill_generated *g) { (void)user; if (g->s
 static int scored(void *user, const sill_scored *s) { (void)user; if (s->status != SILL_OK) row_status = s->status; return 0; }
 static int classified(void *user, const sill_classified *c) { (void)user; if (c->status != SILL_OK) row_status = c->status; return 0; }
 
-static sill_model *model;
+static sill_model *model, *directory;
 static sill_session *session;
 
 static sill_status try_load(sill_error *err) {
@@ -41,6 +42,12 @@ static sill_status try_session(sill_error *err) {
 static sill_status try_generate(sill_error *err) {
     sill_generate_options o = {.size = sizeof o, .max_new_tokens = 4, .do_sample = 1, .top_p = 0.9f, .repetition_penalty = 1.1f, .logprobs = 2};
     return sill_generate(session, &o, next, generated, 1, NULL, err);
+}
+static sill_status try_preset(sill_error *err) {
+    sill_generate_options o = {.size = sizeof o};
+    sill_status status = sill_generate_preset(directory, "hf-4", &o, err);
+    CHECK((status == SILL_OK) == (o.max_new_tokens != 0));
+    return status;
 }
 static sill_status try_score(sill_error *err) { return sill_score(session, NULL, next, scored, NULL, err); }
 static sill_status try_classify(sill_error *err) {
@@ -92,6 +99,7 @@ static void torture(const char *name, sill_status (*work)(sill_error *)) {
 static void test_load_without_memory(void) { torture("load", try_load); }
 static void test_session_without_memory(void) { torture("session", try_session); }
 static void test_generate_without_memory(void) { torture("generate", try_generate); }
+static void test_preset_without_memory(void) { torture("preset", try_preset); }
 static void test_score_without_memory(void) { torture("score", try_score); }
 static void test_classify_without_memory(void) { torture("classify", try_classify); }
 static void test_inspect_without_memory(void) { torture("inspect", try_inspect); }
@@ -99,17 +107,20 @@ static void test_inspect_without_memory(void) { torture("inspect", try_inspect);
 int main(int argc, char **argv) {
     sill_error err = {0};
     sill_session_options so = {.size = sizeof so, .n_ctx = 256};
-    if (sill_model_load(MODEL, NULL, &model, &err) != SILL_OK || sill_session_create(model, &so, &session, &err) != SILL_OK) {
-        printf("FAIL loading %s: %s\n", MODEL, err.msg);
+    if (sill_model_load(MODEL, NULL, &model, &err) != SILL_OK || sill_session_create(model, &so, &session, &err) != SILL_OK ||
+        sill_model_load(DIRECTORY, NULL, &directory, &err) != SILL_OK) {
+        printf("FAIL loading %s or %s: %s\n", MODEL, DIRECTORY, err.msg);
         return 1;
     }
     TEST(test_load_without_memory);
     TEST(test_session_without_memory);
     TEST(test_generate_without_memory);
+    TEST(test_preset_without_memory);
     TEST(test_score_without_memory);
     TEST(test_classify_without_memory);
     TEST(test_inspect_without_memory);
     sill_session_free(session);
+    sill_model_free(directory);
     sill_model_free(model);
     TEST_EXIT();
 }

@@ -52,7 +52,7 @@ def refused_before_the_model():
 
 
 def known_for_later():
-    for option in ("--fast", "--shard", "--compat"):
+    for option in ("--fast", "--shard"):
         for c in ("generate", "score", "classify", "perplexity", "tokenize", "chat"):
             wrong_usage(c, option, "x", says=f"{option} is not in this version")
     wrong_usage("generate", "--num-beams", "2", "x", says="--num-beams 2 is not in this version")

@@ -102,7 +102,7 @@ def policies_in_the_help():
 
 
 def later_options_say_so():
-    for option in ("--choices", "--json-schema", "--regex", "--compat", "--length-penalty", "--early-stopping"):
+    for option in ("--choices", "--json-schema", "--regex", "--length-penalty", "--early-stopping"):
         wrong_usage("generate", option, "1", "x", says=f"{option} is not in this version")
     wrong_usage("classify", "--codebook", "c.txt", "a.csv", says="--codebook is not in this version")
     wrong_usage("score", "--shard", "1/2", "a.csv", says="--shard is not in this version")
