@@ -12,7 +12,7 @@ typedef struct quantize_options {
     const char *output, *text, *labels, *prompt, *device;
     int to_kind;
     bool overwrite, force, json;
-    float max_loss;
+    float max_loss, max_kl, min_agreement;
     int32_t max_tokens, window, threads, memory_mib;
 } quantize_options;
 
@@ -26,7 +26,8 @@ typedef struct texts {
     size_t count, cap;
     sill__str bytes;   /* rows of a file, one behind the other */
     char *whole;       /* a plain text */
-    const char *name;
+    const char *name, *path;
+    char file[4096];   /* of FILE:COLUMN */
 } texts;
 
 static bool add_text(texts *t, size_t at, size_t n) {
@@ -82,7 +83,6 @@ static int one_text(texts *t, const char *p, size_t n) {
 
 /* FILE, or FILE:COLUMN. -1 or the exit status. */
 static int read_texts(texts *t, const quantize_options *o) {
-    char file[4096];
     size_t n;
     sill_error err = {0};
     cli_corpus_options corpus = {0};
@@ -90,15 +90,16 @@ static int read_texts(texts *t, const quantize_options *o) {
         t->name = "the sample text of sill";
         return one_text(t, cli_sample_text, sizeof cli_sample_text - 1);
     }
-    t->name = o->text;
+    t->name = t->path = o->text;
     const char *colon = strrchr(o->text, ':');
     if (colon && !sill__is_file(o->text)) {
         n = (size_t)(colon - o->text);
-        if (n >= sizeof file) return args_usage("quantize", "--text: the path is too long");
-        memcpy(file, o->text, n);
-        file[n] = 0;
+        if (n >= sizeof t->file) return args_usage("quantize", "--text: the path is too long");
+        memcpy(t->file, o->text, n);
+        t->file[n] = 0;
+        t->path = t->file;
         corpus.text = colon + 1;
-        return read_rows(t, file, &corpus);
+        return read_rows(t, t->file, &corpus);
     }
     sill__format format = sill__format_of_path(o->text);
     if (format != SILL__FORMAT_AUTO && format != SILL__FORMAT_TXT)
@@ -173,9 +174,10 @@ static int print(const quantize_options *o, const sill_certificate *c, const cha
         printf("perplexity         %.4f +- %.4f  ->  %.4f +- %.4f\n", c->perplexity_before, c->perplexity_before_se,
                c->perplexity_after, c->perplexity_after_se);
         printf("loss of perplexity %+.3f %% +- %.3f %% (allowed: %.4g %%)\n", c->loss_percent, c->loss_percent_se, c->max_loss);
-        printf("KL divergence      mean %.6f +- %.6f nats, 99th percentile %.6f\n", c->kl_mean, c->kl_mean_se, c->kl_p99);
-        printf("same first choice  %.2f %% of %llu tokens in %llu windows of up to %d\n", 100 * c->top1_agreement,
-               (unsigned long long)c->n_tokens, (unsigned long long)c->n_windows, (int)c->window);
+        printf("KL divergence      mean %.6f +- %.6f nats (allowed: %.4g), 99th percentile %.6f\n", c->kl_mean, c->kl_mean_se,
+               c->max_kl, c->kl_p99);
+        printf("same first choice  %.2f %% of %llu tokens in %llu windows of up to %d (asked: %.4g %%)\n", 100 * c->top1_agreement,
+               (unsigned long long)c->n_tokens, (unsigned long long)c->n_windows, (int)c->window, 100 * c->min_agreement);
     }
     if (c->n_rows + c->n_rows_failed)
         printf("labels             %llu of %llu rows change (Krippendorff's alpha %.4f)%s\n", (unsigned long long)c->n_changed,
@@ -191,13 +193,13 @@ static int run_quantize(const quantize_options *o, const char *model, const text
     const char *said = NULL;
     sill_quantize_options qo = {
         .size = sizeof qo, .to = (sill_quantize_to)o->to_kind, .overwrite = o->overwrite, .force = o->force, .texts = t->p,
-        .text_bytes = t->n, .n_texts = t->count, .text_name = t->name, .max_tokens = o->max_tokens, .window = o->window,
-        .max_loss = o->max_loss, .labels = labels, .n_labels = n_labels, .prompt = o->prompt, .device = o->device,
+        .text_bytes = t->n, .n_texts = t->count, .text_name = t->name, .text_path = t->path, .max_tokens = o->max_tokens, .window = o->window,
+        .max_loss = o->max_loss, .max_kl = o->max_kl, .min_agreement = (double)o->min_agreement / 100, .labels = labels, .n_labels = n_labels, .prompt = o->prompt, .device = o->device,
         .n_threads = o->threads, .memory_limit_bytes = (uint64_t)o->memory_mib << 20, .commit = SILL_BUILD_COMMIT,
         .progress = progress, .user = &said};
     if (cli_model_path(model, path, sizeof path, &err) != SILL_OK) return cli_fail(&err);
     sill_status s = sill_quantize(path, o->output, &qo, &c, &err);
-    if (cli_stop) {
+    if (s == SILL_ECANCELLED) { /* an interruption that came too late changes nothing */
         fprintf(stderr, "sill: interrupted; nothing is kept\n");
         return EXIT_INTERRUPTED;
     }
@@ -216,7 +218,8 @@ static const char notes[] =
     "The loss is measured on --text, FILE or FILE:COLUMN, by default a sample of public-domain prose: perplexity before\n"
     "and after, the divergence of the next-token distributions, how often the first choice stays the same, and with\n"
     "--labels how many texts change their label (and Krippendorff's alpha of the two models). Your own text tells more\n"
-    "than ours. All of it is in OUT.certificate.json too. Past --max-loss nothing is kept and the exit status is 1.\n";
+    "than ours. All of it is in OUT.certificate.json too. Past --max-loss, --max-kl or --min-agreement nothing is kept and\n"
+    "the exit status is 1. --overwrite replaces a directory only if it holds nothing but files that sill writes.\n";
 
 int cli_quantize(int argc, char **argv) {
     static quantize_options o;
@@ -230,6 +233,8 @@ int cli_quantize(int argc, char **argv) {
         {"labels", 0, ARG_TEXT, offsetof(quantize_options, labels), 0, 0, NULL, "A,B,C", "also label each text with both models"},
         {"prompt", 0, ARG_TEXT, offsetof(quantize_options, prompt), 0, 0, NULL, "TEMPLATE", "for the labels, as in sill classify"},
         {"max-loss", 0, ARG_ABOVE, offsetof(quantize_options, max_loss), 0, 1e30, NULL, "PERCENT", "of perplexity that may be lost (default 2 for q8 and int8, 10 for q4)"},
+        {"max-kl", 0, ARG_ABOVE, offsetof(quantize_options, max_kl), 0, 1e30, NULL, "NATS", "of mean divergence that are allowed (default 0.1 for q8 and int8, 0.5 for q4)"},
+        {"min-agreement", 0, ARG_ABOVE, offsetof(quantize_options, min_agreement), 0, 100, NULL, "PERCENT", "of tokens whose first choice must stay (default 80 for q8 and int8, 60 for q4)"},
         {"force", 0, ARG_FLAG, offsetof(quantize_options, force), 0, 0, NULL, NULL, "keep the output whatever was lost"},
         {"json", 0, ARG_FLAG, offsetof(quantize_options, json), 0, 0, NULL, NULL, "the numbers as JSON"},
         {"device", 0, ARG_TEXT, offsetof(quantize_options, device), 0, 0, NULL, "NAME", "auto, cpu or ref, to measure with"},

@@ -479,16 +479,20 @@ typedef enum sill_quantize_to {
 typedef struct sill_quantize_options {
     size_t size;
     sill_quantize_to to;
-    int32_t overwrite;         /* 1: an output that is there is replaced, once the new one is whole */
+    int32_t overwrite;         /* 1: an output that is there is replaced, once the new one is whole; a directory only if it
+                                  holds nothing but files with names that are written here */
     int32_t force;             /* 1: the output is kept whatever was lost */
     /* The texts that the loss is measured on, together. None: nothing is measured, and no certificate written. */
     const char *const *texts;
     const size_t *text_bytes;
     size_t n_texts;
     const char *text_name;     /* what the certificate calls them; may be NULL */
+    const char *text_path;     /* the file that they are from, which is then refused as the output; may be NULL */
     int32_t max_tokens;        /* tokens that are scored at most; 0: 4096 */
     int32_t window;            /* tokens read together; 0: 256, or the model's context if that is shorter */
     double max_loss;           /* percent of perplexity that may be lost; 0: 2 (Q8, INT8), 10 (Q4); negative: any */
+    double max_kl;             /* nats of divergence in the mean that are allowed; 0: 0.1 (Q8, INT8), 0.5 (Q4); negative: any */
+    double min_agreement;      /* share of tokens whose first choice must stay; 0: 0.8 (Q8, INT8), 0.6 (Q4); negative: none */
     const char *const *labels; /* also label every text with both models, as sill_classify does */
     size_t n_labels;
     const char *prompt;        /* for the labels; NULL: sill_classify's */
@@ -512,7 +516,7 @@ typedef struct sill_certificate {
     double top1_agreement;                 /* share of tokens for which both find the same token most probable */
     uint64_t n_rows, n_rows_failed, n_changed; /* labelled by both; by one only or none; label changed */
     double alpha;                          /* Krippendorff's, nominal, of the two models; NAN without labels */
-    double max_loss;                       /* the threshold; INFINITY: none */
+    double max_loss, max_kl, min_agreement; /* the thresholds; INFINITY, INFINITY, 0: none */
     int32_t passed, forced;
     uint64_t bytes_before, bytes_after;    /* of the files of weights */
     char before_dtype[16], after_dtype[16];
@@ -521,10 +525,13 @@ typedef struct sill_certificate {
 
 /* Writes the model PATH (a floating-point checkpoint, or a GGUF) with smaller weights to OUT, a file or, for INT8, a
  * directory; measures what was lost on the texts, and writes OUT.certificate.json beside it. Where more was lost than
- * max_loss (models that only classify: more percent of the labels changed): ERANGE, *certificate is filled, and OUT is not
- * there, unless forced. OUT appears when it is whole; until then it is OUT.partial. The same input gives the same bytes.
- * CERTIFICATE may be NULL. Errors: EINVAL (OUT exists), EFORMAT (also a weight that is not finite), EUNSUPPORTED, EIO,
- * ENOMEM, ENOFIT, ECANCELLED. */
+ * max_loss, max_kl or min_agreement allow (models that only classify: where more percent of the labels changed than max_loss):
+ * ERANGE, *certificate is filled, and OUT is not there, unless forced. OUT appears when it is whole; until then it is
+ * OUT.partial, locked (flock), and a directory that it replaces is OUT.old for a moment. Where only that last step fails
+ * OUT.partial is kept, else nothing is. The same input gives the same bytes. CERTIFICATE may be NULL. Errors: EINVAL (OUT
+ * exists, is being written by another run, is the working directory, or is what is read), EFORMAT (also a weight that is not
+ * finite), EUNSUPPORTED (also a model without a tokenizer, one of LLM.int8, one that does not get smaller), EIO, ENOMEM, ENOFIT,
+ * ECANCELLED. */
 SILL_USE_RESULT SILL_API sill_status sill_quantize(const char *path, const char *out, const sill_quantize_options *options,
                                                    sill_certificate *certificate, sill_error *err);
 

@@ -120,6 +120,11 @@ const sill__meta *sill__file_find_meta(const sill__file *file, const char *key) 
 sill__file_kind sill__file_get_kind(const sill__file *file) { return file->kind; }
 const char *sill__file_dir(const sill__file *file) { return file->dir; }
 const char *sill__file_path(const sill__file *file) { return file->path; }
+bool sill__file_is_part(const sill__file *file, uint64_t device, uint64_t inode) {
+    for (size_t i = 0; i < file->n_maps; i++)
+        if (file->maps[i].id.device == device && file->maps[i].id.inode == inode) return true;
+    return false;
+}
 size_t sill__file_n_tensors(const sill__file *file) { return file->n_tensors; }
 const sill__tensor *sill__file_tensor(const sill__file *file, size_t i) {
     return i < file->n_tensors ? &file->tensors[i] : NULL;

@@ -64,6 +64,8 @@ sill__file_kind sill__file_get_kind(const sill__file *file);
 const char *sill__file_dir(const sill__file *file);
 /* The file itself: also for a directory the .safetensors, index or .gguf that was opened in it. */
 const char *sill__file_path(const sill__file *file);
+/* True when one of the files that hold its tensors has this device and inode. */
+bool sill__file_is_part(const sill__file *file, uint64_t device, uint64_t inode);
 size_t sill__file_n_tensors(const sill__file *file);
 const sill__tensor *sill__file_tensor(const sill__file *file, size_t i);
 /* By exact name; NULL when absent. Hashed. */

@@ -13,23 +13,27 @@
 
 /* ---- the file */
 
-sill_status sill__out_create(const char *path, sill__out **out, sill_error *err) {
+sill_status sill__out_adopt(int fd, const char *path, sill__out **out, sill_error *err) {
     sill__out *o = sill__calloc(1, sizeof *o);
     *out = NULL;
     if (!o || !(o->path = sill__strndup(path, strlen(path)))) {
         sill__free(o);
+        close(fd);
         return sill__fail(err, SILL_ENOMEM, "no memory to write %s", path);
     }
-    o->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (o->fd < 0) {
-        sill_status s = sill__fail(err, errno == ENOENT ? SILL_ENOENT : SILL_EIO, "cannot create %s: %s", path, strerror(errno));
-        sill__free(o->path);
-        sill__free(o);
-        return s;
-    }
+    o->fd = fd;
     sill__sha256_init(&o->hash);
     *out = o;
     return SILL_OK;
+}
+
+sill_status sill__out_create(const char *path, sill__out **out, sill_error *err) {
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    *out = NULL;
+    if (fd < 0) return sill__fail(err, errno == ENOENT ? SILL_ENOENT : SILL_EIO, "cannot create %s: %s", path, strerror(errno));
+    sill_status s = sill__out_adopt(fd, path, out, err);
+    if (s != SILL_OK) unlink(path);
+    return s;
 }
 
 static sill_status drain(sill__out *o, const uint8_t *p, size_t n, sill_error *err) {

@@ -18,6 +18,8 @@ typedef struct sill__out {
 } sill__out;
 /* Creates PATH, which must not exist. *out is the caller's: sill__out_finish or sill__out_drop. */
 sill_status sill__out_create(const char *path, sill__out **out, sill_error *err);
+/* The same into FD, an empty file open for writing at PATH; FD is closed in any case. */
+sill_status sill__out_adopt(int fd, const char *path, sill__out **out, sill_error *err);
 sill_status sill__out_put(sill__out *o, const void *bytes, size_t n, sill_error *err);
 /* Writes what is held, asks the system to keep it, closes, frees. DIGEST may be NULL. */
 sill_status sill__out_finish(sill__out *o, uint8_t digest[32], sill_error *err);

@@ -227,12 +227,19 @@ static void make_meta(const sill__config *c, const char *name, sill__gguf_head *
 #undef KEY
 }
 
+/* Codes without their scales are no weights. */
+static sill_status check_source(const sill__file *file, sill_error *err) {
+    return sill__rows8_any(file) ? sill__fail(err, SILL_EUNSUPPORTED, "%s holds weights quantized as int8; quantize the original",
+                                              sill__file_path(file)) : SILL_OK;
+}
+
 sill_status sill__export_gguf(const sill__file *file, const sill__config *c, const sill_tokenizer *tokenizer, const char *name,
                               sill__type body, sill__type outer, sill__export *e, sill_error *err) {
     memset(e, 0, sizeof *e);
     sill__gguf_init(&e->head);
     const bool gguf = sill__file_get_kind(file) == SILL__FILE_GGUF;
-    sill_status s = gguf ? SILL_OK : expressible(c, err);
+    sill_status s = check_source(file, err);
+    if (s == SILL_OK && !gguf) s = expressible(c, err);
     if (s == SILL_OK) s = gguf ? from_gguf(file, body, outer, e, err) : from_hub(file, c, body, outer, e, err);
     if (s == SILL_OK && gguf) copy_meta(file, &e->head);
     if (s == SILL_OK && !gguf) {
@@ -286,7 +293,7 @@ static sill_status add_int8(const sill__tensor *t, bool transposed, sill__export
 }
 
 sill_status sill__export_int8(const sill__file *file, const sill__config *config, sill__export *e, sill_error *err) {
-    sill_status s = SILL_OK;
+    sill_status s = check_source(file, err);
     memset(e, 0, sizeof *e);
     sill__gguf_init(&e->head);
     if (sill__file_get_kind(file) == SILL__FILE_GGUF)

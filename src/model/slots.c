@@ -114,6 +114,11 @@ void sill__slots_weight(sill__slots *s, sill__weight **to, sill__role role, cons
     memset(slot, 0, sizeof *slot);
     const bool rows8 = sill__rows8_is(s->model->file, parts[0].name); /* always (outputs, inputs) */
     bool transposed = (flags & SILL__SLOT_TRANSPOSED) && !rows8;
+    if (rows8 && role == SILL__ROLE_EMBED) { /* its rows are read in the file itself */
+        s->status = sill__fail(s->err, SILL_EUNSUPPORTED, "%s: tensor %s is an embedding kept as int8, which is not supported",
+                               sill__file_path(s->model->file), parts[0].name);
+        return;
+    }
     for (int i = 0; i < n_parts; i++) {
         if (rows8 != sill__rows8_is(s->model->file, parts[i].name)) {
             s->status = sill__fail(s->err, SILL_EUNSUPPORTED, "%s: tensors %s and %s must be both int8 or both not",

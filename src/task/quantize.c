@@ -4,86 +4,25 @@
  */
 #include "task/quantize.h"
 
-#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/json.h"
 #include "corpus/corpus.h"
 #include "model/export.h"
 
-#define PATH_CAP 4096
 #define SMALL_FILE_MAX ((size_t)512 << 20)
 
 typedef struct job {
     const char *path;
-    char out[PATH_CAP], partial[PATH_CAP], record[PATH_CAP], record_partial[PATH_CAP], spool[PATH_CAP];
+    sill__output out;
     sill_quantize_options o;
     sill_certificate c;
-    bool directory;
 } job;
 
 static const char *const names[] = {"q8", "q4", "int8"};
-
-/* ---- names */
-
-static bool there(const char *path, struct stat *st) { return lstat(path, st) == 0; }
-
-static bool is_same(const char *a, const char *b) {
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-/* Removes a file, or a directory that holds files only, as those that are written here do. */
-static sill_status remove_output(const char *path, sill_error *err) {
-    struct stat st;
-    char inside[PATH_CAP];
-    if (!there(path, &st)) return SILL_OK;
-    if (S_ISDIR(st.st_mode)) {
-        DIR *d = opendir(path);
-        for (struct dirent *e; d && (e = readdir(d));)
-            if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && sill__path_join(inside, sizeof inside, path, e->d_name))
-                unlink(inside);
-        if (d) closedir(d);
-        if (rmdir(path) == 0) return SILL_OK;
-    } else if (unlink(path) == 0) {
-        return SILL_OK;
-    }
-    return sill__fail(err, SILL_EIO, "cannot remove %s: %s", path, strerror(errno));
-}
-
-static sill_status check_out(job *j, sill_error *err) {
-    const char *const paths[] = {j->out, j->record, j->partial};
-    struct stat st;
-    if (is_same(j->path, j->out)) return sill__fail(err, SILL_EINVAL, "%s is the model itself; name another output", j->out);
-    for (size_t i = 0; i < SILL_ARRAY_LEN(paths); i++) {
-        if (!there(paths[i], &st)) continue;
-        if (i == 0 && S_ISDIR(st.st_mode) != j->directory)
-            return sill__fail(err, SILL_EINVAL, "%s is a %s, but --to %s writes a %s", j->out, S_ISDIR(st.st_mode) ? "directory" : "file",
-                              names[j->o.to], j->directory ? "directory" : "file");
-        if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
-            return sill__fail(err, SILL_EINVAL, "%s is neither a file nor a directory", paths[i]);
-        if (!j->o.overwrite)
-            return sill__fail(err, SILL_EINVAL, "%s exists%s; --overwrite replaces it", paths[i],
-                              i == 2 ? " (another run writes it, or was interrupted)" : "");
-    }
-    return remove_output(j->partial, err);
-}
-
-static sill_status make_names(job *j, const char *out, sill_error *err) {
-    size_t n = strlen(out);
-    while (n > 1 && out[n - 1] == '/') n--;
-    if (n == 0 || n + 32 >= PATH_CAP) return sill__fail(err, SILL_EINVAL, "the output needs a name of 1 to %d bytes", PATH_CAP - 32);
-    memcpy(j->out, out, n);
-    j->out[n] = 0;
-    snprintf(j->partial, sizeof j->partial, "%.*s.partial", (int)n, out);
-    snprintf(j->record, sizeof j->record, "%.*s.certificate.json", (int)n, out);
-    snprintf(j->record_partial, sizeof j->record_partial, "%.*s.certificate.partial", (int)n, out);
-    snprintf(j->spool, sizeof j->spool, "%.*s.logits.partial", (int)n, out);
-    return check_out(j, err);
-}
 
 /* ---- small files */
 
@@ -126,19 +65,17 @@ static sill_status write_config(const char *from, const char *to, sill_error *er
 }
 
 static sill_status copy_companions(const char *from_dir, const char *to_dir, sill_error *err) {
-    static const char *const files[] = {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
-                                        "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-                                        "chat_template.jinja"};
-    char from[PATH_CAP], to[PATH_CAP], *text;
+    char from[SILL__OUT_PATH], to[SILL__OUT_PATH], *text;
     size_t n;
     sill_status s = SILL_OK;
     const char *dir = *from_dir ? from_dir : ".";
     if (!sill__path_join(from, sizeof from, dir, "config.json") || !sill__path_join(to, sizeof to, to_dir, "config.json"))
         return sill__fail(err, SILL_ERANGE, "%s: the path is too long", to_dir);
     s = write_config(from, to, err);
-    for (size_t i = 0; s == SILL_OK && i < SILL_ARRAY_LEN(files); i++) {
-        if (!sill__path_join(from, sizeof from, dir, files[i]) || !sill__is_file(from)) continue;
-        if (!sill__path_join(to, sizeof to, to_dir, files[i])) return sill__fail(err, SILL_ERANGE, "%s: the path is too long", to_dir);
+    for (const char *const *name = sill__model_files; s == SILL_OK && *name; name++) {
+        if (!strcmp(*name, "config.json") || !strcmp(*name, "model.safetensors")) continue;
+        if (!sill__path_join(from, sizeof from, dir, *name) || !sill__is_file(from)) continue;
+        if (!sill__path_join(to, sizeof to, to_dir, *name)) return sill__fail(err, SILL_ERANGE, "%s: the path is too long", to_dir);
         s = sill__read_file(from, SMALL_FILE_MAX, &text, &n, err);
         if (s == SILL_OK) {
             s = put_file(to, text, n, err);
@@ -168,28 +105,39 @@ static void base_name(const char *path, char out[128]) {
     sill__plain(out);
 }
 
+/* Where the weights go: the partial output itself, or a file in it. */
+static sill_status create_weights(job *j, sill__out **out, sill_error *err) {
+    char weights[SILL__OUT_PATH];
+    sill_status s = sill__output_claim(&j->out, err);
+    if (s != SILL_OK) return s;
+    if (!j->out.directory) {
+        int fd = fcntl(j->out.lock, F_DUPFD_CLOEXEC, 0);
+        return fd < 0 ? sill__fail(err, SILL_EIO, "cannot write %s: %s", j->out.partial, strerror(errno))
+                      : sill__out_adopt(fd, j->out.partial, out, err);
+    }
+    if (!sill__path_join(weights, sizeof weights, j->out.partial, "model.safetensors"))
+        return sill__fail(err, SILL_ERANGE, "%s: the path is too long", j->out.partial);
+    return sill__out_create(weights, out, err);
+}
+
 static sill_status export_file(job *j, const sill__file *f, const sill__config *config, const sill_tokenizer *t, sill_error *err) {
     static const sill__type body[] = {SILL__TYPE_Q8_0, SILL__TYPE_Q4_1};
+    const bool directory = j->out.directory;
     sill__export e = {0};
     sill__out *out = NULL;
-    char name[128], weights[PATH_CAP];
+    char name[128];
     uint8_t digest[32];
     base_name(j->path, name);
-    sill_status s = j->directory ? sill__export_int8(f, config, &e, err)
-                                 : sill__export_gguf(f, config, t, name, body[j->o.to], SILL__TYPE_Q8_0, &e, err);
+    sill_status s = directory ? sill__export_int8(f, config, &e, err)
+                              : sill__export_gguf(f, config, t, name, body[j->o.to], SILL__TYPE_Q8_0, &e, err);
     if (s != SILL_OK) return s;
     if (!e.reduced)
-        s = sill__fail(err, SILL_EINVAL, "%s: nothing in it becomes smaller with %s: it is quantized already, or its rows are no "
+        s = sill__fail(err, SILL_EUNSUPPORTED, "%s: nothing in it becomes smaller with %s: it is quantized already, or its rows are no "
                        "multiples of 32", j->path, names[j->o.to]);
-    snprintf(weights, sizeof weights, "%s", j->partial);
-    if (s == SILL_OK && j->directory) {
-        if (mkdir(j->partial, 0777) != 0) s = sill__fail(err, SILL_EIO, "cannot create %s: %s", j->partial, strerror(errno));
-        else if (!sill__path_join(weights, sizeof weights, j->partial, "model.safetensors"))
-            s = sill__fail(err, SILL_ERANGE, "%s: the path is too long", j->partial);
-    }
-    if (s == SILL_OK) s = sill__out_create(weights, &out, err);
+    if (s == SILL_OK) hash_model(f, j);
+    if (s == SILL_OK) s = create_weights(j, &out, err);
     if (s == SILL_OK) {
-        s = j->directory ? sill__safetensors_write(e.copies, e.n, out, err) : sill__gguf_write(&e.head, e.copies, e.n, out, err);
+        s = directory ? sill__safetensors_write(e.copies, e.n, out, err) : sill__gguf_write(&e.head, e.copies, e.n, out, err);
         if (s != SILL_OK) {
             sill__out_drop(out);
         } else {
@@ -198,8 +146,23 @@ static sill_status export_file(job *j, const sill__file *f, const sill__config *
         }
     }
     if (s == SILL_OK) sill__sha256_hex(digest, j->c.after_sha256);
-    if (s == SILL_OK && j->directory) s = copy_companions(sill__file_dir(f), j->partial, err);
+    if (s == SILL_OK && directory) s = copy_companions(sill__file_dir(f), j->out.partial, err);
     sill__export_free(&e);
+    return s;
+}
+
+/* What can be refused before any work. *T: the tokenizer, which texts need, and a GGUF made of safetensors keeps. */
+static sill_status check(const job *j, const sill__file *f, sill_tokenizer **t, sill_error *err) {
+    sill_error why = {0};
+    const sill__output_reads reads = {.file = f, .model = j->path, .text = j->o.text_path};
+    sill_status s = sill__output_check(&j->out, &reads, err);
+    if (s != SILL_OK || !(j->o.n_texts || (sill__file_get_kind(f) == SILL__FILE_SAFETENSORS && !j->out.directory))) return s;
+    s = sill__tokenizer_from_file(f, t, &why);
+    if (s == SILL_ENOENT && !j->o.n_texts) return SILL_OK; /* a model alone */
+    if (s == SILL_ENOENT)
+        return sill__fail(err, SILL_EUNSUPPORTED, "%s has no tokenizer: texts cannot be read with it, and no loss be measured; put the "
+                          "tokenizer.json (or vocab.json and merges.txt) that it was published with beside its config.json", j->path);
+    if (s != SILL_OK && err) *err = why;
     return s;
 }
 
@@ -207,7 +170,6 @@ static sill_status write_model(job *j, sill_error *err) {
     sill__file *f = NULL;
     sill__config config;
     sill_tokenizer *t = NULL;
-    sill_error why = {0};
     sill_plan_info plan;
     sill_model_options mo = {.size = sizeof mo, .dtype = SILL_DTYPE_F32};
     sill_status s = sill_plan(j->path, &mo, NULL, &plan, err); /* every tensor is there and has its shape */
@@ -215,14 +177,9 @@ static sill_status write_model(job *j, sill_error *err) {
     if (s != SILL_OK) return s;
     s = sill__config_read(f, &config, err);
     if (s == SILL_OK) {
-        if (sill__file_get_kind(f) == SILL__FILE_SAFETENSORS && !j->directory) {
-            s = sill__tokenizer_from_file(f, &t, &why);
-            if (s == SILL_ENOENT) s = SILL_OK; /* a model alone */
-            else if (s != SILL_OK && err) *err = why;
-        }
+        s = check(j, f, &t, err);
         if (s == SILL_OK && j->o.progress && j->o.progress(j->o.user, "writing", 0))
             s = sill__fail(err, SILL_ECANCELLED, "cancelled by the caller");
-        if (s == SILL_OK) hash_model(f, j);
         if (s == SILL_OK) s = export_file(j, f, &config, t, err);
         sill_tokenizer_free(t);
         sill__config_free(&config);
@@ -262,7 +219,7 @@ static sill_status write_record(const job *j, sill_error *err) {
     sill__put_json_string(&s, commit, strlen(commit));
     sill__str_putf(&s, ",\n  \"to\": \"%s\"", names[j->o.to]);
     put_model(&s, "before", j->path, c->before_sha256, c->bytes_before, c->before_dtype);
-    put_model(&s, "after", j->out, c->after_sha256, c->bytes_after, c->after_dtype);
+    put_model(&s, "after", j->out.out, c->after_sha256, c->bytes_after, c->after_dtype);
     sill__str_puts(&s, ",\n  \"text\": {\"name\": ");
     sill__put_json_string(&s, text, strlen(text));
     sill__str_putf(&s, ", \"sha256\": \"%s\", \"texts\": %llu, \"windows\": %llu, \"window_tokens\": %d, \"tokens_scored\": %llu}",
@@ -291,9 +248,11 @@ static sill_status write_record(const job *j, sill_error *err) {
     }
     sill__str_puts(&s, ",\n  \"threshold_percent\": ");
     sill__put_json_f64(&s, c->max_loss);
+    put_number(&s, "threshold_kl_mean", c->max_kl);
+    put_number(&s, "threshold_top1_agreement", c->min_agreement);
     sill__str_putf(&s, ", \"passed\": %s, \"forced\": %s\n}\n", c->passed ? "true" : "false", c->forced ? "true" : "false");
     sill_status st = s.failed ? sill__fail(err, SILL_ENOMEM, "no memory for the certificate")
-                              : put_file(j->record_partial, s.p, s.n, err);
+                              : put_file(j->out.record_partial, s.p, s.n, err);
     sill__str_free(&s);
     return st;
 }
@@ -307,42 +266,50 @@ static void hash_texts(job *j) {
     sill__sha256_hex(digest, j->c.text_sha256);
 }
 
+static double limit_of(double asked, double none, double q4, double others, sill_quantize_to to) {
+    return asked > 0 ? asked : asked < 0 ? none : to == SILL_QUANTIZE_Q4 ? q4 : others;
+}
+
+/* Three limits, since a perplexity alone can be right by luck: a model that finds other words may even gain on a text. */
 static sill_status judge(job *j, sill_error *err) {
     sill_certificate *c = &j->c;
     const double changed = c->n_rows ? 100.0 * (double)c->n_changed / (double)c->n_rows : 0;
     const double loss = c->n_tokens ? c->loss_percent : changed;
-    c->max_loss = j->o.max_loss > 0 ? j->o.max_loss : j->o.max_loss < 0 ? (double)INFINITY : j->o.to == SILL_QUANTIZE_Q4 ? 10 : 2;
-    c->passed = loss <= c->max_loss;
+    char more[80] = "";
+    c->max_loss = limit_of(j->o.max_loss, (double)INFINITY, 10, 2, j->o.to);
+    c->max_kl = limit_of(j->o.max_kl, (double)INFINITY, 0.5, 0.1, j->o.to);
+    c->min_agreement = limit_of(j->o.min_agreement, 0, 0.6, 0.8, j->o.to);
+    const bool cheap = loss <= c->max_loss, near = !c->n_tokens || c->kl_mean <= c->max_kl,
+               agrees = !c->n_tokens || c->top1_agreement >= c->min_agreement;
+    c->passed = cheap && near && agrees;
     c->forced = !c->passed && j->o.force;
     if (c->passed || c->forced) return SILL_OK;
-    return sill__fail(err, SILL_ERANGE, "%s costs %.2f %% of %s, more than the %.4g %% allowed: nothing is kept (--max-loss "
-                      "PERCENT allows more, --force keeps it all the same)", names[j->o.to], loss,
-                      c->n_tokens ? "perplexity" : "the labels", c->max_loss);
-}
-
-static sill_status publish(const char *from, const char *to, const job *j, sill_error *err) {
-    if (j->directory && to == j->out) {
-        sill_status s = remove_output(to, err); /* a directory cannot be replaced in one step */
-        if (s != SILL_OK) return s;
-    }
-    return rename(from, to) == 0 ? SILL_OK : sill__fail(err, SILL_EIO, "cannot rename %s to %s: %s", from, to, strerror(errno));
+    if (c->n_tokens && c->n_rows)
+        snprintf(more, sizeof more, "; %llu of %llu labels change", (unsigned long long)c->n_changed, (unsigned long long)c->n_rows);
+    if (!cheap)
+        return sill__fail(err, SILL_ERANGE, "%s costs %.2f %% of %s, more than the %.4g %% allowed%s: nothing is kept (--max-loss "
+                          "PERCENT allows more, --force keeps it all the same)", names[j->o.to], loss,
+                          c->n_tokens ? "perplexity" : "the labels", c->max_loss, more);
+    if (!near)
+        return sill__fail(err, SILL_ERANGE, "%s moves the next-token distributions by %.4g nats in the mean, more than the %.4g "
+                          "allowed%s: nothing is kept (--max-kl NATS allows more, --force keeps it all the same)", names[j->o.to],
+                          c->kl_mean, c->max_kl, more);
+    return sill__fail(err, SILL_ERANGE, "with %s the first choice stays the same for %.2f %% of the tokens, fewer than the %.4g %% "
+                      "asked%s: nothing is kept (--min-agreement PERCENT allows fewer, --force keeps it all the same)",
+                      names[j->o.to], 100 * c->top1_agreement, 100 * c->min_agreement, more);
 }
 
 static sill_status run(job *j, sill_error *err) {
+    const bool measured = j->o.n_texts > 0;
     sill_status s = write_model(j, err);
-    if (s == SILL_OK && j->o.n_texts) {
+    if (s == SILL_OK && measured) {
         hash_texts(j);
-        s = sill__certify(j->path, j->partial, j->spool, &j->o, &j->c, err);
+        s = sill__certify(j->path, j->out.partial, j->out.spool, &j->o, &j->c, err);
         if (s == SILL_OK) s = judge(j, err);
         if (s == SILL_OK) s = write_record(j, err);
     }
-    if (s == SILL_OK) s = publish(j->partial, j->out, j, err);
-    if (s == SILL_OK && j->o.n_texts) s = publish(j->record_partial, j->record, j, err);
-    else if (s == SILL_OK) remove_output(j->record, NULL); /* one of an earlier output */
-    if (s != SILL_OK) {
-        remove_output(j->partial, NULL);
-        remove_output(j->record_partial, NULL);
-    }
+    if (s == SILL_OK) s = sill__output_publish(&j->out, measured, err);
+    sill__output_end(&j->out);
     return s;
 }
 
@@ -352,14 +319,22 @@ sill_status sill_quantize(const char *path, const char *out, const sill_quantize
     job *j = sill__calloc(1, sizeof *j);
     if (!j) return sill__fail(err, SILL_ENOMEM, "no memory to quantize %s", path);
     j->path = path;
+    j->out.lock = -1;
     j->c.alpha = NAN;
     sill_status s = sill__options_read(options, &j->o, sizeof j->o, "sill_quantize_options", err);
     if (s == SILL_OK && (unsigned)j->o.to > SILL_QUANTIZE_INT8) s = sill__fail(err, SILL_EINVAL, "no type to quantize to has the number %d", (int)j->o.to);
-    if (s == SILL_OK && (j->o.max_tokens < 0 || j->o.window < 0 || j->o.window == 1 || j->o.max_loss != j->o.max_loss))
-        s = sill__fail(err, SILL_EINVAL, "max_tokens %d, window %d or max_loss %g is out of range", j->o.max_tokens, j->o.window, j->o.max_loss);
+    if (s == SILL_OK && (j->o.max_tokens < 0 || j->o.window < 0 || j->o.window == 1))
+        s = sill__fail(err, SILL_EINVAL, "max_tokens %d or window %d is out of range", j->o.max_tokens, j->o.window);
+    if (s == SILL_OK && (j->o.max_loss != j->o.max_loss || j->o.max_kl != j->o.max_kl || !(j->o.min_agreement <= 1)))
+        s = sill__fail(err, SILL_EINVAL, "max_loss %g, max_kl %g or min_agreement %g is out of range", j->o.max_loss, j->o.max_kl,
+                       j->o.min_agreement);
     if (s == SILL_OK && j->o.n_texts && (!j->o.texts || !j->o.text_bytes)) s = sill__fail(err, SILL_EINVAL, "%zu texts, but no pointers to them", j->o.n_texts);
-    j->directory = j->o.to == SILL_QUANTIZE_INT8;
-    if (s == SILL_OK) s = make_names(j, out, err);
+    if (s == SILL_OK) {
+        j->out.directory = j->o.to == SILL_QUANTIZE_INT8;
+        j->out.overwrite = j->o.overwrite;
+        j->out.kind = names[j->o.to];
+        s = sill__output_names(&j->out, out, err);
+    }
     if (s == SILL_OK) s = run(j, err);
     if (certificate) *certificate = j->c;
     sill__free(j);

@@ -1,6 +1,6 @@
 /*
- * quantize.h - inside sill quantize: the comparison of two models on texts (certify.c), and agreement of coders
- * (agree.c).
+ * quantize.h - inside sill quantize: the comparison of two models on texts (certify.c), agreement of coders (agree.c), and
+ * where the output goes (quantize_out.c).
  */
 #ifndef SILL_TASK_QUANTIZE_H
 #define SILL_TASK_QUANTIZE_H
@@ -19,5 +19,34 @@ double sill__quantile(const double *sorted, size_t n, double share);
  * that does not exist: logits of the first are kept there while the second runs, so that one model is in memory at a time. */
 sill_status sill__certify(const char *before, const char *after, const char *spool, const sill_quantize_options *o,
                           sill_certificate *c, sill_error *err);
+
+/* ---- the output */
+
+#define SILL__OUT_PATH 4096
+
+/* The names of the files of a model's directory that are written, and read where they are there; ends with NULL. */
+extern const char *const sill__model_files[];
+
+typedef struct sill__output {
+    const char *kind;      /* "q8", for messages */
+    bool directory, overwrite;
+    int lock;              /* of the partial output while this run owns it; -1 before */
+    bool keep;             /* only giving it its name failed: it stays */
+    char out[SILL__OUT_PATH], partial[SILL__OUT_PATH], record[SILL__OUT_PATH], record_partial[SILL__OUT_PATH],
+        spool[SILL__OUT_PATH], old[SILL__OUT_PATH];
+} sill__output;
+
+/* What is read, and so never written. */
+typedef struct sill__output_reads { const sill__file *file; const char *model, *text; } sill__output_reads;
+
+sill_status sill__output_names(sill__output *o, const char *out, sill_error *err);
+/* Nothing in the way, or only what may be replaced; nothing is changed. */
+sill_status sill__output_check(const sill__output *o, const sill__output_reads *r, sill_error *err);
+/* Creates the partial output, or takes over one that was left, and locks it until sill__output_end. */
+sill_status sill__output_claim(sill__output *o, sill_error *err);
+/* Gives it its name, and the certificate beside it with RECORD. */
+sill_status sill__output_publish(sill__output *o, bool record, sill_error *err);
+/* Removes what this run created and did not publish; gives the lock back. */
+void sill__output_end(sill__output *o);
 
 #endif

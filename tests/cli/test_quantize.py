@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """`sill quantize`: exit statuses, what is written and what is left alone."""
+import fcntl
 import hashlib
+import shutil
 import signal
+import struct
 import subprocess
 import time
 from clitest import *
@@ -118,7 +121,197 @@ def an_interruption_leaves_nothing():
     assert not [f for f in os.listdir(work.name) if f.startswith("i.gguf")]
 
 
+GPT2 = os.path.join(FIXTURES, "task/quantize/gpt2")
+LLAMA = os.path.join(FIXTURES, "task/quantize/llama")
+
+
+def model_copy(name, source=GPT2):
+    """The directory SOURCE as NAME, with files that can be written."""
+    os.mkdir(path(name))
+    for f in os.listdir(source):
+        shutil.copyfile(os.path.join(source, f), path(f"{name}/{f}"))
+    return path(name)
+
+
+def tensors_of(file):
+    data = open(file, "rb").read()
+    n = struct.unpack("<Q", data[:8])[0]
+    head = json.loads(data[8 : 8 + n])
+    return {k: (v["dtype"], v["shape"], data[8 + n + v["data_offsets"][0] : 8 + n + v["data_offsets"][1]])
+            for k, v in head.items() if k != "__metadata__"}
+
+
+def put_tensors(file, tensors):
+    head, at = {"__metadata__": {"format": "pt"}}, 0
+    for k, (dtype, shape, data) in tensors.items():
+        head[k] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    text = json.dumps(head).encode()
+    text += b" " * (-len(text) % 8)
+    with open(file, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + b"".join(data for _, _, data in tensors.values()))
+
+
+def int8(*args, model=GPT2, **more):
+    return sill("quantize", model, "--to", "int8", "--text", write("t.txt", TEXT), "-q", *args, **more)
+
+
+def a_directory_of_the_user_is_not_replaced():
+    """Only a directory that holds nothing but what is written here may be replaced, and never the working directory."""
+    os.makedirs(path("mine/sub"))
+    write("mine/notes.txt", "mine"), write("mine/sub/x", "mine"), write("mine/config.json", "{}")
+    r = int8("-o", path("mine"), "--overwrite", status=2)
+    assert read("mine/notes.txt") == read("mine/sub/x") == b"mine" and read("mine/config.json") == b"{}", r.err
+    shutil.rmtree(path("mine/sub"))
+    r = int8("-o", path("mine") + "/", "--overwrite", status=2)
+    assert "notes.txt" in r.err and read("mine/config.json") == b"{}", r.err
+    os.remove(path("mine/notes.txt")), os.mkdir(path("mine/model.safetensors"))
+    int8("-o", path("mine"), "--overwrite", status=2)
+    os.rmdir(path("mine/model.safetensors"))
+    for out in (".", "..", "/", path("mine"), "../mine", "./.", "../mine/.."):
+        r = int8("-o", out, "--overwrite", status=2, cwd=path("mine"))
+        assert read("mine/config.json") == b"{}" and "name a new output" in r.err, (out, r.err)
+    os.mkdir(path("mine.partial")), write("mine.partial/keep", "mine")
+    int8("-o", path("mine"), "--overwrite", status=2)
+    assert read("mine.partial/keep") == b"mine"
+    os.remove(path("mine.partial/keep")), write("mine.partial/config.json", "left behind")
+    int8("-o", path("mine"), "--overwrite")
+    assert sorted(os.listdir(path("mine"))) == ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
+    assert not os.path.exists(path("mine.old")) and not os.path.exists(path("mine.partial"))
+    os.mkdir(path("mine.old"))
+    assert "mine.old" in int8("-o", path("mine"), "--overwrite", status=2).err
+
+
+def the_record_is_checked_before_work():
+    os.mkdir(path("d.gguf.certificate.json"))
+    r = q("--to", "q8", "-o", path("d.gguf"), "--text", write("t.txt", TEXT), "--overwrite", status=2)
+    assert "certificate.json is a directory" in r.err and "measuring" not in r.err and not os.path.exists(path("d.gguf")), r.err
+
+
+def what_is_read_is_never_the_output():
+    m, t = model_copy("src"), write("src.txt", TEXT)
+    before = {f: read(f"src/{f}") for f in os.listdir(m)}
+    out = [path(f"src/{f}") for f in before]
+    os.link(path("src/model.safetensors"), path("alias.gguf"))
+    for o in out + [path("alias.gguf"), t]:
+        r = sill("quantize", m, "--to", "q8", "-o", o, "--text", t, "--overwrite", status=2)
+        assert "name another output" in r.err, (o, r.err)
+    os.rename(t, path("log.certificate.json"))
+    r = sill("quantize", m, "--to", "q8", "-o", path("log"), "--text", path("log.certificate.json"), "--overwrite", status=2)
+    assert "is the text" in r.err and read("log.certificate.json") == TEXT.encode(), r.err
+    c = write("log2.certificate.json", "id,t\n1," + TEXT.replace("\n", " ") + "\n")
+    os.rename(c, path("col.csv"))
+    r = sill("quantize", m, "--to", "q8", "-o", path("col.csv"), "--text", path("col.csv") + ":t", "--overwrite", status=2)
+    assert "is the text" in r.err, r.err
+    for model in (m, path("src/model.safetensors"), m + "/"):
+        assert "name another output" in int8("-o", m, "--overwrite", model=model, status=2).err
+    model_copy("links")  # a directory of links to the only original
+    os.remove(path("links/model.safetensors")), os.symlink("../src/model.safetensors", path("links/model.safetensors"))
+    assert "name another output" in int8("-o", m, "--overwrite", model=path("links"), status=2).err
+    assert {f: read(f"src/{f}") for f in os.listdir(m)} == before
+
+
+def two_runs_do_not_meet():
+    out, t = path("two.gguf"), write("t.txt", TEXT)
+    with open(out + ".partial", "wb") as f:
+        f.write(b"alive")
+        f.flush()
+        fcntl.flock(f, fcntl.LOCK_EX)
+        r = q("--to", "q8", "-o", out, "--text", t, "--overwrite", status=2)
+        assert "another run writes it" in r.err and read("two.gguf.partial") == b"alive" and not os.path.exists(out), r.err
+    assert "--overwrite" in q("--to", "q8", "-o", out, "--text", t, status=2).err and read("two.gguf.partial") == b"alive"
+    q("--to", "q8", "-o", out, "--text", t, "--overwrite")  # left by a run that is gone
+    assert read("two.gguf")[:4] == b"GGUF" and not os.path.exists(out + ".partial")
+    # A run that is stopped in the middle keeps its output on its way from others.
+    p = subprocess.Popen([SILL, "quantize", STORIES, "--to", "q8", "-o", path("three.gguf"), "--text", write("long.txt", TEXT * 400),
+                          "--tokens", "2000000"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    for line in p.stderr:
+        if "measuring" in line:
+            break
+    n = os.path.getsize(path("three.gguf.partial"))
+    r = q("--to", "q8", "-o", path("three.gguf"), "--text", t, "--overwrite", status=2)
+    assert "another run" in r.err and os.path.getsize(path("three.gguf.partial")) == n > 100000, r.err
+    p.send_signal(signal.SIGINT)
+    p.communicate(timeout=120)
+    assert p.returncode == 5 and not [f for f in os.listdir(work.name) if f.startswith("three.gguf")]
+
+
+def an_interruption_says_what_is_so():
+    """Whenever it comes: interrupted and nothing there, or done and the output there."""
+    t, late, seen = write("t.txt", TEXT), 0, set()
+    for i in range(40):
+        out = path("late.gguf")
+        p = subprocess.Popen([SILL, "quantize", STORIES, "--to", "q8", "-o", out, "--text", t], stderr=subprocess.PIPE,
+                             stdout=subprocess.PIPE, text=True)
+        for line in p.stderr:
+            if "measuring the new" in line:
+                break
+        time.sleep(0.0005 * i)
+        p.send_signal(signal.SIGINT)
+        said = p.communicate(timeout=120)[1]
+        kept = os.path.exists(out)
+        seen.add(kept)
+        assert p.returncode == (0 if kept else 5) and ("nothing is kept" in said) == (not kept), (i, p.returncode, kept, said)
+        for f in os.listdir(work.name):
+            if f.startswith("late.gguf"):
+                assert kept, f
+                os.remove(path(f))
+        late = late + 1 if kept else 0
+        if late == 4 and len(seen) == 2:
+            break
+
+
+def int8_is_no_source():
+    int8("-o", path("i8"))
+    for to in ("q8", "q4", "int8"):
+        r = sill("quantize", path("i8"), "--to", to, "-o", path("i8.again"), "--text", write("t.txt", TEXT), "--force", status=1)
+        assert "quantize the original" in r.err and not os.path.exists(path("i8.again")), r.err
+
+
+def an_embedding_of_int8_is_refused():
+    for source, name in ((GPT2, "transformer.wte.weight"), (LLAMA, "model.embed_tokens.weight")):
+        m = model_copy("embed-" + os.path.basename(source), source)
+        w = tensors_of(m + "/model.safetensors")
+        rows, cols = w[name][1]
+        w[name] = ("I8", [rows, cols], bytes(range(7)) * (rows * cols // 7) + b"\1" * (rows * cols % 7))
+        w[name[:-6] + "SCB"] = ("F32", [rows], struct.pack("<f", 1.0) * rows)
+        put_tensors(m + "/model.safetensors", w)
+        r = sill("generate", "-m", m, "-q", "--max-new-tokens", "4", "a", status=1)
+        assert name in r.err and "int8" in r.err, r.err
+
+
+def three_limits():
+    """A model of other words is refused by what else is measured, though its perplexity is allowed."""
+    t = write("t.txt", TEXT)
+    for more, says in ((["--max-kl", "0.000001"], "--max-kl"), (["--max-loss", "1000", "--min-agreement", "100"], "--min-agreement")):
+        r = q("--to", "q4", "-o", path("k.gguf"), "--text", t, "--max-loss", "1000", *more, "--json", status=1)
+        assert says in r.err and not r.objects()[0]["passed"] and not os.path.exists(path("k.gguf")), r.err
+    q("--to", "q4", "-o", path("k.gguf"), "--text", t, "--max-kl", "0.000001", "--force", "--max-loss", "1000")
+    c = json.loads(read("k.gguf.certificate.json"))
+    assert c["forced"] and not c["passed"] and 0 < c["threshold_kl_mean"] < 0.00001 and c["threshold_top1_agreement"] == 0.6, c
+    rows = write("kr.csv", "t\n" + "\n".join(TEXT.split("\n")) + "\n")
+    r = q("--to", "q4", "-o", path("k2.gguf"), "--text", rows + ":t", "--labels", "happy,sad", "--max-loss", "1000",
+          "--max-kl", "0.000001", status=1)
+    assert "of 3 labels change" in r.err, r.err
+
+
+def nothing_to_do_is_no_usage_error():
+    t = write("t.txt", TEXT)
+    q("--to", "q8", "-o", path("small.gguf"), "--text", t, "--overwrite")
+    r = sill("quantize", path("small.gguf"), "--to", "q8", "-o", path("smaller.gguf"), "--text", t, status=1)
+    assert "nothing in it becomes smaller" in r.err, r.err
+    m = model_copy("mute")
+    os.remove(m + "/tokenizer.json")
+    for to in ("q8", "int8"):
+        r = sill("quantize", m, "--to", to, "-o", path("mute.out"), "--text", t, status=1)
+        assert "has no tokenizer" in r.err and "tokenizer.json" in r.err and "writing" not in r.err, r.err
+    assert not [f for f in os.listdir(work.name) if f.startswith(("mute.out", "smaller"))]
+
+
 for t in (writes_a_model_and_its_certificate, sample_text_is_in_the_program, labels_of_a_column, refuses_past_the_threshold,
-          does_not_overwrite, wrong_usage, a_full_disk_is_an_error, an_interruption_leaves_nothing):
+          does_not_overwrite, wrong_usage, a_full_disk_is_an_error, an_interruption_leaves_nothing,
+          a_directory_of_the_user_is_not_replaced, the_record_is_checked_before_work, what_is_read_is_never_the_output,
+          two_runs_do_not_meet, an_interruption_says_what_is_so, int8_is_no_source, an_embedding_of_int8_is_refused,
+          three_limits, nothing_to_do_is_no_usage_error):
     test(t)
 end()

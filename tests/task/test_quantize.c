@@ -228,7 +228,7 @@ static void refusals_leave_nothing(void) {
     CHECK_INT(sill_quantize(STORIES, in_dir("x.gguf"), &o, NULL, &e), SILL_EINVAL);
     CHECK(strstr(e.msg, "exists") && strstr(e.msg, "--overwrite"));
     CHECK_INT(sill_quantize(in_dir("x.gguf"), in_dir("x.gguf"), &o, NULL, &e), SILL_EINVAL); /* the model itself */
-    CHECK_INT(sill_quantize(in_dir("x.gguf"), in_dir("y.gguf"), &o, NULL, &e), SILL_EINVAL); /* nothing gets smaller */
+    CHECK_INT(sill_quantize(in_dir("x.gguf"), in_dir("y.gguf"), &o, NULL, &e), SILL_EUNSUPPORTED); /* nothing gets smaller */
     CHECK(strstr(e.msg, "already") && !exists(in_dir("y.gguf")) && !exists(in_dir("y.gguf.partial")));
     CHECK_INT(sill_quantize(in_dir("none"), in_dir("y.gguf"), &o, NULL, &e), SILL_ENOENT);
     CHECK(sill_quantize(STORIES, in_dir("no/such/dir"), &o, NULL, &e) == SILL_ENOENT);
@@ -241,6 +241,7 @@ static void refusals_leave_nothing(void) {
     one_size[0] = 0;
     CHECK_INT(sill_quantize(STORIES, in_dir("y.gguf"), &o, NULL, &e), SILL_EINVAL); /* an empty text measures nothing */
     CHECK(!exists(in_dir("y.gguf")) && !exists(in_dir("y.gguf.partial")));
+    o.n_texts = 0;
     CHECK_INT(sill_quantize("tests/fixtures/task/head-gpt2", in_dir("y.gguf"), &o, NULL, &e), SILL_EUNSUPPORTED);
     CHECK(strstr(e.msg, "classification head"));
     char stage[] = "measuring the new";
@@ -249,6 +250,82 @@ static void refusals_leave_nothing(void) {
     o.user = stage;
     CHECK_INT(sill_quantize(STORIES, in_dir("y.gguf"), &o, NULL, &e), SILL_ECANCELLED);
     CHECK(!exists(in_dir("y.gguf")) && !exists(in_dir("y.gguf.partial")) && !exists(in_dir("y.gguf.logits.partial")));
+}
+
+/* Something takes the output's name while the last windows are measured. */
+static int take_the_name(void *user, const char *stage, double share) {
+    (void)share;
+    if (!strstr(stage, "measuring the new")) return 0;
+    mkdir(user, 0700);
+    return 0;
+}
+
+/* Giving the name is the last step: where it fails the work is not thrown away, and the old output is where it was. */
+static void a_name_that_is_taken_keeps_the_work(void) {
+    sill_quantize_options o = some(SILL_QUANTIZE_Q8);
+    sill_error e = {0};
+    char name[160], inside[200];
+    o.progress = take_the_name;
+    for (int overwrite = 0; overwrite < 2; overwrite++) {
+        o.overwrite = overwrite;
+        snprintf(name, sizeof name, "%s", in_dir(overwrite ? "t1.gguf" : "t0.gguf"));
+        o.user = name;
+        CHECK_INT(sill_quantize(STORIES, name, &o, NULL, &e), SILL_EIO);
+        snprintf(inside, sizeof inside, "%s.partial", name);
+        CHECK(strstr(e.msg, "is kept as") && strstr(e.msg, inside) && exists(inside));
+        CHECK(rmdir(name) == 0 && access(inside, R_OK) == 0);
+    }
+    o = some(SILL_QUANTIZE_INT8);
+    snprintf(name, sizeof name, "%s", in_dir("t2"));
+    CHECK_OK(sill_quantize(GPT2, name, &o, NULL, &e), e);
+    snprintf(inside, sizeof inside, "%s.old", name);
+    o.overwrite = 1;
+    o.progress = take_the_name;
+    o.user = inside;
+    char deep[224];
+    snprintf(deep, sizeof deep, "%s/x", inside);
+    CHECK(mkdir(inside, 0700) == 0);
+    CHECK_INT(sill_quantize(GPT2, name, &o, NULL, &e), SILL_EINVAL); /* before any work */
+    CHECK(rmdir(inside) == 0);
+    CHECK_OK(sill_quantize(GPT2, name, &o, NULL, &e), e); /* an empty one that appears later is in nobody's way */
+    CHECK(!exists(inside));
+    snprintf(deep, sizeof deep, "%s/model.safetensors", name);
+    CHECK(exists(deep));
+}
+
+static int never(void *user, const char *stage, double share) {
+    (void)share;
+    *(const char **)user = stage;
+    return 1;
+}
+
+/* A loss below zero says nothing alone: the distributions are other ones. */
+static void agreement_and_divergence_have_limits(void) {
+    sill_quantize_options o = some(SILL_QUANTIZE_Q4);
+    sill_certificate c;
+    sill_error e = {0};
+    CHECK_OK(sill_quantize(STORIES, in_dir("g.gguf"), &o, &c, &e), e);
+    CHECK(c.max_kl == 0.5 && c.min_agreement == 0.6 && c.max_loss == 10);
+    o.overwrite = 1;
+    o.max_loss = -1;
+    o.max_kl = 1e-9;
+    CHECK_INT(sill_quantize(STORIES, in_dir("g.gguf"), &o, &c, &e), SILL_ERANGE);
+    CHECK(strstr(e.msg, "--max-kl") && !c.passed && exists(in_dir("g.gguf")) && !exists(in_dir("g.gguf.partial")));
+    o.max_kl = -1;
+    o.min_agreement = 1;
+    CHECK_INT(sill_quantize(STORIES, in_dir("g.gguf"), &o, &c, &e), SILL_ERANGE);
+    CHECK(strstr(e.msg, "--min-agreement") && c.top1_agreement < 1);
+    o.min_agreement = -1;
+    CHECK_OK(sill_quantize(STORIES, in_dir("g.gguf"), &o, &c, &e), e);
+    CHECK(isinf(c.max_kl) && c.min_agreement == 0 && c.passed);
+    o.min_agreement = 1.5;
+    CHECK_INT(sill_quantize(STORIES, in_dir("g.gguf"), &o, &c, &e), SILL_EINVAL);
+    const char *stage = NULL;
+    o = some(SILL_QUANTIZE_Q8);
+    o.progress = never;
+    o.user = &stage;
+    CHECK_INT(sill_quantize("tests/fixtures/model/gpt2-one", in_dir("mute.gguf"), &o, NULL, &e), SILL_EUNSUPPORTED);
+    CHECK(!stage && strstr(e.msg, "no tokenizer")); /* before any work */
 }
 
 /* A weight that is not finite is named; nothing is left. */
@@ -296,6 +373,8 @@ int main(int argc, char **argv) {
     TEST(labels_are_compared);
     TEST(too_much_lost_leaves_nothing);
     TEST(refusals_leave_nothing);
+    TEST(a_name_that_is_taken_keeps_the_work);
+    TEST(agreement_and_divergence_have_limits);
     TEST(damaged_weights_are_named);
     TEST(no_memory_leaves_nothing);
     char command[128];
