@@ -43,18 +43,36 @@ static int read_batches(bench_options *o) {
     }
 }
 
+/* Sizes that were asked for are measured or refused; those left open fit any context. */
+static sill_status choose_sizes(bench_options *o, int32_t n_ctx, sill_error *err) {
+    const int32_t n_prompt = o->n_prompt ? o->n_prompt : 32, n_gen = o->n_gen ? o->n_gen : 32;
+    if ((o->n_prompt || o->n_gen) && (o->wanted[BENCH_DECODE] || o->wanted[BENCH_MEMORY]) && n_prompt + n_gen > n_ctx)
+        return sill__fail(err, SILL_ERANGE, "--n-prompt %d and --n-gen %d make %d tokens, and the context has %d", (int)n_prompt,
+                          (int)n_gen, (int)(n_prompt + n_gen), (int)n_ctx);
+    if (o->n_prompt && o->wanted[BENCH_START] && n_prompt + 1 > n_ctx)
+        return sill__fail(err, SILL_ERANGE, "--n-prompt %d and a first token do not fit the context of %d", (int)n_prompt, (int)n_ctx);
+    if (o->n_prefill && o->wanted[BENCH_PREFILL] && o->n_prefill + 1 > n_ctx)
+        return sill__fail(err, SILL_ERANGE, "--n-prefill %d and a first token do not fit the context of %d", (int)o->n_prefill, (int)n_ctx);
+    if (!o->n_prompt) o->n_prompt = SILL_MAX(SILL_MIN(n_prompt, n_ctx - 2), 1);
+    if (!o->n_gen) o->n_gen = SILL_MAX(SILL_MIN(n_gen, n_ctx - o->n_prompt), 2);
+    if (!o->n_prefill) o->n_prefill = SILL_MAX(SILL_MIN(512, n_ctx - 1), 1);
+    return SILL_OK;
+}
+
 /* The session's context: what the longest test needs, or what the model has. */
 static sill_status choose_ctx(bench_run *run, const char *path, sill_error *err) {
     bench_options *o = run->o;
     sill_model_options mo;
     sill_session_options so;
     sill_plan_info plan;
-    int32_t need = SILL_MAX(o->n_prompt + o->n_gen, o->wanted[BENCH_PREFILL] ? o->n_prefill + 1 : 0), most = 1;
-    if (o->wanted[BENCH_CLASSIFY]) need = SILL_MAX(need, 512 + 32);
+    int32_t need, most = 1;
     for (int i = 0; i < o->n_batches; i++) most = SILL_MAX(most, o->batch[i]);
     cli_fill_options(&o->model, &mo, &so);
     sill_status s = sill_plan(path, &mo, &so, &plan, err);
     if (s != SILL_OK) return s;
+    if ((s = choose_sizes(o, plan.n_ctx, err)) != SILL_OK) return s;
+    need = SILL_MAX(o->n_prompt + o->n_gen, o->wanted[BENCH_PREFILL] ? o->n_prefill + 1 : 0);
+    if (o->wanted[BENCH_CLASSIFY]) need = SILL_MAX(need, 512 + 32);
     run->n_ctx = SILL_MIN(need, plan.n_ctx);
     if (run->n_ctx < 8) return sill__fail(err, SILL_ERANGE, "a context of %d tokens is too short to measure anything", (int)run->n_ctx);
     o->model.n_ctx = run->n_ctx;
@@ -146,14 +164,14 @@ static const char notes[] =
     "and from there to the first token), prefill, decode (every batch), classify (ragged texts of 30 tokens in the mean,\n"
     "with the model's head or two labels), process (a fresh process of sill generate to its first token), memory (the most\n"
     "that a process took, and what was planned). The prompts are random ids. Of several repetitions the best counts; mean\n"
-    "and spread (slowest against fastest) stand beside it. Decoding is counted behind the first token. Shares are of the\n"
+    "and spread (slowest against fastest; none of one repetition) stand beside it. Decoding is counted behind the first token. Shares are of the\n"
     "limits measured in the same run: bytes of weights against bandwidth, multiply-adds of the products against the peak\n"
     "of their type.\n"
     "Fields of csv and jsonl: test, model, device, dtype, threads, batch, n_prompt, n_gen, value, unit, mean, spread, reps,\n"
     "tokens_per_s, bandwidth_share, peak_share, commit, version, machine, model_sha256 (the file's, or a sharded index's).\n";
 
 int cli_bench(int argc, char **argv) {
-    static bench_options o = {.reps = 3, .n_prompt = 32, .n_prefill = 512, .n_gen = 32, .n_texts = 100};
+    static bench_options o = {.reps = 3, .n_texts = 100};
     static bench_run run;
     static const char *const formats[] = {"auto", "md", "csv", "jsonl", NULL};
     typedef bench_options t;
@@ -163,7 +181,7 @@ int cli_bench(int argc, char **argv) {
         {"reps", 0, ARG_INT, offsetof(t, reps), 1, 1000, NULL, "N", "repetitions (default 3)"},
         {"n-prompt", 0, ARG_INT, offsetof(t, n_prompt), 1, 65536, NULL, "N", "tokens of the prompts that are decoded from (default 32)"},
         {"n-gen", 0, ARG_INT, offsetof(t, n_gen), 2, 65536, NULL, "N", "tokens decoded (default 32)"},
-        {"n-prefill", 0, ARG_INT, offsetof(t, n_prefill), 1, 65536, NULL, "N", "tokens of the prompt that is prefilled (default 512)"},
+        {"n-prefill", 0, ARG_INT, offsetof(t, n_prefill), 1, 65536, NULL, "N", "tokens of the prompt that is prefilled (default 512, or what the context holds)"},
         {"n-texts", 0, ARG_INT, offsetof(t, n_texts), 1, 100000, NULL, "N", "texts classified (default 100)"},
         {"no-limits", 0, ARG_FLAG, offsetof(t, no_limits), 0, 0, NULL, NULL, "do not measure the machine's limits: no shares"},
         {"format", 0, ARG_CHOICE, offsetof(t, format), 0, 0, formats, "FORMAT", "md, csv, jsonl (default: by OUT's extension, else md)"},

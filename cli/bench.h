@@ -16,7 +16,7 @@ typedef struct bench_options {
     cli_model_options model;
     const char *tests, *batches, *output;
     int format;
-    int32_t reps, n_prompt, n_prefill, n_gen, n_texts;
+    int32_t reps, n_prompt, n_prefill, n_gen, n_texts; /* the sizes are 0 until the context is known, where they are left open */
     bool overwrite, no_limits;
     /* read from the texts above */
     bool wanted[BENCH_TESTS];

@@ -156,7 +156,7 @@ sill_status bench_memory_measure(bench_run *run, const char *path, sill_error *e
     sill_status s = begin(&c, run, "bench", path, err);
     put_number(&c, "--n-prompt", run->o->n_prompt);
     put_number(&c, "--n-gen", run->o->n_gen);
-    put_number(&c, "--n-prefill", run->o->n_prefill);
+    put_number(&c, "--n-prefill", SILL_MIN(run->o->n_prefill, run->n_ctx - 1));
     put_number(&c, "--reps", 1);
     put_number(&c, "--ctx", run->n_ctx);
     put(&c, "--no-limits");

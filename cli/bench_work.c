@@ -16,7 +16,7 @@ void bench_row_times(bench_row *row, const sill__times *t, double work) {
     double mean = t->sum / t->n;
     row->value = work > 0 ? work / t->best : t->best;
     row->mean = work > 0 ? work / mean : mean;
-    row->spread = t->worst / t->best - 1;
+    row->spread = t->n > 1 ? t->worst / t->best - 1 : (double)NAN; /* one measurement tells nothing of it */
     row->reps = t->n;
 }
 

@@ -71,7 +71,7 @@ suite_sanitize() {
     build config=sanitize all tests || { broken build; return; }
     ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 \
         run_tests build/sanitize sanitize base format tokenizer corpus cli kernels engine task model/test_load \
-        model/test_parity model/test_session model/test_stories api/test_edges api/test_nomem api/test_threads
+        model/test_packed model/test_parity model/test_session model/test_stories api/test_edges api/test_nomem api/test_threads
 }
 suite_tsan() {
     build config=tsan all tests || { broken build; return; }
@@ -109,6 +109,13 @@ suite_aarch64() {
         echo "-- qemu-aarch64 -cpu $cpu"
         RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $cpu" TEST_TIMEOUT=900 run_tests build/aarch64 release $tests
         tests='kernels/test_vec kernels/test_mat model/test_parity'
+    done
+    # What the program picks on cores between the two: dot products without and with int8 matrix products.
+    local isa
+    for isa in neon_dotprod neon_i8mm; do
+        echo "-- SILL_CPU_ISA=$isa"
+        SILL_CPU_ISA=$isa RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max" TEST_TIMEOUT=900 \
+            run_tests build/aarch64 release kernels/test_mat kernels/test_made model/test_parity model/test_stories
     done
 }
 suite_fuzz() {

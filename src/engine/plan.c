@@ -163,6 +163,16 @@ sill_status sill__layout_plan(const sill__config *config, const sill__backend *o
     return SILL_OK;
 }
 
+/* Loading is over before a session begins, so the greater of the two counts. */
+static void count_import(sill_plan_info *plan, uint64_t import) {
+    if (import == 0) return;
+    plan->total_bytes = SILL_MAX(plan->total_bytes, plan->weight_bytes + import);
+    if (!plan->fits || !plan->available_bytes || plan->weight_bytes + import <= plan->available_bytes) return;
+    plan->fits = 0;
+    snprintf(plan->advice, sizeof plan->advice, "loading the largest matrix takes %.0f MiB on top of the weights; choose a smaller model",
+             MIB(import));
+}
+
 sill_status sill_plan(const char *path, const sill_model_options *mo, const sill_session_options *so,
                       sill_plan_info *plan, sill_error *err) {
     sill_model_options m;
@@ -175,7 +185,7 @@ sill_status sill_plan(const char *path, const sill_model_options *mo, const sill
     sill__compute compute;
     sill__kv_type kv = SILL__KV_F32;
     sill__layout layout;
-    uint64_t weights = 0;
+    uint64_t weights = 0, import = 0;
     sill_status st;
     if (!path || !*path || !plan) return sill__fail(err, SILL_EINVAL, "sill_plan: path and plan must not be NULL");
     memset(plan, 0, sizeof *plan);
@@ -189,10 +199,11 @@ sill_status sill_plan(const char *path, const sill_model_options *mo, const sill
         (st = ops->open(&device_options, &device, err)) != SILL_OK ||
         (st = sill__model_compute(file, m.dtype, &compute, err)) != SILL_OK ||
         (st = sill__kv_type_for(o.kv_dtype, compute, &kv, err)) != SILL_OK ||
-        (st = sill__model_weight_bytes(file, &config, ops, device, m.dtype, &weights, err)) != SILL_OK)
+        (st = sill__model_weight_bytes(file, &config, ops, device, m.dtype, &weights, &import, err)) != SILL_OK)
         goto out;
     uint64_t limit = m.memory_limit_bytes ? m.memory_limit_bytes : sill__available_bytes();
     st = sill__layout_plan(&config, ops, device, kv, &o, weights, weights, limit, &layout, plan, err);
+    if (st == SILL_OK) count_import(plan, import);
 out:
     if (device) ops->close(device);
     sill__config_free(&config);

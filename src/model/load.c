@@ -122,11 +122,20 @@ static uint64_t slots_bytes(const sill__slots *slots, const sill__backend *ops, 
     return bytes;
 }
 
+/* What importing takes on top for a moment: the f32 values of a matrix that is stored as int8. The reference keeps them, and
+ * counts them as weights. */
+static uint64_t import_bytes(const sill__slots *slots, const sill__backend *ops) {
+    uint64_t most = 0;
+    for (size_t i = 0; i < slots->n_weights && ops != sill__backend_ref(); i++)
+        if (slots->weights[i].rows8) most = SILL_MAX(most, slots->weights[i].src.rows * slots->weights[i].src.cols * 4);
+    return most;
+}
+
 sill_status sill__model_weight_bytes(const sill__file *file, const sill__config *config, const sill__backend *ops,
-                                     sill__device *device, sill_dtype dtype, uint64_t *bytes, sill_error *err) {
+                                     sill__device *device, sill_dtype dtype, uint64_t *bytes, uint64_t *import, sill_error *err) {
     sill__slots slots;
     sill_model *m = sill__calloc(1, sizeof *m);
-    *bytes = 0;
+    *bytes = *import = 0;
     if (!m) return sill__fail(err, SILL_ENOMEM, "no memory for a model");
     m->config = *config; /* its labels stay the caller's */
     m->file = (sill__file *)file;
@@ -139,6 +148,7 @@ sill_status sill__model_weight_bytes(const sill__file *file, const sill__config 
     if (s == SILL_OK) {
         s = check_support(m, &slots, err);
         *bytes = slots_bytes(&slots, ops, device);
+        *import = import_bytes(&slots, ops);
         sill__slots_free(&slots);
     }
     sill__arena_free(&m->rows8);
@@ -148,11 +158,15 @@ sill_status sill__model_weight_bytes(const sill__file *file, const sill__config 
 }
 
 /* Refuses what would not fit, with the numbers and the next smaller choice. */
-static sill_status check_fits(sill_model *m, uint64_t limit, sill_error *err) {
+static sill_status check_fits(sill_model *m, uint64_t import, uint64_t limit, sill_error *err) {
     const double mib = 1024.0 * 1024.0;
-    uint64_t free_bytes = limit ? limit : sill__available_bytes(), smaller;
+    uint64_t free_bytes = limit ? limit : sill__available_bytes(), smaller, other;
     char advice[160] = "take a smaller or a quantized model";
-    if (free_bytes == 0 || m->weight_bytes <= free_bytes) return SILL_OK; /* 0: the system does not tell */
+    if (free_bytes == 0 || m->weight_bytes + import <= free_bytes) return SILL_OK; /* 0: the system does not tell */
+    if (import && m->weight_bytes <= free_bytes)
+        return sill__fail(err, SILL_ENOFIT, "%s: the weights need %.1f MiB, their largest matrix %.1f MiB more while it is loaded, and "
+                          "%.1f MiB are %s; take a smaller model", sill__file_path(m->file), (double)m->weight_bytes / mib,
+                          (double)import / mib, (double)free_bytes / mib, limit ? "allowed" : "free");
     if (m->quantized) snprintf(advice, sizeof advice, "take a smaller model");
     /* The largest of the smaller types that fits; where none does, the smallest with its number. */
     static const struct { sill_dtype dtype; const char *name; } plain[] = {
@@ -161,7 +175,7 @@ static sill_status check_fits(sill_model *m, uint64_t limit, sill_error *err) {
     for (size_t i = 0; !none && i < (m->quantized ? SILL_ARRAY_LEN(stored) : SILL_ARRAY_LEN(plain)); i++) {
         const char *name = m->quantized ? stored[i].name : plain[i].name;
         if (sill__model_weight_bytes(m->file, &m->config, m->ops, m->device, m->quantized ? stored[i].dtype : plain[i].dtype,
-                                     &smaller, NULL) != SILL_OK || smaller >= m->weight_bytes)
+                                     &smaller, &other, NULL) != SILL_OK || smaller >= m->weight_bytes)
             continue;
         snprintf(advice, sizeof advice, "dtype %s would need %.1f MiB%s", name, (double)smaller / mib,
                  smaller <= free_bytes ? "" : ", still too much: take a smaller model");
@@ -294,7 +308,7 @@ static sill_status take_tokenizer(sill_model *m, const tokenizer_job *job, sill_
 static sill_status load_weights(sill_model *m, const sill_model_options *o, const sill__slots *slots, sill_error *err) {
     m->n_params = slots->n_params;
     m->weight_bytes = slots_bytes(slots, m->ops, m->device);
-    sill_status s = check_fits(m, o->memory_limit_bytes, err);
+    sill_status s = check_fits(m, import_bytes(slots, m->ops), o->memory_limit_bytes, err);
     if (s == SILL_OK) s = import_weights(m, slots, !o->no_cache, err);
     if (s == SILL_OK) warn_unused(m, slots);
     return s;

@@ -71,9 +71,9 @@ struct sill_model {
 /* Reads config.json (+ generation_config.json) or GGUF metadata. Refuses other families by name. */
 sill_status sill__config_read(const sill__file *file, sill__config *config, sill_error *err);
 void sill__config_free(sill__config *config);
-/* Weight bytes in computed form, without loading (sill_plan). */
+/* Weight bytes in computed form, and what loading takes on top for a moment; without loading (sill_plan). */
 sill_status sill__model_weight_bytes(const sill__file *file, const sill__config *config, const sill__backend *ops,
-                                     sill__device *device, sill_dtype dtype, uint64_t *bytes, sill_error *err);
+                                     sill__device *device, sill_dtype dtype, uint64_t *bytes, uint64_t *import, sill_error *err);
 /* What a file would be computed with, without loading (sill_plan). */
 sill_status sill__model_compute(const sill__file *file, sill_dtype dtype, sill__compute *out, sill_error *err);
 /* True for an id that ends a text. */

@@ -46,6 +46,22 @@ def csv_and_markdown_and_files():
     assert lines[0].startswith("stories260K.gguf, f32 on cpu") and table[2].startswith("| prefill | 1 | 40 | 1 | ")
 
 
+def asked_sizes_are_measured_or_refused():
+    """A context of 512: what does not fit is refused with the numbers, not measured smaller."""
+    only = ["-m", STORIES, "-q", "--no-limits", "--reps", "1", "--batches", "1", "-o", "jsonl"]
+    r = sill("bench", *only, "--tests", "decode", "--n-prompt", "600", "--n-gen", "4", status=2)
+    assert "600" in r.err and "604" in r.err and "512" in r.err and not r.text(), r.err
+    assert "--n-prefill 512" in sill("bench", *only, "--tests", "prefill", "--n-prefill", "512", status=2).err
+    assert "--n-prompt 512" in sill("bench", *only, "--tests", "start", "--n-prompt", "512", status=2).err
+    rows = sill("bench", *only, "--tests", "prefill,decode", "--n-prompt", "500", "--n-gen", "12").objects()
+    assert [(r["n_prompt"], r["n_gen"]) for r in rows] == [(511, 1), (500, 12)], rows
+    assert all(r["reps"] == 1 and r["spread"] is None for r in rows if r["test"] != "decode"), rows
+    rows = sill("bench", *only, "--tests", "memory").objects()
+    assert [r["test"] for r in rows if r["test"].startswith("memory")] == TESTS[-4:], rows
+    rows = sill("bench", *only, "--tests", "prefill", "--reps", "2").objects()
+    assert rows[0]["spread"] >= 0, rows
+
+
 def head_and_no_tokenizer():
     """A classification head is measured as such, and what needs words is left out, or refused when asked for."""
     m = ["-m", os.path.join(FIXTURES, "model/gpt2-class"), "-q", "--reps", "1", "--no-limits", "--n-texts", "3"]

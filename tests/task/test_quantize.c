@@ -158,7 +158,24 @@ static void int8_is_read_again(void) {
     }
     REQUIRE(sill_model_load(in_dir("i8"), NULL, &m, &e) == SILL_OK);
     sill_model_free(m);
-    sill_model_options mo = {.size = sizeof mo, .dtype = SILL_DTYPE_BF16};
+    /* The largest matrix is f32 while it is imported: GPT-2's c_fc or c_attn here. */
+    sill_model_options mo = {.size = sizeof mo};
+    sill_model_info info;
+    sill_plan_info plan;
+    REQUIRE(sill_model_load(in_dir("i8"), NULL, &m, &e) == SILL_OK);
+    sill_model_get_info(m, &info, sizeof info);
+    sill_model_free(m);
+    const uint64_t most = 4u * (uint64_t)info.n_embd * (uint64_t)SILL_MAX(info.n_ff, 3 * info.n_embd);
+    mo.memory_limit_bytes = info.weight_bytes + most - 1;
+    CHECK_INT(sill_model_load(in_dir("i8"), &mo, &m, &e), SILL_ENOFIT);
+    CHECK(strstr(e.msg, "while it is loaded"));
+    sill_session_options so = {.size = sizeof so, .n_ctx = 1, .max_sequences = 1, .batch_tokens = 1};
+    CHECK_OK(sill_plan(in_dir("i8"), &mo, &so, &plan, &e), e);
+    CHECK(!plan.fits && plan.total_bytes >= info.weight_bytes + most);
+    mo.memory_limit_bytes++;
+    CHECK_OK(sill_model_load(in_dir("i8"), &mo, &m, &e), e);
+    sill_model_free(m);
+    mo = (sill_model_options){.size = sizeof mo, .dtype = SILL_DTYPE_BF16};
     CHECK_INT(sill_model_load(in_dir("i8"), &mo, &m, &e), SILL_EINVAL);
     snprintf(weights, sizeof weights, "%s/model.safetensors", in_dir("i8"));
     REQUIRE(sill__read_file(weights, 1 << 24, &text, &bytes, &e) == SILL_OK);
