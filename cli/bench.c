@@ -164,9 +164,9 @@ static const char notes[] =
     "and from there to the first token), prefill, decode (every batch), classify (ragged texts of 30 tokens in the mean,\n"
     "with the model's head or two labels), process (a fresh process of sill generate to its first token), memory (the most\n"
     "that a process took, and what was planned). The prompts are random ids. Of several repetitions the best counts; mean\n"
-    "and spread (slowest against fastest; none of one repetition) stand beside it. Decoding is counted behind the first token. Shares are of the\n"
-    "limits measured in the same run: bytes of weights against bandwidth, multiply-adds of the products against the peak\n"
-    "of their type.\n"
+    "and spread (slowest against fastest; none of one repetition) stand beside it. Decoding is counted behind the first\n"
+    "token. Shares are of the limits measured in the same run: bytes of weights against bandwidth, multiply-adds of the\n"
+    "products against the peak of their type.\n"
     "Fields of csv and jsonl: test, model, device, dtype, threads, batch, n_prompt, n_gen, value, unit, mean, spread, reps,\n"
     "tokens_per_s, bandwidth_share, peak_share, commit, version, machine, model_sha256 (the file's, or a sharded index's).\n";
 
