@@ -3,7 +3,6 @@
 
 #include "common.h"
 
-#define MAX_LABELS 1024
 
 typedef struct classify_options {
     cli_model_options model;
@@ -19,7 +18,7 @@ typedef struct classify_task {
     const classify_options *o;
     bool zero_shot, json;
     size_t n_labels;
-    const char *labels[MAX_LABELS];
+    const char *labels[CLI_MAX_LABELS];
     char *label_text;             /* what labels of --labels point into */
     char *names;                  /* what composed field names point into */
     const char **fields;
@@ -27,27 +26,6 @@ typedef struct classify_task {
 } classify_task;
 
 /* ---- labels and fields */
-
-static int split_labels(classify_task *t, const char *list) {
-    char *p = t->label_text = sill__strndup(list, strlen(list));
-    if (!p) return EXIT_FAILED;
-    for (;;) {
-        size_t n = strcspn(p, ",");
-        bool last = p[n] == 0;
-        p[n] = 0;
-        while (*p == ' ') p++, n--;
-        while (n && p[n - 1] == ' ') p[--n] = 0;
-        if (!n) return args_usage("classify", "--labels holds an empty label");
-        if (t->n_labels == MAX_LABELS) return args_usage("classify", "--labels holds more than %d labels", MAX_LABELS);
-        for (size_t i = 0; i < t->n_labels; i++)
-            if (!strcmp(t->labels[i], p)) return args_usage("classify", "--labels holds '%s' twice", p);
-        t->labels[t->n_labels++] = p;
-        if (last) break;
-        p += strlen(p) + 1;
-        while (*p == ' ') p++;
-    }
-    return t->n_labels < 2 ? args_usage("classify", "--labels needs at least two labels, separated by commas") : -1;
-}
 
 /* One column a label for CSV ("prob_LABEL"), one object for JSONL. */
 static bool add_probs(classify_task *t, sill__str *names, const char *prefix, const char *object) {
@@ -146,8 +124,8 @@ static int run_classify(const classify_options *o, classify_task *t, cli_run *ru
     } else {
         if (engine->info.n_labels < 1)
             return args_usage("classify", "%s has no classification head; give --labels a,b,c", engine->path);
-        if (engine->info.n_labels > MAX_LABELS)
-            return args_usage("classify", "%s has %d labels, more than %d", engine->path, (int)engine->info.n_labels, MAX_LABELS);
+        if (engine->info.n_labels > CLI_MAX_LABELS)
+            return args_usage("classify", "%s has %d labels, more than %d", engine->path, (int)engine->info.n_labels, CLI_MAX_LABELS);
         for (int32_t i = 0; i < engine->info.n_labels; i++) t->labels[t->n_labels++] = sill_model_label(engine->model, i);
     }
     t->o = o;
@@ -205,7 +183,10 @@ int cli_classify(int argc, char **argv) {
     const char *hole = o.prompt ? strstr(o.prompt, "{text}") : NULL;
     if (hole && strstr(hole + 1, "{text}")) return args_usage("classify", "--prompt has {text} more than once");
     if (o.prompt && !hole) return args_usage("classify", "--prompt has no {text}: where does the row's text go?");
-    if (o.labels) status = split_labels(&t, o.labels);
+    if (o.labels) {
+        t.label_text = sill__strndup(o.labels, strlen(o.labels));
+        status = t.label_text ? cli_split_labels("classify", t.label_text, t.labels, &t.n_labels) : EXIT_FAILED;
+    }
     if (status < 0) status = cli_run_input(&run, "classify", files[0], &o.corpus, NULL);
     if (status < 0) {
         status = cli_engine_open("classify", &o.model, NULL, &engine);

@@ -277,6 +277,26 @@ int cli_engine_open(const char *command, const cli_model_options *options, const
     return cli_fail_model(&err);
 }
 
+/* ---- labels */
+
+int cli_split_labels(const char *command, char *list, const char **labels, size_t *n_labels) {
+    for (char *p = list;;) {
+        size_t n = strcspn(p, ",");
+        bool last = p[n] == 0;
+        p[n] = 0;
+        while (*p == ' ') p++, n--;
+        while (n && p[n - 1] == ' ') p[--n] = 0;
+        if (!n) return args_usage(command, "--labels holds an empty label");
+        if (*n_labels == CLI_MAX_LABELS) return args_usage(command, "--labels holds more than %d labels", CLI_MAX_LABELS);
+        for (size_t i = 0; i < *n_labels; i++)
+            if (!strcmp(labels[i], p)) return args_usage(command, "--labels holds '%s' twice", p);
+        labels[(*n_labels)++] = p;
+        if (last) break;
+        p += strlen(p) + 1;
+    }
+    return *n_labels < 2 ? args_usage(command, "--labels needs at least two labels, separated by commas") : -1;
+}
+
 /* ---- bytes that a vocabulary has no tokens for */
 
 /* Valid UTF-8 without rare control characters: then no byte-level vocabulary in use loses any of it. */

@@ -6,7 +6,6 @@
 #include "common.h"
 #include "sample_text.h"
 
-#define MAX_LABELS 1024
 
 typedef struct quantize_options {
     const char *output, *text, *labels, *prompt, *device;
@@ -113,26 +112,6 @@ static void free_texts(texts *t) {
     sill__free(t->n);
     sill__free(t->whole);
     if (t->bytes.cap) sill__str_free(&t->bytes);
-}
-
-/* ---- labels */
-
-static int split_labels(char *p, const char **labels, size_t *n_labels) {
-    for (;;) {
-        size_t n = strcspn(p, ",");
-        bool last = p[n] == 0;
-        p[n] = 0;
-        while (*p == ' ') p++, n--;
-        while (n && p[n - 1] == ' ') p[--n] = 0;
-        if (!n) return args_usage("quantize", "--labels holds an empty label");
-        if (*n_labels == MAX_LABELS) return args_usage("quantize", "--labels holds more than %d labels", MAX_LABELS);
-        for (size_t i = 0; i < *n_labels; i++)
-            if (!strcmp(labels[i], p)) return args_usage("quantize", "--labels holds '%s' twice", p);
-        labels[(*n_labels)++] = p;
-        if (last) break;
-        p += strlen(p) + 1;
-    }
-    return *n_labels < 2 ? args_usage("quantize", "--labels needs at least two labels, separated by commas") : -1;
 }
 
 /* ---- the run */
@@ -245,7 +224,7 @@ int cli_quantize(int argc, char **argv) {
         "quantize", "MODEL --to q8|q4|int8 -o OUT [--text FILE]", "Writes a smaller model, and certifies what was lost.",
         {{"quantize", own, SILL_ARRAY_LEN(own), &o}, cli_general_table()}, notes, 1, 1};
     char **models, *list = NULL;
-    const char *labels[MAX_LABELS];
+    const char *labels[CLI_MAX_LABELS];
     size_t n_labels = 0;
     texts t = {0};
     int n;
@@ -260,7 +239,7 @@ int cli_quantize(int argc, char **argv) {
     if (o.prompt && !o.labels) return args_usage("quantize", "--prompt is for --labels");
     if (o.prompt && !strstr(o.prompt, "{text}")) return args_usage("quantize", "--prompt has no {text}: where does the row's text go?");
     if (o.labels && !(list = sill__strndup(o.labels, strlen(o.labels)))) return out_of_memory();
-    if (list) status = split_labels(list, labels, &n_labels);
+    if (list) status = cli_split_labels("quantize", list, labels, &n_labels);
     if (status < 0) status = read_texts(&t, &o);
     if (status < 0) status = run_quantize(&o, models[0], &t, labels, n_labels);
     free_texts(&t);

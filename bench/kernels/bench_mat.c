@@ -66,7 +66,7 @@ static double op_rate(sill__pool *pool, const sill__cpu_isa *isa, sill__limit li
 static void pack_part(void *arg, int i, int n) {
     work *w = arg;
     int32_t p = w->mat.n_panels;
-    w->k->pack(&w->src, &w->mat, (int32_t)((int64_t)p * i / n), (int32_t)((int64_t)p * (i + 1) / n), NULL);
+    w->k->pack(&w->src, &w->mat, (int32_t)((int64_t)p * i / n), (int32_t)((int64_t)p * (i + 1) / n));
 }
 
 static void product_part(void *arg, int i, int n) {

@@ -59,12 +59,10 @@ static bool packed(const sill__cpu_mat_kernels *k, const sill__weight_src *src, 
     if (k->plan(src, mat, &err) != SILL_OK) return false;
     mat->data = sill__alloc_pages(mat->bytes + 64);
     memset(mat->data, 0xa5, mat->bytes + 64);
-    void *scratch = sill__alloc(k->pack_scratch_bytes(mat) + 64);
     for (int32_t p = mat->n_panels, n = 1; p > 0; p -= n, n = n % 3 + 1) {
         n = SILL_MIN(n, p);
-        k->pack(src, mat, p - n, p, scratch);
+        k->pack(src, mat, p - n, p);
     }
-    sill__free(scratch);
     for (int i = 0; i < 64; i++)
         if (mat->data[mat->bytes + (size_t)i] != 0xa5) {
             FAIL("pack wrote behind the matrix");

@@ -134,20 +134,17 @@ typedef struct pack_job {
     const sill__device *d;
     const sill__weight_src *src;
     sill__cpu_mat *mat;
-    uint8_t *scratch;
-    size_t scratch_bytes;
     atomic_int next;
     int32_t end, step;
 } pack_job;
 
 static void pack_some(void *arg, int i, int n) {
     pack_job *job = arg;
-    (void)n;
+    (void)i, (void)n;
     for (;;) {
         int32_t first = atomic_fetch_add(&job->next, job->step);
         if (first >= job->end) return;
-        job->d->mat->pack(job->src, job->mat, first, SILL_MIN(first + job->step, job->end),
-                          job->scratch + (size_t)i * job->scratch_bytes);
+        job->d->mat->pack(job->src, job->mat, first, SILL_MIN(first + job->step, job->end));
     }
 }
 
@@ -174,16 +171,12 @@ static void release_all(const sill__weight_src *src) {
 
 /* Packs all panels, in stretches of about 16 MiB of source whose pages are released before the next: never much more
  * than the packed form is resident. A transposed source is read from end to end by every panel: one stretch. */
-static sill_status pack_all(sill__device *d, const sill__weight_src *src, sill__cpu_mat *mat, sill_error *err) {
-    size_t each = (d->mat->pack_scratch_bytes(mat) + 63) & ~(size_t)63, row_bytes, all;
-    if (!sill__mul(each, (size_t)d->n_threads, &all)) return sill__fail(err, SILL_ENOMEM, "scratch for packing");
-    uint8_t *scratch = sill__alloc_pages(all);
-    if (!scratch) return sill__fail(err, SILL_ENOMEM, "no memory for %zu bytes of scratch to pack weights", all);
-    row_bytes = SILL_MAX(sill__row_bytes(src->parts[0]->type, src->cols), (size_t)1);
+static void pack_all(sill__device *d, const sill__weight_src *src, sill__cpu_mat *mat) {
+    size_t row_bytes = SILL_MAX(sill__row_bytes(src->parts[0]->type, src->cols), (size_t)1);
     int64_t stretch = src->transposed ? mat->n_panels : (int64_t)((16u << 20) / row_bytes / (size_t)mat->nr) + 1;
     for (int64_t first = 0; first < mat->n_panels; first += stretch) {
         int32_t end = (int32_t)SILL_MIN(first + stretch, (int64_t)mat->n_panels);
-        pack_job job = {.d = d, .src = src, .mat = mat, .scratch = scratch, .scratch_bytes = each, .end = end};
+        pack_job job = {.d = d, .src = src, .mat = mat, .end = end};
         job.step = SILL_MAX(1, (end - (int32_t)first) / (4 * d->n_threads));
         atomic_init(&job.next, (int)first);
         sill__pool_lock(d->pool);
@@ -192,8 +185,6 @@ static sill_status pack_all(sill__device *d, const sill__weight_src *src, sill__
         if (!src->transposed) release_rows(src, (uint64_t)first * (uint64_t)mat->nr, (uint64_t)end * (uint64_t)mat->nr);
     }
     release_all(src);
-    sill__free_pages(scratch, all);
-    return SILL_OK;
 }
 
 static void cpu_weight_free(sill__device *d, sill__weight *w) {
@@ -236,7 +227,7 @@ static sill_status pack_list(sill__device *d, const sill__weight_src *src, sill_
         if (!w->mat.data && !(w->mat.data = sill__alloc_pages(w->mat.bytes)))
             return sill__fail(err, SILL_ENOMEM, "no memory for the %zu bytes of %s", w->mat.bytes,
                               src->name ? src->name : "a weight");
-        s = pack_all(d, &one, &w->mat, err);
+        pack_all(d, &one, &w->mat);
     }
     return s;
 }

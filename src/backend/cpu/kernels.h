@@ -39,10 +39,8 @@ typedef struct sill__cpu_mat {
 typedef struct sill__cpu_mat_kernels {
     /* Sets form, nr, group, sizes for a source; no memory yet. */
     sill_status (*plan)(const sill__weight_src *src, sill__cpu_mat *mat, sill_error *err);
-    /* Packs panels [first, end) from the source; called by several threads on distinct ranges. `scratch` has
-     * pack_scratch_bytes(mat). */
-    size_t (*pack_scratch_bytes)(const sill__cpu_mat *mat);
-    void (*pack)(const sill__weight_src *src, sill__cpu_mat *mat, int32_t first, int32_t end, void *scratch);
+    /* Packs panels [first, end) from the source; called by several threads on distinct ranges. */
+    void (*pack)(const sill__weight_src *src, sill__cpu_mat *mat, int32_t first, int32_t end);
     /* A prepared activation row: as the form wants it (f32 copy, bf16, int8 groups with scales and sums). */
     size_t (*act_bytes)(const sill__cpu_mat *mat);
     void (*act_prepare)(const sill__cpu_mat *mat, const float *x, void *act);
