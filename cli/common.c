@@ -282,7 +282,7 @@ int cli_engine_open(const char *command, const cli_model_options *options, const
 int cli_split_labels(const char *command, char *list, const char **labels, size_t *n_labels) {
     for (char *p = list;;) {
         size_t n = strcspn(p, ",");
-        bool last = p[n] == 0;
+        char *next = p[n] ? p + n + 1 : NULL;
         p[n] = 0;
         while (*p == ' ') p++, n--;
         while (n && p[n - 1] == ' ') p[--n] = 0;
@@ -291,8 +291,8 @@ int cli_split_labels(const char *command, char *list, const char **labels, size_
         for (size_t i = 0; i < *n_labels; i++)
             if (!strcmp(labels[i], p)) return args_usage(command, "--labels holds '%s' twice", p);
         labels[(*n_labels)++] = p;
-        if (last) break;
-        p += strlen(p) + 1;
+        if (!next) break;
+        p = next;
     }
     return *n_labels < 2 ? args_usage(command, "--labels needs at least two labels, separated by commas") : -1;
 }

@@ -51,6 +51,7 @@ def fields_in_order():
         assert a == b == base + want + ["error"], (a, b)
     first = base + ["label", "margin", "entropy", "n_tokens", "needs_human"]
     a, b = names("classify", f, "--text", "text", "--labels", "x, y", "--all-probs", "--logits")
+    assert names("classify", f, "--text", "text", "--labels", " x , y ", "--all-probs", "--logits") == (a, b)
     kinds = ["prob_", "prob_raw_", "prob_norm_", "prob_calibrated_"]
     assert a == first + [k + x for k in kinds for x in "xy"] + ["logits", "error"], a
     assert b == first + ["probs", "probs_raw", "probs_norm", "probs_calibrated", "logits", "error"], b
