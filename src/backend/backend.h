@@ -244,6 +244,9 @@ typedef struct sill__backend {
     void (*close)(sill__device *);
     void (*describe)(const sill__device *, char *out, size_t cap); /* "cpu avx512", for people and records */
     int32_t (*n_threads)(const sill__device *);
+    /* What its results depend on beyond this program, in one line: hardware, driver, their versions. A first-use check
+     * holds as long as it stays the same. NULL: describe says all. */
+    void (*identify)(const sill__device *, char *out, size_t cap);
     /* OK, or EUNSUPPORTED with the reason: never a silent fallback. */
     sill_status (*supports)(const sill__device *, const sill__need *, sill_error *err);
 
@@ -303,7 +306,12 @@ typedef struct sill__backend {
 
 const sill__backend *sill__backend_cpu(void);
 const sill__backend *sill__backend_ref(void);
+/* Those of this build, in the order in which "auto" tries them, the CPU's and the reference last; NULL behind. */
+const sill__backend *sill__backend_at(int i);
 /* "auto", "cpu", "ref", ...; EUNSUPPORTED names what there is. */
 sill_status sill__backend_find(const char *name, const sill__backend **out, sill_error *err);
+/* Opens the device that NAME (NULL: "auto") stands for. "auto": the first of the list that opens. (choose.c) */
+sill_status sill__device_open(const char *name, const sill__device_options *options, const sill__backend **ops,
+                              sill__device **out, sill_error *err);
 
 #endif

@@ -192,11 +192,11 @@ sill_status sill_plan(const char *path, const sill_model_options *mo, const sill
     if ((st = sill__options_read(mo, &m, sizeof m, "sill_model_options", err)) != SILL_OK) return st;
     device_options.n_threads = m.n_threads; /* scratch grows with the threads */
     if ((st = sill__session_options_read(so, &o, err)) != SILL_OK ||
-        (st = sill__backend_find(m.device ? m.device : "auto", &ops, err)) != SILL_OK ||
+        (st = sill__backend_find(m.device, &ops, err)) != SILL_OK ||
         (st = sill__file_open(path, &file, err)) != SILL_OK)
         return st;
     if ((st = sill__config_read(file, &config, err)) != SILL_OK ||
-        (st = ops->open(&device_options, &device, err)) != SILL_OK ||
+        (st = sill__device_open(m.device, &device_options, &ops, &device, err)) != SILL_OK ||
         (st = sill__model_compute(file, m.dtype, &compute, err)) != SILL_OK ||
         (st = sill__kv_type_for(o.kv_dtype, compute, &kv, err)) != SILL_OK ||
         (st = sill__model_weight_bytes(file, &config, ops, device, m.dtype, &weights, &import, err)) != SILL_OK)

@@ -317,7 +317,7 @@ static sill_status load_weights(sill_model *m, const sill_model_options *o, cons
 static sill_status load(const char *path, const sill_model_options *o, sill_model *m, sill__slots *slots,
                         sill_error *err) {
     sill__device_options device = {.n_threads = o->n_threads};
-    sill_status s = sill__backend_find(o->device ? o->device : "auto", &m->ops, err);
+    sill_status s = sill__backend_find(o->device, &m->ops, err); /* a name that is not there, before anything is read */
     if (s == SILL_OK) s = sill__file_open(path, &m->file, err);
     if (s == SILL_OK) s = sill__config_read(m->file, &m->config, err);
     if (s == SILL_OK) s = settle_types(m, o->dtype, err);
@@ -325,7 +325,7 @@ static sill_status load(const char *path, const sill_model_options *o, sill_mode
     m->layers = sill__calloc((size_t)m->config.n_layers, sizeof *m->layers);
     if (!m->layers) return sill__fail(err, SILL_ENOMEM, "no memory for %d layers", m->config.n_layers);
     s = sill__slots_make(m, slots, err);
-    if (s == SILL_OK) s = m->ops->open(&device, &m->device, err);
+    if (s == SILL_OK) s = sill__device_open(o->device, &device, &m->ops, &m->device, err);
     if (s == SILL_OK) s = check_support(m, slots, err);
     if (s != SILL_OK) return s;
     tokenizer_job job = {.file = m->file};
