@@ -23,6 +23,30 @@
 #define MTL_KV_F16 1u
 #define MTL_KV_I8 2u
 
-#define MTL_MAX_HEAD_DIM 256
+/* The values of sill__type. */
+#define MTL_TYPE_F32 0u
+#define MTL_TYPE_F16 1u
+#define MTL_TYPE_BF16 2u
+#define MTL_TYPE_Q8_0 3u
+#define MTL_TYPE_Q4_0 4u
+#define MTL_TYPE_Q4_1 5u
+#define MTL_TYPE_Q5_0 6u
+#define MTL_TYPE_Q5_1 7u
+#define MTL_TYPE_Q4_K 8u
+#define MTL_TYPE_Q5_K 9u
+#define MTL_TYPE_Q6_K 10u
+
+#define MTL_MAX_HEAD_DIM 256 /* widest heads that attention takes */
+
+/* Rows of tables: bytes of a stored row, and how many rows there are. */
+struct mtl_embed_args { uint32_t width, n_ids, n_positions, padding; uint64_t wte_row, wpe_row; };
+struct mtl_norm_args { uint32_t n, width; float eps; };
+struct mtl_rope_kv_args { uint32_t n_heads, n_kv_heads, layer, n_layers; float rope_scale; };
+struct mtl_kv_copy_args { uint32_t from, to, n, n_panels; }; /* blocks, positions, panels of a block */
+struct mtl_attention_args {
+    uint32_t n_runs, n_heads, n_kv_heads, layer, n_layers;
+    uint32_t one_tile_each; /* the query rows of each run and KV head fit one tile */
+    float scale;
+};
 
 #endif
