@@ -62,7 +62,17 @@ ISA_FLAGS_neon = -march=armv8-a
 ISA_FLAGS_neon_dotprod = -march=armv8.2-a+dotprod+fp16
 ISA_FLAGS_neon_i8mm = -march=armv8.2-a+dotprod+fp16+i8mm+bf16
 
-SRC := $(filter-out src/backend/cpu/isa_%.c,$(wildcard src/*/*.c src/*/*/*.c)) $(wildcard $(ISA:%=src/backend/cpu/isa_%.c))
+# The Metal backend: its kernels are embedded as one text, what others build on first.
+METAL_FIRST = args.h args_mat.h args_vec.h common.metal dequant.metal
+METAL_KERNELS = $(wildcard $(addprefix src/backend/metal/kernels/,$(METAL_FIRST))) \
+    $(filter-out $(METAL_FIRST:%=src/backend/metal/kernels/%),$(sort $(wildcard src/backend/metal/kernels/*.metal)))
+ifneq ($(and $(wildcard src/backend/metal/ops_mat.c),$(wildcard src/backend/metal/ops_vec.c)),)
+ALL_CFLAGS += -DSILL_METAL
+else
+NOT_YET = src/backend/metal/%.c
+endif
+
+SRC := $(filter-out src/backend/cpu/isa_%.c $(NOT_YET),$(wildcard src/*/*.c src/*/*/*.c)) $(wildcard $(ISA:%=src/backend/cpu/isa_%.c))
 OBJ := $(SRC:%.c=$(BUILD)/%.o)
 CLI_SRC := $(wildcard cli/*.c)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
@@ -137,6 +147,12 @@ $(BUILD)/src/backend/cpu/cpu_cache.o: $(BUILD)/pack_build.h
 # The sample text as one string; its lines have no character that C reads otherwise but \ and ".
 $(BUILD)/sample_text.h: examples/sample.txt
 	@mkdir -p $(@D) && { echo 'static const char cli_sample_text[] ='; sed -e 's/[\"]/\\&/g' -e 's/.*/"&\\n"/' $<; echo ';'; } >$@
+# The kernels' text: what only C needs of it (its include lines) is left out.
+$(BUILD)/metal_source.h: $(METAL_KERNELS) Makefile
+	@mkdir -p $(@D) && { echo 'static const char metal_source[] =' && \
+	{ printf '#include <metal_stdlib>\n#include <metal_simdgroup_matrix>\nusing namespace metal;\n#pragma METAL fp contract(off)\n' && \
+	cat $(METAL_KERNELS) | sed -e '/^#include "/d'; } | sed -e 's/[\\"]/\\&/g' -e 's/.*/"&\\n"/' && echo ';'; } >$@
+$(BUILD)/src/backend/metal/pipelines.o: $(BUILD)/metal_source.h
 $(CLI_OBJ): | $(BUILD)/build_info.h $(BUILD)/sample_text.h
 $(BUILD)/cli/quantize.o: $(BUILD)/sample_text.h
 

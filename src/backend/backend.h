@@ -247,11 +247,14 @@ typedef struct sill__backend {
     /* What its results depend on beyond this program, in one line: hardware, driver, their versions. A first-use check
      * holds as long as it stays the same. NULL: describe says all. */
     void (*identify)(const sill__device *, char *out, size_t cap);
+    /* Bytes that the device can still take beside what it holds, where that is less than the system's memory; NULL: it
+     * has no limit of its own. */
+    uint64_t (*room)(const sill__device *);
     /* OK, or EUNSUPPORTED with the reason: never a silent fallback. */
     sill_status (*supports)(const sill__device *, const sill__need *, sill_error *err);
 
-    /* Weights. import copies or maps; the source tensor stays valid as long as the weight for roles that
-     * keep it (EMBED), and may be released by the backend page by page for the others. Imports of one device
+    /* Weights. import copies or maps: a source tensor that lies in a mapped file (its map is set) stays valid as long
+     * as the device, others as long as the weight for EMBED; the backend may release pages of the others. Imports of one device
      * come one at a time. The weight's bytes in the computed form: weight_bytes (before import). */
     uint64_t (*weight_bytes)(const sill__device *, const sill__weight_src *);
     sill_status (*weight_import)(sill__device *, const sill__weight_src *, sill__weight **out, sill_error *err);
@@ -308,6 +311,7 @@ const sill__backend *sill__backend_cpu(void);
 const sill__backend *sill__backend_ref(void);
 /* Those of this build, in the order in which "auto" tries them, the CPU's and the reference last; NULL behind. */
 const sill__backend *sill__backend_at(int i);
+const sill__backend *sill__backend_metal(void); /* where the Metal backend is built (SILL_METAL) */
 /* "auto", "cpu", "ref", ...; EUNSUPPORTED names what there is. */
 sill_status sill__backend_find(const char *name, const sill__backend **out, sill_error *err);
 /* Opens the device that NAME (NULL: "auto") stands for. "auto": the first of the list that opens. (choose.c) */

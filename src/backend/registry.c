@@ -4,6 +4,9 @@
 #include <stdio.h>
 
 const sill__backend *sill__backend_at(int i) {
+#ifdef SILL_METAL
+    if (i-- == 0) return sill__backend_metal();
+#endif
     return i == 0 ? sill__backend_cpu() : i == 1 ? sill__backend_ref() : NULL;
 }
 

@@ -76,8 +76,15 @@ void sill__str_free(sill__str *s);
 /* ---- files */
 /* What tells one state of a file from another; all zeros: nothing is known of it. */
 typedef struct sill__file_id { uint64_t device, inode, bytes, modified_ns, changed_ns; } sill__file_id;
-typedef struct sill__map { const uint8_t *data; size_t bytes; void *handle; sill__file_id id; } sill__map;
-/* Maps a regular file read-only. An empty file gives data != NULL, bytes 0. */
+typedef struct sill__map {
+    const uint8_t *data;
+    size_t bytes;
+    void *handle;
+    size_t span; /* from handle on; 0: bytes */
+    sill__file_id id;
+} sill__map;
+/* Maps a regular file read-only, at a multiple of 16 KiB and with zeros up to one behind its end: what a GPU can take as
+ * it stands. An empty file gives data != NULL, bytes 0. */
 sill_status sill__map_open(const char *path, sill__map *map, sill_error *err);
 void sill__map_close(sill__map *map);
 /* Tells the system that these pages will not be needed again soon. */

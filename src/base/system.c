@@ -29,6 +29,35 @@ static sill__file_id identify(const struct stat *st) {
                            .modified_ns = in_ns(modified), .changed_ns = in_ns(changed)};
 }
 
+/* Pages of 16 KiB, those of Apple silicon, also where the system's are smaller: a stretch is reserved, the file mapped into
+ * it, and the rest given back. MAP_FAILED and errno where that does not work. */
+static void *map_file(int fd, size_t bytes, size_t *span) {
+    const size_t page = 16384, system_page = (size_t)sysconf(_SC_PAGESIZE);
+#ifdef __APPLE__
+    const int kind = MAP_SHARED; /* a GPU's buffer over it sees the very pages of the file */
+#else
+    const int kind = MAP_PRIVATE;
+#endif
+    if (bytes > SIZE_MAX - 2 * page) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    *span = (bytes + page - 1) & ~(page - 1);
+    if (system_page >= page) return mmap(NULL, bytes, PROT_READ, kind, fd, 0);
+    uint8_t *base = mmap(NULL, *span + page, PROT_READ, MAP_PRIVATE | MAP_ANON, -1, 0);
+    if (base == MAP_FAILED) return MAP_FAILED;
+    size_t head = (page - (uintptr_t)base % page) % page, tail = page - head;
+    if (head) munmap(base, head);
+    munmap(base + head + *span, tail);
+    void *p = mmap(base + head, bytes, PROT_READ, kind | MAP_FIXED, fd, 0);
+    if (p == MAP_FAILED) {
+        int e = errno;
+        munmap(base + head, *span);
+        errno = e;
+    }
+    return p;
+}
+
 sill_status sill__map_open(const char *path, sill__map *map, sill_error *err) {
     struct stat st;
     memset(map, 0, sizeof *map);
@@ -47,7 +76,7 @@ sill_status sill__map_open(const char *path, sill__map *map, sill_error *err) {
         map->data = (const uint8_t *)"";
         return SILL_OK;
     }
-    void *p = mmap(NULL, map->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    void *p = map_file(fd, map->bytes, &map->span);
     int e = errno;
     close(fd);
     if (p == MAP_FAILED) {
@@ -59,7 +88,7 @@ sill_status sill__map_open(const char *path, sill__map *map, sill_error *err) {
 }
 
 void sill__map_close(sill__map *map) {
-    if (map->handle) munmap(map->handle, map->bytes);
+    if (map->handle) munmap(map->handle, map->span ? map->span : map->bytes);
     memset(map, 0, sizeof *map);
 }
 

@@ -6,6 +6,8 @@
 #ifndef SILL_METAL_H
 #define SILL_METAL_H
 
+#include <pthread.h>
+
 #include "backend/backend.h"
 #include "backend/metal/kernels/args.h"
 
@@ -18,14 +20,19 @@ struct sill__device {
     const sill__backend *ops;
     mtl_id id;
     sill__mtl_pipelines *pipelines;
-    sill__mtl_map *maps;
     mtl_id nothing;         /* a buffer that is bound where an argument is absent */
-    mtl_id residency;       /* MTLResidencySet, or NULL before macOS 15 */
-    uint64_t working_set;   /* recommendedMaxWorkingSetSize */
+    uint64_t working_set;   /* recommendedMaxWorkingSetSize; 0: not told */
     uint64_t max_buffer;    /* maxBufferLength */
     int family;             /* 7: Apple7 (M1), 8: M2, 9: M3 and later */
-    bool lost;              /* the system took the device away: only a new process gets it back */
     char name[64];
+    pthread_mutex_t lock;   /* of what follows: sessions in several threads share the device */
+    sill__mtl_map *maps;
+    mtl_id residency;       /* MTLResidencySet, or NULL before macOS 15 */
+    uint64_t in_use;        /* bytes of all buffers */
+    int32_t n_working;      /* submitted command buffers that nobody has waited for */
+    mtl_id *dropped;        /* buffers to give back when there are none */
+    size_t n_dropped, cap_dropped;
+    bool lost;              /* the system took the GPU away: only a new process gets it back */
 };
 
 struct sill__buf { mtl_id buffer; size_t bytes; uint8_t *data; };
@@ -50,6 +57,7 @@ struct sill__weight {
     mtl_id scales;          /* f32 (rows), INT8 only */
     size_t scales_at;
     mtl_id own;             /* the buffer that this weight made, if it did */
+    size_t own_bytes;
 };
 
 struct sill__kv { sill__kv_shape shape; mtl_id buffer; size_t bytes; };
@@ -114,6 +122,8 @@ bool sill__mtl_ok(const sill__queue *q);
 /* `rows` rows of `width` 4-byte values lie in the buffer. */
 bool sill__mtl_check_ref(sill__queue *q, const char *what, sill__ref r, int64_t rows, int64_t width, bool may_be_absent);
 bool sill__mtl_check_norm(sill__queue *q, const sill__norm *norm, int32_t width);
+/* The batch's ids are below n_tokens and its positions below n_positions (INT32_MAX: any). */
+bool sill__mtl_check_ids(sill__queue *q, int32_t n_tokens, int32_t n_positions);
 /* The runs' blocks are this cache's. */
 bool sill__mtl_check_blocks(sill__queue *q, const sill__kv *kv);
 
