@@ -48,7 +48,7 @@ struct mtl_attention_args {
     uint32_t one_tile_each; /* the query rows of each run and KV head fit one tile */
     float scale;
 };
-struct mtl_head_args { uint32_t n_vocab, stride, n_chunks, n_top; };
+struct mtl_head_args { uint32_t n_vocab, stride, n_chunks, n_top, first_target; };
 struct mtl_sample_args { uint32_t n_vocab, want_logprobs; };
 struct mtl_sample_row {
     float temperature, top_p, min_p;

@@ -84,7 +84,8 @@ kernel void head_chunks(constant mtl_head_args &a [[buffer(0)]], device const fl
 #define HEAD_TARGETS FC1
 #define HEAD_TOP_LOGPROBS FC2
 
-/* Grid (rows), 256 threads, at most 256 chunks. starts: (rows + 1) into targets. The list of a chunk is in order: each
+/* Grid (rows), 256 threads, at most 256 chunks. starts: (rows + 1), counted from first_target, where the targets and
+ * their output begin. The list of a chunk is in order: each
  * thread holds the head of one. A log-probability is (x - maximum) - log(sum): nothing is lost for large logits. */
 kernel void head_join(constant mtl_head_args &a [[buffer(0)]], device const float *logits [[buffer(1)]],
                       device const float *stats [[buffer(2)]], device const uint2 *best [[buffer(3)]],
@@ -106,7 +107,7 @@ kernel void head_join(constant mtl_head_args &a [[buffer(0)]], device const floa
     const float log_sum = precise::log(group_total(sum * precise::exp(top - base), values, simd, 8, lane));
     if (HEAD_LSE != 0 && chunk == 0) lse[row] = base + log_sum;
     if (HEAD_TARGETS != 0)
-        for (int t = starts[row] + (int)chunk; t < starts[row + 1]; t += 256)
+        for (uint t = (uint)starts[row] - a.first_target + chunk; t < (uint)starts[row + 1] - a.first_target; t += 256)
             target_logprobs[t] = (logits[(ulong)row * a.stride + (uint)targets[t]] - base) - log_sum;
     uint next = 0;
     for (uint t = 0; t < a.n_top; t++) {

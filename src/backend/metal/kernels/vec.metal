@@ -113,22 +113,6 @@ kernel void norm_rows(constant mtl_norm_args &a [[buffer(0)]], device const floa
         y[c] = norm_value(x[c], mean, scale, NORM_WEIGHT != 0 ? weight[c] : 1.0f, NORM_BIAS != 0 ? bias[c] : 0.0f);
 }
 
-/* (mean, 1 / deviation) of each row, for products that normalize what they read. */
-kernel void norm_rows_stats(constant mtl_norm_args &a [[buffer(0)]], device const float *in [[buffer(1)]],
-                            device const int *rows [[buffer(2)]], device float *out [[buffer(3)]],
-                            uint group [[threadgroup_position_in_grid]],
-                            uint simd [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
-    const uint i = group * 4 + simd;
-    if (i >= a.n) return;
-    float mean, scale;
-    norm_stats(in + (ulong)(NORM_GATHER != 0 ? (uint)rows[i] : i) * a.width, a.width, NORM_KIND, a.eps, lane, mean,
-               scale);
-    if (lane == 0) {
-        out[2 * i] = mean;
-        out[2 * i + 1] = scale;
-    }
-}
-
 /* ----------------------------------------------------------------- q, k, v */
 
 #define ROPE_KIND FC0
