@@ -1,6 +1,8 @@
 /* common.c - the options that commands share, messages, signals, and finding and loading the model. */
 #include "common.h"
 
+#include "backend/backend.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
@@ -217,11 +219,16 @@ void cli_fill_options(const cli_model_options *o, sill_model_options *mo, sill_s
 }
 
 int cli_check_model(const char *command, const cli_model_options *o) {
-    if (o->device && (!strncmp(o->device, "metal", 5) || !strncmp(o->device, "cuda", 4)))
-        return args_usage(command, "--device %.40s is not in this version; there are: auto, cpu, ref", o->device);
-    if (o->device && strcmp(o->device, "auto") && strcmp(o->device, "cpu") && strcmp(o->device, "ref"))
-        return args_usage(command, "--device is '%.40s'; it takes one of: auto, cpu, ref", o->device);
-    return -1;
+    const sill__backend *b;
+    char names[64] = "auto";
+    if (!o->device || sill__backend_find(o->device, &b, NULL) == SILL_OK) return -1;
+    for (int i = 0; (b = sill__backend_at(i)); i++) {
+        size_t n = strlen(names);
+        snprintf(names + n, sizeof names - n, ", %s", b->name);
+    }
+    if (!strcmp(o->device, "metal") || !strncmp(o->device, "cuda", 4))
+        return args_usage(command, "--device %.40s is not in this version; there are: %s", o->device, names);
+    return args_usage(command, "--device is '%.40s'; it takes one of: %s", o->device, names);
 }
 
 int cli_check_long(const char *command, const cli_text_options *o, bool windows) {

@@ -237,6 +237,8 @@ typedef struct sill_session_options {
     int32_t max_sequences; /* most sequences in flight; 0: chosen by the planner */
     sill_kv_dtype kv_dtype;
     uint64_t memory_limit_bytes; /* for KV and scratch; 0: what the system says is free */
+    int32_t interactive;   /* 1: a single text at a time that somebody waits for. On a GPU the kernels that answer
+                            * soonest; their numbers agree with those of other sessions within a bound, not bit for bit */
 } sill_session_options;
 
 /* Bytes that a model and session will take, told before anything is loaded or allocated. */

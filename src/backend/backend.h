@@ -314,6 +314,9 @@ const sill__backend *sill__backend_at(int i);
 const sill__backend *sill__backend_metal(void); /* where the Metal backend is built (SILL_METAL) */
 /* "auto", "cpu", "ref", ...; EUNSUPPORTED names what there is. */
 sill_status sill__backend_find(const char *name, const sill__backend **out, sill_error *err);
+/* Bytes that can be taken on a device: LIMIT (0: what the system says is free), or less where the device has less room;
+ * 0 where nothing is known. (registry.c) */
+uint64_t sill__device_available(const sill__backend *ops, const sill__device *device, uint64_t limit);
 /* Opens the device that NAME (NULL: "auto") stands for. "auto": the first of the list that opens. (choose.c) */
 sill_status sill__device_open(const char *name, const sill__device_options *options, const sill__backend **ops,
                               sill__device **out, sill_error *err);

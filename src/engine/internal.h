@@ -23,6 +23,7 @@ void sill__blocks_drop(sill__blocks *b, int32_t block);
 /* ---- sizes of a session, decided before anything is allocated */
 typedef struct sill__layout {
     int32_t n_ctx, batch_tokens, max_sequences, n_handles, max_targets;
+    sill__path path;
     sill__queue_shape queue;
     int32_t n_vocab, n_labels;
     sill__kv_shape kv;

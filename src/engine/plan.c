@@ -85,7 +85,7 @@ static bool lay_out(sill__layout *l, const sill__config *c, const sill__backend 
     l->top_logprobs = place(&l->out_bytes, 2 * rows, SILL__MAX_TOP, 4, &ok);
     l->hidden = place(&l->out_bytes, rows, (size_t)c->n_embd, 4, &ok);
     l->scores = place(&l->out_bytes, rows, (size_t)c->n_labels, 4, &ok);
-    l->queue = (sill__queue_shape){.max_tokens = l->batch_tokens, .max_out = SILL_MAX(l->batch_tokens, l->max_sequences),
+    l->queue = (sill__queue_shape){.path = l->path, .max_tokens = l->batch_tokens, .max_out = SILL_MAX(l->batch_tokens, l->max_sequences),
                                    .max_width = max_width, .max_vocab = c->n_vocab};
     uint64_t queue = ops->queue_bytes(device, &l->queue);
     uint64_t tables = (uint64_t)l->n_handles * (uint64_t)sill__blocks_needed(l->n_ctx) * 4 + (uint64_t)l->max_targets * 16;
@@ -134,6 +134,7 @@ sill_status sill__layout_plan(const sill__config *config, const sill__backend *o
     layout->n_ctx = options->n_ctx ? options->n_ctx : config->n_ctx;
     layout->max_sequences = options->max_sequences ? options->max_sequences : DEFAULT_SEQUENCES;
     layout->batch_tokens = options->batch_tokens ? options->batch_tokens : DEFAULT_BATCH;
+    layout->path = options->interactive ? SILL__PATH_LATENCY : SILL__PATH_BATCH;
     if (available == 0) available = UINT64_MAX / 2; /* the system does not tell */
     uint64_t room = available > weights_to_come ? available - weights_to_come : 0;
     if (options->memory_limit_bytes) room = SILL_MIN(room, options->memory_limit_bytes);
@@ -201,7 +202,7 @@ sill_status sill_plan(const char *path, const sill_model_options *mo, const sill
         (st = sill__kv_type_for(o.kv_dtype, compute, &kv, err)) != SILL_OK ||
         (st = sill__model_weight_bytes(file, &config, ops, device, m.dtype, &weights, &import, err)) != SILL_OK)
         goto out;
-    uint64_t limit = m.memory_limit_bytes ? m.memory_limit_bytes : sill__available_bytes();
+    uint64_t limit = sill__device_available(ops, device, m.memory_limit_bytes);
     st = sill__layout_plan(&config, ops, device, kv, &o, weights, weights, limit, &layout, plan, err);
     if (st == SILL_OK) count_import(plan, import);
 out:

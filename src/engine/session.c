@@ -63,7 +63,7 @@ sill_status sill_session_create(sill_model *model, const sill_session_options *o
         return st;
     if (!(s = sill__calloc(1, sizeof *s))) return sill__fail(err, SILL_ENOMEM, "no memory for a session");
     s->model = model;
-    uint64_t available = o.memory_limit_bytes ? o.memory_limit_bytes : sill__available_bytes();
+    uint64_t available = sill__device_available(model->ops, model->device, o.memory_limit_bytes);
     st = sill__layout_plan(&model->config, model->ops, model->device, kv, &o, model->weight_bytes, 0, available,
                            &s->layout, &plan, err);
     if (st != SILL_OK) goto fail;

@@ -160,7 +160,7 @@ sill_status sill__model_weight_bytes(const sill__file *file, const sill__config 
 /* Refuses what would not fit, with the numbers and the next smaller choice. */
 static sill_status check_fits(sill_model *m, uint64_t import, uint64_t limit, sill_error *err) {
     const double mib = 1024.0 * 1024.0;
-    uint64_t free_bytes = limit ? limit : sill__available_bytes(), smaller, other;
+    uint64_t free_bytes = sill__device_available(m->ops, m->device, limit), smaller, other;
     char advice[160] = "take a smaller or a quantized model";
     if (free_bytes == 0 || m->weight_bytes + import <= free_bytes) return SILL_OK; /* 0: the system does not tell */
     if (import && m->weight_bytes <= free_bytes)
