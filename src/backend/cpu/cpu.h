@@ -113,6 +113,7 @@ struct sill__queue {
     sill__ticket n_submitted;
     const sill__kv *checked_kv; /* whose blocks the runs' tables were checked against */
     const sill__rope *rope; /* of the op that fills the table, or NULL */
+    int32_t looked_up;      /* rows of tables since their pages in the file were given back */
     /* laid out in memory */
     cpu_op *ops;            /* (CPU_MAX_OPS) */
     int32_t n_ops;

@@ -216,11 +216,25 @@ static void walk(void *arg, int i, int n) {
     }
 }
 
+/* A row looked up in a mapped table brings 64 KiB of the file into the process, where they would stay until in the end
+ * the whole table is there beside the packed weights: every so many rows it is given back to the page cache. */
+static void release_tables(sill__queue *q) {
+    enum { ROWS = 512 };
+    for (int32_t k = 0; k < q->n_ops; k++) {
+        const cpu_op *op = &q->ops[k];
+        if (op->kind != CPU_EMBED || (q->looked_up += op->n) < ROWS) continue;
+        const sill__tensor *t = &op->u.embed.wte->source;
+        if (t->map) sill__map_release(t->map, (size_t)(t->data - t->map->data), t->bytes);
+        q->looked_up = 0;
+    }
+}
+
 void sill__cpu_run(sill__queue *q) {
     if (q->n_ops && q->error.code == SILL_OK) {
         sill__pool_lock(q->device->pool);
         sill__pool_run(q->device->pool, walk, q);
         sill__pool_unlock(q->device->pool);
+        release_tables(q);
     }
     q->n_ops = 0;
     q->rope = NULL; /* it may point into an op that is gone; the table is filled again */
