@@ -26,7 +26,10 @@ test  | qemu for aarch64       | linux_only have qemu-aarch64          | qemu-us
 bench | cmake and C++          | have cmake                            | cmake g++                     | cmake
 '
 # Python packages, pinned where the version decides what is compared. torch: the CPU build is enough.
-PYTHON_TEST='torch==2.13.0 transformers==5.23.0 tokenizers tiktoken sentencepiece protobuf safetensors gguf numpy'
+PYTHON_TEST='torch==2.13.0 transformers==5.23.0 tokenizers tiktoken sentencepiece protobuf safetensors gguf numpy
+             krippendorff==0.9.0 accelerate'
+# Built for few systems: what needs them is skipped, and says so, where there is none.
+PYTHON_TEST_BUILT='bitsandbytes==0.50.2 xllamacpp==2026.10.11549'
 PYTHON_BENCH='llama-cpp-python==0.3.36 ctranslate2==4.8.5 openvino==2026.4.1 openvino-genai==2026.4.1.0'
 # The converters want an older transformers: an environment of their own, build/venv-convert.
 PYTHON_CONVERT='torch==2.13.0 ctranslate2==4.8.5 openvino==2026.4.1 optimum-intel==2.2.0 nncf==3.4.0'
@@ -45,7 +48,7 @@ case ${1:-} in
     '') ;;
     --test) wanted='run test' ;;
     --bench) wanted='run test bench' ;;
-    --list) printf '%s\n' "$TABLE" "Python for tests: $PYTHON_TEST" "Python for bench: $PYTHON_BENCH" "Python for its conversions: $PYTHON_CONVERT"; exit 0 ;;
+    --list) printf '%s\n' "$TABLE" "Python for tests: $PYTHON_TEST $PYTHON_TEST_BUILT" "Python for bench: $PYTHON_BENCH" "Python for its conversions: $PYTHON_CONVERT"; exit 0 ;;
     *) echo "usage: tools/deps.sh [--test | --bench | --list]" >&2; exit 2 ;;
 esac
 
@@ -107,5 +110,5 @@ case $wanted in
             VENV=build/venv-convert && python_packages .convert $PYTHON_CONVERT &&
             # comes along for pictures, which none of these models has; built for another torch it breaks transformers
             { ! $VENV/bin/python -m pip show -qq torchvision 2>/dev/null || $VENV/bin/python -m pip uninstall -qq -y torchvision >&2; } ;;
-    *test*) python_packages .test $PYTHON_TEST ;;
+    *test*) python_packages .test $PYTHON_TEST && { python_packages .built $PYTHON_TEST_BUILT || echo "deps: going on without $PYTHON_TEST_BUILT" >&2; } ;;
 esac
