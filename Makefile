@@ -78,6 +78,9 @@ CLI_SRC := $(wildcard cli/*.c)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 TEST_SRC := $(wildcard tests/*/test_*.c)
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
+# The fake Metal that the Metal backend is tested on (Linux).
+FAKE_SRC := $(filter-out tests/fakemetal/test_%.c,$(wildcard tests/fakemetal/*.c))
+FAKE_METAL := $(if $(filter Linux,$(UNAME_S)),$(BUILD)/libfakemetal.so)
 BENCH_SRC := $(wildcard bench/*.c bench/*/*.c)
 BENCH_BIN := $(BENCH_SRC:%.c=$(BUILD)/%)
 
@@ -101,7 +104,7 @@ lib: static
 static: $(LIBSILL)
 shared: $(SHARED)
 cli: $(BUILD)/sill
-tests: $(TEST_BIN)
+tests: $(TEST_BIN) $(FAKE_METAL)
 bench-programs: $(BENCH_BIN)
 
 help:
@@ -179,6 +182,14 @@ $(BUILD)/tests/%.o: tests/%.c $(BUILD)/flags
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBSILL)
 	$(SAY) "  LD  $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(LIBSILL) $(LIBS)
+# The fake Metal, always without sanitizers: its threads are fibers.
+$(BUILD)/fakemetal/%.o: tests/fakemetal/%.c $(wildcard tests/fakemetal/*.h tests/fakemetal/shim/*.h) tests/fakemetal/translate.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(SAY) "  CC  $<"
+	$(Q)$(CC) -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -fno-omit-frame-pointer $(WARN) -Wno-missing-prototypes -DFAKEMETAL_SHIM='"$(CURDIR)/tests/fakemetal/shim"' -c $< -o $@
+$(BUILD)/libfakemetal.so: $(FAKE_SRC:tests/fakemetal/%.c=$(BUILD)/fakemetal/%.o)
+	$(SAY) "  LD  $@"
+	$(Q)$(CC) -shared -Wl,-soname,libfakemetal.so -o $@ $^ -lm -lpthread -ldl
 .SECONDARY: $(TEST_BIN:=.o) $(BENCH_BIN:=.o)
 
 # ---- using

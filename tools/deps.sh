@@ -23,6 +23,7 @@ test  | clang with sanitizers  | clang_runtime                         | clang l
 test  | Python venv            | py_module ensurepip                   | python3-venv                  | python@3.12
 test  | aarch64 cross compiler | linux_only have aarch64-linux-gnu-gcc | gcc-aarch64-linux-gnu libc6-dev-arm64-cross | -
 test  | qemu for aarch64       | linux_only have qemu-aarch64          | qemu-user                     | -
+test  | clang 16 or later (kernels of the fake Metal) | linux_only fake_metal_clang | clang-19 | -
 bench | cmake and C++          | have cmake                            | cmake g++                     | cmake
 '
 # Python packages, pinned where the version decides what is compared. torch: the CPU build is enough.
@@ -41,6 +42,7 @@ works_cc() { have "${CC:-cc}" && { [ "$(uname -s)" = Darwin ] || [ -e /usr/inclu
 py_module() { have python3 && python3 -S -c "import sys, importlib.util as u, site; site.main(); sys.exit(not u.find_spec('$1'))"; }
 certificates() { [ "$(uname -s)" = Darwin ] || [ -n "${SSL_CERT_FILE:-}" ] || [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs ]; }
 clang_runtime() { have clang && [ -e "$(clang -print-file-name=libclang_rt.fuzzer-"$(uname -m)".a 2>/dev/null)" ] || { [ "$(uname -s)" = Darwin ] && have clang; }; }
+fake_metal_clang() { local v; for v in 21 20 19 18 17 16; do have clang++-$v && return 0; done; have clang++ && [ "$(clang++ -dumpversion | cut -d. -f1)" -ge 16 ]; }
 trim() { local s=$1; s=${s#"${s%%[![:space:]]*}"}; printf '%s' "${s%"${s##*[![:space:]]}"}"; }
 
 wanted=run
