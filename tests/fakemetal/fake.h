@@ -85,7 +85,7 @@ void fake_pool_enter(void **token);
 void fake_pool_leave(void *token);
 
 /* ---- objects of Metal */
-typedef struct fake_lib { FAKE_HEAD; void *so; const msl_library *l; } fake_lib;
+typedef struct fake_lib { FAKE_HEAD; void *so; const msl_library *l; char *source; unsigned long lo, hi; } fake_lib;
 typedef struct fake_fn { FAKE_HEAD; fake_lib *lib; const msl_kernel *k; bool specialized; unsigned char *values; unsigned char *defined; } fake_fn;
 typedef struct fake_pso { FAKE_HEAD; fake_fn *fn; unsigned max_threads; bool needs_full_simd; } fake_pso;
 typedef struct fake_buf {
@@ -127,16 +127,21 @@ typedef struct fake_run {
     uint64_t bytes_read, bytes_written;
     uint64_t serial;                    /* number of the dispatch */
     uint64_t cmd; uint32_t encoder, interval; bool concurrent;
+    bool ordered;                       /* after all that ran before in other encoders */
 } fake_run;
 void fake_run_dispatch(fake_run *r);    /* runs it; a mistake ends the process with a message */
 extern const msl_rt fake_rt;
 
 /* ---- check.c */
+struct fake_worker;
 void fake_check_begin(fake_run *r);
 void fake_check_end(fake_run *r);
+void fake_check_worker(struct fake_worker *w, size_t arena);
+void fake_check_buffer_gone(fake_buf *b);
 void fake_touch(msl_worker *w, unsigned long addr, unsigned long size, int write);
 typedef struct fake_worker {            /* at the start of a worker's region, before the stacks */
     msl_worker m;                       /* first: the kernels know it */
+    msl_rt rt;                          /* in the region: a kernel's reads of it are no accesses */
     fake_run *run;
     void *main_sp;
     void (*body)(msl_worker *w);
@@ -153,5 +158,6 @@ typedef struct fake_worker {            /* at the start of a worker's region, be
     unsigned tg_serial;
     uint64_t n_read, n_written;
 } fake_worker;
+const char *fake_where(const fake_worker *w, char *out, size_t n);
 __attribute__((noreturn, format(printf, 3, 4))) void fake_kernel_die(fake_worker *w, int line, const char *f, ...);
 #endif

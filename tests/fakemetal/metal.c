@@ -3,6 +3,7 @@
 #include "fake.h"
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +46,24 @@ FAKE_CLASS(fake_Options, "MTLCompileOptions", NULL, sizeof(Options), 0, M("setFa
 static long newest_language(void) { return 3 << 16 | (fake_set.os >= 15 ? 2 : fake_set.os >= 14 ? 1 : 0); }
 
 /* ---- libraries and functions */
-static void lib_dealloc(id o) { dlclose(((fake_lib *)o)->so); }
+static void lib_dealloc(id o) { dlclose(((fake_lib *)o)->so); free(((fake_lib *)o)->source); }
+static int find_extent(struct dl_phdr_info *i, size_t n, void *p)
+{
+    (void)n;
+    fake_lib *l = p;
+    const unsigned long at = (unsigned long)(uintptr_t)l->l;
+    unsigned long lo = ~0ul, hi = 0;
+    for (int k = 0; k < i->dlpi_phnum; k++) {
+        if (i->dlpi_phdr[k].p_type != PT_LOAD) continue;
+        const unsigned long a = i->dlpi_addr + i->dlpi_phdr[k].p_vaddr, b = a + i->dlpi_phdr[k].p_memsz;
+        if (a < lo) lo = a;
+        if (b > hi) hi = b;
+    }
+    if (at < lo || at >= hi) return 0;
+    l->lo = lo;
+    l->hi = hi;
+    return 1;
+}
 static id dev_lib(id d, SEL s, id src, id opt, id *err)
 {
     (void)d; (void)s;
@@ -72,6 +90,8 @@ static id dev_lib(id d, SEL s, id src, id opt, id *err)
     fake_lib *r = (fake_lib *)fake_new(&fake_Lib, sizeof *r);
     r->so = so;
     r->l = l;
+    r->source = strdup(fake_str(src));
+    dl_iterate_phdr(find_extent, r);
     pthread_mutex_lock(&lock);
     made.libraries_made++;
     pthread_mutex_unlock(&lock);
@@ -379,6 +399,7 @@ static void buf_dealloc(id o)
         fake_block_release(b->deallocator);
     }
     if (b->map) munmap(b->map, b->map_bytes);
+    fake_check_buffer_gone(b);
     fake_shadow_free(b->shadow);
     b->p = NULL;
 }

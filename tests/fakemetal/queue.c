@@ -8,9 +8,9 @@
 #include <string.h>
 #include <time.h>
 
-typedef struct Fence { FAKE_HEAD; } Fence;
+typedef struct Fence { FAKE_HEAD; uint64_t by; bool updated; } Fence;   /* by: the encoder that last updated it when it ran */
 typedef struct Event { FAKE_HEAD; uint64_t value; int polls; bool shared; } Event;
-enum { OP_DISPATCH, OP_COPY, OP_FILL, OP_SIGNAL, OP_WAIT };
+enum { OP_DISPATCH, OP_COPY, OP_FILL, OP_SIGNAL, OP_WAIT, OP_FENCE_UPDATE, OP_FENCE_WAIT };
 typedef struct Op {
     int kind;
     uint32_t encoder, interval;
@@ -24,6 +24,7 @@ typedef struct Op {
     size_t src_at, dst_at, bytes;
     unsigned char value;
     Event *event;
+    Fence *fence;
     uint64_t event_value;
 } Op;
 typedef struct Queue { FAKE_HEAD; struct Cmd *first, *last; unsigned open; unsigned max; id sets[32]; int n_sets; struct Queue *next; } Queue;
@@ -35,6 +36,7 @@ typedef struct Cmd {
     char error[300];
     struct Enc *open;
     bool retains, enqueued;
+    bool fresh;                         /* committed when all before it had completed */
     uint32_t encoders;
     uint64_t number;
     double t0, t1;
@@ -47,6 +49,8 @@ typedef struct Cmd {
 typedef struct Enc { FAKE_HEAD; Cmd *cb; bool ended, concurrent, blit; uint32_t interval; Op cur; id used[64]; int n_used; } Enc;
 
 static pthread_mutex_t lock;            /* of everything here; held while kernels run */
+static uint64_t running, previous;      /* encoders, as they run */
+static bool ordered;                    /* what runs now comes after all that ran before */
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static Queue *queues;
 static fakemetal_totals counts;
@@ -244,6 +248,7 @@ static void cb_commit(id o, SEL s)
     if (!c->enqueued) cb_enqueue(o, s);
     c->status = 2;
     c->number = ++numbers;
+    c->fresh = c->q->first == c;
     counts.command_buffers++;
     if (fake_set.async || c->n_done || c->n_scheduled) wake_runner();
     pthread_mutex_unlock(&lock);
@@ -291,7 +296,7 @@ static void run_dispatch(Cmd *c, Op *op)
 {
     alive(op->pso, &fake_Pso, op, "its pipeline", 0);
     const fake_fn *f = op->pso->fn;
-    fake_run r = { .fn = f, .exact = op->exact, .cmd = c->number, .encoder = op->encoder, .interval = op->interval, .concurrent = op->concurrent, .serial = ++serials };
+    fake_run r = { .fn = f, .exact = op->exact, .cmd = c->number, .encoder = op->encoder, .interval = op->interval, .concurrent = op->concurrent, .ordered = ordered, .serial = ++serials };
     constants(f);
     for (int i = 0; i < f->k->n; i++) {
         const msl_bind *b = &f->k->bind[i];
@@ -327,8 +332,22 @@ static void run_dispatch(Cmd *c, Op *op)
     }
     record(op, c, &r, now() - t);
 }
+static void enter(const Cmd *c, const Op *op)
+{
+    const uint64_t e = c->number << 16 | op->encoder;
+    if (e == running) return;
+    ordered = running >> 16 != c->number && c->fresh;
+    previous = running;
+    running = e;
+}
 static void run_simple(Op *op)
 {
+    if (op->kind == OP_FENCE_UPDATE || op->kind == OP_FENCE_WAIT) {
+        alive(op->fence, &fake_Fence, op, "fence", 0);
+        if (op->kind == OP_FENCE_UPDATE) op->fence->by = running;
+        else if (op->fence->by == previous) ordered = true;
+        return;
+    }
     if (op->kind == OP_COPY) {
         alive(op->src, &fake_Buf, op, "copy", 0);
         alive(op->dst, &fake_Buf, op, "copy", 1);
@@ -368,6 +387,7 @@ static bool run_some(Cmd *c)
     }
     while (c->at < c->n_op) {
         Op *op = &c->op[c->at];
+        if (op->kind != OP_WAIT && op->kind != OP_SIGNAL) enter(c, op);
         if (op->kind == OP_WAIT) { if (op->event->value < op->event_value) return false; c->at++; continue; }
         if (op->kind != OP_DISPATCH) { run_simple(op); c->at++; continue; }
         size_t end = c->at + 1;
@@ -573,13 +593,25 @@ static void e_end(id o, SEL s)
     e->cb->open = NULL;
     counts.encoders++;
 }
-static void e_fence(id o, SEL s, id f) { (void)enc(o, s); if (!fake_is(f, &fake_Fence)) fake_die("%s: not a fence", s); hold(((Enc *)o)->cb, f); }
+static void fence(id o, SEL s, id f, int kind)
+{
+    Enc *e = enc(o, s);
+    if (!fake_is(f, &fake_Fence)) fake_die("%s: not a fence", s);
+    Fence *n = (Fence *)f;
+    if (kind == OP_FENCE_UPDATE) n->updated = true;
+    else if (!n->updated) fake_die("waitForFence: a fence that no encoder updated");
+    Op op = { .kind = kind, .fence = n, .encoder = e->cur.encoder };
+    hold(e->cb, f);
+    add_op(e->cb, &op);
+}
+static void e_fence_update(id o, SEL s, id f) { fence(o, s, f, OP_FENCE_UPDATE); }
+static void e_fence_wait(id o, SEL s, id f) { fence(o, s, f, OP_FENCE_WAIT); }
 static void e_use(id o, SEL s, id r, NSUInteger usage) { Enc *e = enc(o, s); if (!fake_is(r, &fake_Buf)) fake_die("useResource: not a buffer"); if (!usage || usage > 7) fake_die("useResource: usage %lu", usage); hold(e->cb, r); }
 static void e_use_many(id o, SEL s, const id *r, NSUInteger n, NSUInteger usage) { for (NSUInteger i = 0; i < n; i++) e_use(o, s, r[i], usage); }
 static NSUInteger e_type(id o, SEL s) { (void)s; return ((Enc *)o)->concurrent; }
 FAKE_CLASS(fake_Enc, "MTLComputeCommandEncoder", enc_dealloc, 0, 0, M("setComputePipelineState:", e_pipeline), M("setBuffer:offset:atIndex:", e_buffer), M("setBuffers:offsets:withRange:", e_buffers), M("setBufferOffset:atIndex:", e_offset),
            M("setBytes:length:atIndex:", e_bytes), M("setThreadgroupMemoryLength:atIndex:", e_tg), M("memoryBarrierWithScope:", e_barrier), M("memoryBarrierWithResources:count:", e_barrier_resources),
-           M("dispatchThreadgroups:threadsPerThreadgroup:", e_dispatch), M("dispatchThreads:threadsPerThreadgroup:", e_dispatch_threads), M("endEncoding", e_end), M("updateFence:", e_fence), M("waitForFence:", e_fence),
+           M("dispatchThreadgroups:threadsPerThreadgroup:", e_dispatch), M("dispatchThreads:threadsPerThreadgroup:", e_dispatch_threads), M("endEncoding", e_end), M("updateFence:", e_fence_update), M("waitForFence:", e_fence_wait),
            M("useResource:usage:", e_use), M("useResources:count:usage:", e_use_many), M("dispatchType", e_type), M("setLabel:", label), M("label", no_label), M("pushDebugGroup:", nothing_1), M("popDebugGroup", nothing), M("insertDebugSignpost:", nothing_1));
 static void b_range(const char *what, id b, size_t at, size_t n)
 {
@@ -607,8 +639,8 @@ static void b_fill(id o, SEL s, id dst, NSRange r, uint8_t v)
     Op op = { .kind = OP_FILL, .dst = (fake_buf *)dst, .dst_at = r.at, .bytes = r.n, .value = v, .encoder = e->cur.encoder };
     add_op(e->cb, &op);
 }
-FAKE_CLASS(fake_Blit, "MTLBlitCommandEncoder", enc_dealloc, 0, 0, M("copyFromBuffer:sourceOffset:toBuffer:destinationOffset:size:", b_copy), M("fillBuffer:range:value:", b_fill), M("endEncoding", e_end), M("updateFence:", e_fence),
-           M("waitForFence:", e_fence), M("setLabel:", label), M("label", no_label));
+FAKE_CLASS(fake_Blit, "MTLBlitCommandEncoder", enc_dealloc, 0, 0, M("copyFromBuffer:sourceOffset:toBuffer:destinationOffset:size:", b_copy), M("fillBuffer:range:value:", b_fill), M("endEncoding", e_end), M("updateFence:", e_fence_update),
+           M("waitForFence:", e_fence_wait), M("setLabel:", label), M("label", no_label));
 
 /* ---- counters */
 void fake_metal_totals(fakemetal_totals *t, bool reset);

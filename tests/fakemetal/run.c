@@ -297,7 +297,8 @@ static fake_worker *worker_make(unsigned index)
     if (mprotect(base, MSL_REGION, PROT_READ | PROT_WRITE)) fake_die("no memory for the stacks");
     fake_worker *w = (fake_worker *)(void *)base;
     w->index = index;
-    w->m.rt = &fake_rt;
+    w->rt = fake_rt;
+    w->m.rt = &w->rt;
     w->m.tg_base = (unsigned long)base + ARENA_AT;
     w->m.tg_size = ARENA;
     for (unsigned i = 0; i < MSL_MAX_THREADS; i++) {
@@ -306,6 +307,7 @@ static fake_worker *worker_make(unsigned index)
         for (unsigned k = 0; k < CANARY / 8; k++) c[k] = 0x5ac0ffee5ac0ffeeull;
     }
     w->n_free = MSL_MAX_THREADS;
+    fake_check_worker(w, ARENA);
     return w;
 }
 static void run_group(fake_worker *w, uint64_t number)
@@ -325,7 +327,8 @@ static void run_group(fake_worker *w, uint64_t number)
     w->group = number;
     w->live = m->n;
     w->tg_waiting = 0;
-    w->epoch_tg = w->epoch_dev = 1;
+    w->epoch_tg++;                      /* never the same in two groups */
+    w->epoch_dev = 1;
     w->tg_serial++;
     w->tg_used = REDZONE;
     w->tg_bytes = 0;

@@ -7,7 +7,7 @@
 #define MSL_ALIGN(n) _Alignas(n)
 #endif
 enum {
-    MSL_ABI = 2,
+    MSL_ABI = 3,
     MSL_BUFFERS = 31,
     MSL_MAX_THREADS = 1024,
     MSL_TG_MEMORY = 32768,              /* what a threadgroup may use: family Apple7 */
@@ -56,6 +56,7 @@ typedef struct msl_sg {
 typedef struct msl_worker {
     const msl_rt *rt;
     msl_thread *t;                      /* the running one */
+    unsigned long pc;                   /* of its last access */
     unsigned long tg_base, tg_size;     /* threadgroup memory, redzones included */
     void *buf[MSL_BUFFERS];             /* bindings, offset applied */
     void *tgmem[MSL_BUFFERS];
