@@ -29,6 +29,12 @@ _Static_assert(MTL_KV_BLOCK == SILL__KV_BLOCK, "KV blocks");
 
 static uint32_t over(int64_t n, int64_t by) { return (uint32_t)((n + by - 1) / by); }
 
+/* The batch, or NULL where there is none or an error is kept. */
+static const sill__batch *ready(sill__queue *q) {
+    const sill__batch *b = sill__mtl_ok(q) ? sill__mtl_batch_of(q) : NULL;
+    return sill__mtl_require(q, b || !sill__mtl_ok(q), SILL_EINVAL, "an operation before the first batch") ? b : NULL;
+}
+
 /* ------------------------------------------------------------------- tables */
 
 bool sill__mtl_can_embed(sill__type type) {
@@ -36,17 +42,10 @@ bool sill__mtl_can_embed(sill__type type) {
     return info && info->weight && (uint32_t)type <= MTL_TYPE_Q6_K;
 }
 
-static bool check_table(sill__queue *q, const sill__weight *w, const int32_t *rows, int32_t n, int32_t width,
-                        const char *what) {
-    if (!sill__mtl_require(q, w->cols == width, SILL_EINVAL, "embed: a table of %d columns, expected %d", w->cols, width) ||
-        !sill__mtl_require(q, w->n_parts == 1 && !w->transposed && sill__mtl_can_embed(w->parts[0].type), SILL_EUNSUPPORTED,
-                           "embed: the metal device does not look rows up in such a table"))
-        return false;
-    for (int32_t i = 0; i < n; i++)
-        if (!sill__mtl_require(q, rows[i] >= 0 && rows[i] < w->rows, SILL_ERANGE, "embed: %s %d of a table of %d rows", what,
-                               rows[i], w->rows))
-            return false;
-    return true;
+static bool check_table(sill__queue *q, const sill__weight *w, int32_t width) {
+    return sill__mtl_require(q, w->cols == width, SILL_EINVAL, "embed: a table of %d columns, expected %d", w->cols, width) &&
+           sill__mtl_require(q, w->n_parts == 1 && !w->transposed && sill__mtl_can_embed(w->parts[0].type), SILL_EUNSUPPORTED,
+                             "embed: the metal device does not look rows up in such a table");
 }
 
 static size_t table_row(const sill__weight *w) {
@@ -54,10 +53,10 @@ static size_t table_row(const sill__weight *w) {
 }
 
 void sill__mtl_embed(sill__queue *q, const sill__op_embed *op) {
-    const sill__batch *b = sill__mtl_batch_of(q);
+    const sill__batch *b = ready(q);
     const sill__weight *wte = op->wte, *wpe = op->wpe;
-    if (!sill__mtl_ok(q) || !check_table(q, wte, b->tokens, b->n_tokens, op->width, "token id") ||
-        (wpe && !check_table(q, wpe, b->positions, b->n_tokens, op->width, "position")) ||
+    if (!b || !check_table(q, wte, op->width) || (wpe && !check_table(q, wpe, op->width)) ||
+        !sill__mtl_check_ids(q, wte->rows, wpe ? wpe->rows : INT32_MAX) ||
         !sill__mtl_check_ref(q, "embedding", op->out, b->n_tokens, op->width, false))
         return;
     const struct mtl_embed_args args = {.width = (uint32_t)op->width, .n_ids = (uint32_t)wte->rows,
@@ -72,11 +71,11 @@ void sill__mtl_embed(sill__queue *q, const sill__op_embed *op) {
 }
 
 void sill__mtl_tap(sill__queue *q, const sill__op_tap *op) {
-    const sill__batch *b = sill__mtl_batch_of(q);
+    const sill__batch *b = ready(q);
     const sill__norm *norm = &op->norm;
     const bool gather = op->rows == SILL__ROWS_OUT;
-    const int32_t n = gather ? b->n_out : b->n_tokens;
-    if (!sill__mtl_ok(q) || !sill__mtl_check_ref(q, "tap input", op->in, b->n_tokens, op->width, false) ||
+    const int32_t n = !b ? 0 : gather ? b->n_out : b->n_tokens;
+    if (!b || !sill__mtl_check_ref(q, "tap input", op->in, b->n_tokens, op->width, false) ||
         !sill__mtl_check_ref(q, "tap output", op->out, n, op->width, false) || !sill__mtl_check_norm(q, norm, op->width))
         return;
     const struct mtl_norm_args args = {.n = (uint32_t)n, .width = (uint32_t)op->width, .eps = norm->eps};
@@ -126,11 +125,11 @@ static bool check_heads(sill__queue *q, const sill__kv *kv, int32_t layer, int32
 }
 
 void sill__mtl_rope_kv(sill__queue *q, const sill__op_qkv *op, sill__mtl_arg rows) {
-    const sill__batch *b = sill__mtl_batch_of(q);
+    const sill__batch *b = ready(q);
     const sill__rope *rope = &op->rope;
     const bool turned = rope->kind != SILL__ROPE_NONE;
     const int64_t n_heads = (int64_t)op->n_heads + 2 * (int64_t)op->n_kv_heads;
-    if (!sill__mtl_ok(q) || !check_heads(q, op->kv, op->layer, op->n_heads, op->n_kv_heads, op->head_dim) ||
+    if (!b || !check_heads(q, op->kv, op->layer, op->n_heads, op->n_kv_heads, op->head_dim) ||
         !sill__mtl_check_ref(q, "queries", op->q, b->n_tokens, (int64_t)op->n_heads * op->head_dim, false) ||
         !sill__mtl_require(q, !turned || (rope->dims >= 2 && rope->dims % 2 == 0 && rope->dims <= op->head_dim), SILL_EINVAL,
                            "rotary embedding of %d values of %d", rope->dims, op->head_dim) ||
@@ -177,9 +176,9 @@ static uint32_t n_tiles(const sill__batch *b, int64_t group, bool one_each) {
 }
 
 void sill__mtl_attention(sill__queue *q, const sill__op_attention *op) {
-    const sill__batch *b = sill__mtl_batch_of(q);
-    const size_t bytes = (size_t)b->n_tokens * (size_t)op->n_heads * (size_t)op->head_dim * 4;
-    if (!sill__mtl_ok(q) || !check_heads(q, op->kv, op->layer, op->n_heads, op->n_kv_heads, op->head_dim) ||
+    const sill__batch *b = ready(q);
+    const size_t bytes = b ? (size_t)b->n_tokens * (size_t)op->n_heads * (size_t)op->head_dim * 4 : 0;
+    if (!b || !check_heads(q, op->kv, op->layer, op->n_heads, op->n_kv_heads, op->head_dim) ||
         !sill__mtl_require(q, !op->lse.buf, SILL_EUNSUPPORTED, "the metal device does not train") ||
         !sill__mtl_check_ref(q, "queries", op->q, b->n_tokens, (int64_t)op->n_heads * op->head_dim, false) ||
         !sill__mtl_check_ref(q, "attention", op->out, b->n_tokens, (int64_t)op->n_heads * op->head_dim, false))
@@ -287,7 +286,7 @@ static void reduce_rows(sill__queue *q, const sill__op_head *op, int32_t first, 
 }
 
 void sill__mtl_head_rows(sill__queue *q, const sill__op_head *op, int32_t first, int32_t n, sill__mtl_arg logits, int32_t stride) {
-    if (!sill__mtl_ok(q) || (first == 0 && !check_head(q, op))) return;
+    if (!ready(q) || (first == 0 && !check_head(q, op))) return;
     for (int32_t i = 0; i < n; i += HEAD_ROWS) {
         reduce_rows(q, op, first + i, SILL_MIN(HEAD_ROWS, n - i), logits, stride);
         logits.at += (size_t)HEAD_ROWS * (size_t)stride * 4;
@@ -299,10 +298,11 @@ void sill__mtl_head_rows(sill__queue *q, const sill__op_head *op, int32_t first,
 #define SAMPLE_ROWS 64 /* rows told to the device at once */
 
 void sill__mtl_sample(sill__queue *q, const sill__op_sample *op) {
-    const int32_t n = sill__mtl_batch_of(q)->n_out;
+    const sill__batch *b = ready(q);
+    const int32_t n = b ? b->n_out : 0;
     const size_t vocab = (size_t)op->n_vocab;
     struct mtl_sample_row rows[SAMPLE_ROWS];
-    if (!sill__mtl_ok(q) || !sill__mtl_require(q, op->n_vocab > 0, SILL_EINVAL, "sample: a vocabulary of %d", op->n_vocab) ||
+    if (!b || !sill__mtl_require(q, op->n_vocab > 0, SILL_EINVAL, "sample: a vocabulary of %d", op->n_vocab) ||
         !sill__mtl_check_ref(q, "logits", op->logits, n, op->n_vocab, false) ||
         !sill__mtl_check_ref(q, "sampled ids", op->ids, n, 1, false) ||
         !sill__mtl_check_ref(q, "sampled logprobs", op->logprobs, n, 1, true))

@@ -68,6 +68,55 @@ static inline uint attn_stage(threadgroup float *stage, device const uchar *pane
     return odd;
 }
 
+/* Renews the state of a query row with its scores of a block, which become weights: 0 from `seen` on. Four lanes take a
+ * row, columns lane % 4, + 4, ... Returns what the earlier sums shrink by. A row that sees nothing keeps its state to the
+ * bit. */
+static inline float attn_soften(threadgroup float *row, int seen, float scale, uint lane, thread float &most,
+                                thread float &total) {
+    float v[8], top = most, sum = 0.0f;
+    UNROLL for (uint k = 0; k < 8; k++) {
+        const uint c = lane % 4 + 4 * k;
+        v[k] = (int)c < seen ? row[c] * scale : -INFINITY;
+        top = larger(top, v[k]);
+    }
+    top = larger(top, simd_shuffle_xor(top, (ushort)1));
+    top = larger(top, simd_shuffle_xor(top, (ushort)2));
+    UNROLL for (uint k = 0; k < 8; k++) {
+        const uint c = lane % 4 + 4 * k;
+        const float weight = (int)c < seen ? precise::exp(v[k] - top) : 0.0f;
+        sum += weight;
+        row[c] = weight;
+    }
+    sum += simd_shuffle_xor(sum, (ushort)1);
+    sum += simd_shuffle_xor(sum, (ushort)2);
+    const float less = seen <= 0 ? 1.0f : most == -INFINITY ? 0.0f : precise::exp(most - top);
+    total = fma(total, less, sum);
+    most = top;
+    return less;
+}
+
+/* Adds a block's weighted values, 16 of the staged ones, to a tile's sums behind their shrinking: lane l has value
+ * l % 16 of rows 4 (l / 16) .. + 3. */
+static inline void attn_add(threadgroup const float *weights, threadgroup const float *values, uint n_eights,
+                            threadgroup float *product, threadgroup const float *shrink, thread float *sums, uint lane) {
+    simdgroup_float8x8 left = make_filled_simdgroup_matrix<float, 8>(0.0f);
+    simdgroup_float8x8 right = make_filled_simdgroup_matrix<float, 8>(0.0f);
+    for (uint k = 0; k < n_eights; k++) {
+        simdgroup_float8x8 weight, value;
+        simdgroup_load(weight, weights + k * 8, 32);
+        simdgroup_load(value, values + k * 8 * ATTN_STRIDE, ATTN_STRIDE);
+        simdgroup_multiply_accumulate(left, weight, value, left);
+        simdgroup_load(value, values + k * 8 * ATTN_STRIDE + 8, ATTN_STRIDE);
+        simdgroup_multiply_accumulate(right, weight, value, right);
+    }
+    simdgroup_store(left, product, 16);
+    simdgroup_store(right, product + 8, 16);
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    UNROLL for (uint r = 0; r < 4; r++)
+        sums[r] = fma(sums[r], shrink[lane / 16 * 4 + r], product[(lane / 16 * 4 + r) * 16 + lane % 16]);
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+}
+
 /* Grid (tiles, n_kv_heads), 128 threads. Query rows of a run and a KV head: token by token, in each the heads that
  * share the KV head. A threadgroup takes 32 of them; where fewer are left, the SIMD groups share tiles: they split
  * positions of the scores and values of the head, never a sum. */
@@ -78,7 +127,7 @@ kernel void attention_tiles(constant mtl_attention_args &a [[buffer(0)]], device
                             uint simd [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
     threadgroup float stage[32 * ATTN_STRIDE];
     threadgroup float scores[ATTN_ROWS * 32];   /* then the weights */
-    threadgroup float products[4 * 8 * 16];     /* of a SIMD group, on the way to its accumulators */
+    threadgroup float products[4 * 8 * 16];     /* of a SIMD group, on the way to its sums */
     threadgroup float shrink[ATTN_ROWS];        /* at last the totals */
     threadgroup uint odd[4];
 
@@ -89,17 +138,16 @@ kernel void attention_tiles(constant mtl_attention_args &a [[buffer(0)]], device
     const int run_pos = runs[run_at].pos, last = run_pos + (int)((row0 + n_rows - 1) / ATTN_GROUP);
     device const int *table = tables + runs[run_at].table;
     /* Tiles that have rows; `parts` SIMD groups work on each. */
-    const uint parts = n_rows <= 8 ? 4 : n_rows <= 16 ? 2 : 1, tile = simd / parts, part = simd % parts;
-    const bool active = tile * 8 < n_rows;
-    threadgroup float *own = scores + tile * 8 * 32, *product = products + simd * 8 * 16;
+    const uint parts = n_rows <= 8 ? 4 : n_rows <= 16 ? 2 : 1, tile = simd / parts * 8, part = simd % parts;
+    const bool active = tile < n_rows;
+    threadgroup float *own = scores + tile * 32, *product = products + simd * 8 * 16;
 
     /* The queries, by way of `stage`, into matrices. */
     simdgroup_float8x8 queries[MTL_MAX_HEAD_DIM / 8];
-    for (uint s = 0; s < ATTN_MAX_SLICES; s++) {
-        if (s * ATTN_SLICE >= ATTN_DIM) break;
+    UNROLL for (uint s = 0; s < ATTN_MAX_SLICES; s++) {
+        if (s * ATTN_SLICE >= ATTN_DIM) continue;
         for (uint r = simd; r < ATTN_ROWS; r += 4) {
-            const uint row = row0 + r, token = run_first + row / ATTN_GROUP,
-                       head = kv_head * ATTN_GROUP + row % ATTN_GROUP;
+            const uint row = row0 + r, token = run_first + row / ATTN_GROUP, head = kv_head * ATTN_GROUP + row % ATTN_GROUP;
             for (uint i = lane; i < ATTN_SLICE; i += 32) {
                 float v = 0.0f;
                 if (r < n_rows && s * ATTN_SLICE + i < ATTN_DIM)
@@ -108,136 +156,81 @@ kernel void attention_tiles(constant mtl_attention_args &a [[buffer(0)]], device
             }
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint k = 0; k < 8; k++)
+        UNROLL for (uint k = 0; k < 8; k++)
             if (s * ATTN_SLICE + k * 8 < ATTN_DIM)
-                simdgroup_load(queries[s * 8 + k], stage + tile * 8 * ATTN_STRIDE + k * 8, ATTN_STRIDE);
+                simdgroup_load(queries[s * 8 + k], stage + tile * ATTN_STRIDE + k * 8, ATTN_STRIDE);
         threadgroup_barrier(mem_flags::mem_threadgroup);
     }
 
-    /* Softmax: row lane / 4 of the tile, columns lane % 4, + 4, ... */
-    const uint soft_row = lane / 4, soft_at = row0 + tile * 8 + soft_row;
-    const int position = tile * 8 + soft_row < n_rows ? run_pos + (int)(soft_at / ATTN_GROUP) : -1;
-    float most = -INFINITY, total = 0.0f;
-    /* Weighted values: of 16 values of the head (one a lane and its neighbour 16 on) four rows each. */
-    float sums[ATTN_MAX_SLICES * 4][4];
-    for (uint c = 0; c < ATTN_MAX_SLICES * 4; c++)
-        for (uint r = 0; r < 4; r++) sums[c][r] = 0.0f;
+    /* Row lane / 4 of the tile is softened by this lane; a row that is not there sees nothing. */
+    const uint soft = tile + lane / 4;
+    const int position = soft < n_rows ? run_pos + (int)((row0 + soft) / ATTN_GROUP) : -1;
+    float most = -INFINITY, total = 0.0f, sums[ATTN_MAX_SLICES * 16];
+    UNROLL for (uint i = 0; i < ATTN_MAX_SLICES * 16; i++) sums[i] = 0.0f;
 
     for (int start = 0; start <= last; start += MTL_KV_BLOCK) {
         const uint block = (uint)table[start / MTL_KV_BLOCK];
         const uint n_slots = (uint)min(last + 1 - start, MTL_KV_BLOCK), n_eights = (n_slots + 7) / 8;
+        const int seen = min(position + 1 - start, MTL_KV_BLOCK);
         device const uchar *keys =
             kv + kv_panel_at(ATTN_TYPE, ATTN_DIM, a.n_layers, a.n_kv_heads, block, a.layer, 0, kv_head);
         device const uchar *values =
             kv + kv_panel_at(ATTN_TYPE, ATTN_DIM, a.n_layers, a.n_kv_heads, block, a.layer, 1, kv_head);
 
         simdgroup_float8x8 score[4];
-        for (uint j = 0; j < 4; j++) score[j] = make_filled_simdgroup_matrix<float, 8>(0.0f);
-        for (uint s = 0; s < ATTN_MAX_SLICES; s++) {
-            if (s * ATTN_SLICE >= ATTN_DIM) break;
+        UNROLL for (uint j = 0; j < 4; j++) score[j] = make_filled_simdgroup_matrix<float, 8>(0.0f);
+        UNROLL for (uint s = 0; s < ATTN_MAX_SLICES; s++) {
+            if (s * ATTN_SLICE >= ATTN_DIM) continue;
             attn_stage(stage, keys, s * ATTN_SLICE, n_slots, false, simd, lane);
             threadgroup_barrier(mem_flags::mem_threadgroup);
-            if (active)
-                for (uint k = 0; k < 8; k++) {
-                    if (s * ATTN_SLICE + k * 8 >= ATTN_DIM) break;
-                    for (uint j = 0; j < 4; j++) {
-                        if (part + j * parts >= n_eights) break;
-                        simdgroup_float8x8 key;
-                        simdgroup_load(key, stage + (part + j * parts) * 8 * ATTN_STRIDE + k * 8, ATTN_STRIDE,
-                                       ulong2(0, 0), true);
-                        simdgroup_multiply_accumulate(score[j], queries[s * 8 + k], key, score[j]);
-                    }
+            UNROLL for (uint k = 0; k < 8; k++)
+                UNROLL for (uint j = 0; j < 4; j++) {
+                    const uint eight = part + j * parts;
+                    if (!active || s * ATTN_SLICE + k * 8 >= ATTN_DIM || eight >= n_eights) continue;
+                    simdgroup_float8x8 key;
+                    simdgroup_load(key, stage + eight * 8 * ATTN_STRIDE + k * 8, ATTN_STRIDE, ulong2(0, 0), true);
+                    simdgroup_multiply_accumulate(score[j], queries[s * 8 + k], key, score[j]);
                 }
             threadgroup_barrier(mem_flags::mem_threadgroup);
         }
-        if (active)
-            for (uint j = 0; j < 4; j++) {
-                if (part + j * parts >= n_eights) break;
-                simdgroup_store(score[j], own + (part + j * parts) * 8, 32);
-            }
+        UNROLL for (uint j = 0; j < 4; j++)
+            if (active && part + j * parts < n_eights) simdgroup_store(score[j], own + (part + j * parts) * 8, 32);
         threadgroup_barrier(mem_flags::mem_threadgroup);
-
-        /* The state: one SIMD group for its tile. A row that sees nothing of this block keeps it to the bit. */
         if (active && part == 0) {
-            threadgroup float *row = own + soft_row * 32;
-            const int seen = position + 1 - start;
-            float v[8], top = most, sum = 0.0f;
-            for (uint k = 0; k < 8; k++) {
-                const uint c = lane % 4 + 4 * k;
-                v[k] = (int)c < seen ? row[c] * a.scale : -INFINITY;
-                top = larger(top, v[k]);
-            }
-            top = larger(top, simd_shuffle_xor(top, (ushort)1));
-            top = larger(top, simd_shuffle_xor(top, (ushort)2));
-            for (uint k = 0; k < 8; k++) {
-                const uint c = lane % 4 + 4 * k;
-                const float weight = (int)c < seen ? precise::exp(v[k] - top) : 0.0f;
-                sum += weight;
-                row[c] = weight;
-            }
-            sum += simd_shuffle_xor(sum, (ushort)1);
-            sum += simd_shuffle_xor(sum, (ushort)2);
-            const float less = seen <= 0 ? 1.0f : most == -INFINITY ? 0.0f : precise::exp(most - top);
-            total = fma(total, less, sum);
-            most = top;
-            if (lane % 4 == 0) shrink[tile * 8 + soft_row] = less;
+            const float less = attn_soften(scores + soft * 32, seen, a.scale, lane, most, total);
+            if (lane % 4 == 0) shrink[soft] = less;
         }
 
         uint odd_slots = 0;
-        for (uint s = 0; s < ATTN_MAX_SLICES; s++) {
-            if (s * ATTN_SLICE >= ATTN_DIM) break;
+        UNROLL for (uint s = 0; s < ATTN_MAX_SLICES; s++) {
+            if (s * ATTN_SLICE >= ATTN_DIM) continue;
             const uint mine = attn_stage(stage, values, s * ATTN_SLICE, n_slots, true, simd, lane);
             if (lane == 0) odd[simd] = mine;
             threadgroup_barrier(mem_flags::mem_threadgroup); /* of the weights as well */
             odd_slots |= odd[0] | odd[1] | odd[2] | odd[3];
-            if (active) {
-                simdgroup_float8x8 weights[4];
-                for (uint k = 0; k < 4; k++)
-                    if (k < n_eights) simdgroup_load(weights[k], own + k * 8, 32);
-                float less[4];
-                for (uint r = 0; r < 4; r++) less[r] = shrink[tile * 8 + lane / 16 * 4 + r];
-                for (uint c = 0; c < 4; c++) {
-                    const uint at = (part + c * parts) * 16;
-                    if (at >= ATTN_SLICE || s * ATTN_SLICE + at >= ATTN_DIM) break;
-                    simdgroup_float8x8 left = make_filled_simdgroup_matrix<float, 8>(0.0f), right = left;
-                    for (uint k = 0; k < 4; k++) {
-                        if (k >= n_eights) break;
-                        simdgroup_float8x8 value;
-                        simdgroup_load(value, stage + k * 8 * ATTN_STRIDE + at, ATTN_STRIDE);
-                        simdgroup_multiply_accumulate(left, weights[k], value, left);
-                        simdgroup_load(value, stage + k * 8 * ATTN_STRIDE + at + 8, ATTN_STRIDE);
-                        simdgroup_multiply_accumulate(right, weights[k], value, right);
-                    }
-                    simdgroup_store(left, product, 16);
-                    simdgroup_store(right, product + 8, 16);
-                    simdgroup_barrier(mem_flags::mem_threadgroup);
-                    for (uint r = 0; r < 4; r++)
-                        sums[s * 4 + c][r] =
-                            fma(sums[s * 4 + c][r], less[r], product[(lane / 16 * 4 + r) * 16 + lane % 16]);
-                    simdgroup_barrier(mem_flags::mem_threadgroup);
-                }
+            UNROLL for (uint c = 0; c < 4; c++) {
+                const uint at = (part + c * parts) * 16;
+                if (!active || at >= ATTN_SLICE || s * ATTN_SLICE + at >= ATTN_DIM) continue;
+                attn_add(own, stage + at, n_eights, product, shrink + tile, sums + s * 16 + c * 4, lane);
             }
             threadgroup_barrier(mem_flags::mem_threadgroup);
         }
         /* Positions 0 .. seen - 1 of the block are this row's. */
-        const int seen = min(position + 1 - start, MTL_KV_BLOCK);
         if (odd_slots != 0 && seen > 0 && (odd_slots & (0xffffffffu >> (32 - seen))) != 0) total = NAN;
     }
 
-    if (active && part == 0 && lane % 4 == 0) shrink[tile * 8 + soft_row] = total;
+    if (active && part == 0 && lane % 4 == 0) shrink[soft] = total;
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (!active) return;
-    for (uint s = 0; s < ATTN_MAX_SLICES; s++)
-        for (uint c = 0; c < 4; c++) {
-            const uint at = (part + c * parts) * 16 + lane % 16, i = s * ATTN_SLICE + at;
-            if (at >= ATTN_SLICE || i >= ATTN_DIM) continue;
-            for (uint r = 0; r < 4; r++) {
-                const uint in_tile = tile * 8 + lane / 16 * 4 + r, row = row0 + in_tile;
-                if (in_tile >= n_rows) continue;
-                const uint token = run_first + row / ATTN_GROUP, head = kv_head * ATTN_GROUP + row % ATTN_GROUP;
-                out[((ulong)token * a.n_heads + head) * ATTN_DIM + i] = sums[s * 4 + c][r] / shrink[in_tile];
-            }
+    UNROLL for (uint c = 0; c < ATTN_MAX_SLICES * 4; c++) {
+        const uint at = (part + c % 4 * parts) * 16 + lane % 16, i = c / 4 * ATTN_SLICE + at;
+        if (!active || at >= ATTN_SLICE || i >= ATTN_DIM) continue;
+        UNROLL for (uint r = 0; r < 4; r++) {
+            const uint in_group = tile + lane / 16 * 4 + r, row = row0 + in_group;
+            if (in_group >= n_rows) continue;
+            const uint token = run_first + row / ATTN_GROUP, head = kv_head * ATTN_GROUP + row % ATTN_GROUP;
+            out[((ulong)token * a.n_heads + head) * ATTN_DIM + i] = sums[c * 4 + r] / shrink[in_group];
         }
+    }
 }
 
 #define ATTN_SIMDS 8 /* SIMD groups among which the vector kernel splits a sequence: block b goes to b % 8 */
@@ -252,17 +245,17 @@ kernel void attention_vector(constant mtl_attention_args &a [[buffer(0)]], devic
                              uint simd [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
     threadgroup float partial[ATTN_SIMDS * MTL_MAX_HEAD_DIM];
     threadgroup float tops[ATTN_SIMDS], totals[ATTN_SIMDS];
-    const uint head = group.x, row = group.y, kv_head = head / ATTN_GROUP, fourth = lane / 8, piece = lane % 8;
+    const uint head = group.x, row = group.y, kv_head = head / ATTN_GROUP, fourth = lane / 8, share = lane % 8;
     const int position = positions[row];
     const uint n_blocks = (uint)position / MTL_KV_BLOCK + 1;
     device const int *table = tables + runs[row_run[row]].table;
     device const float *x = q + ((ulong)row * a.n_heads + head) * ATTN_DIM;
 
     float4 query[MTL_MAX_HEAD_DIM / 32], sums[MTL_MAX_HEAD_DIM / 32];
-    for (uint c = 0; c < MTL_MAX_HEAD_DIM / 32; c++) {
+    UNROLL for (uint c = 0; c < MTL_MAX_HEAD_DIM / 32; c++) {
         query[c] = sums[c] = float4(0.0f);
-        for (uint k = 0; k < 4; k++) {
-            const uint i = (c * 8 + piece) * 4 + k;
+        UNROLL for (uint k = 0; k < 4; k++) {
+            const uint i = (c * 8 + share) * 4 + k;
             if (c * 32 < ATTN_DIM && i < ATTN_DIM) query[c][k] = x[i];
         }
     }
@@ -273,15 +266,14 @@ kernel void attention_vector(constant mtl_attention_args &a [[buffer(0)]], devic
             kv + kv_panel_at(ATTN_TYPE, ATTN_DIM, a.n_layers, a.n_kv_heads, block, a.layer, 0, kv_head);
         device const uchar *values =
             kv + kv_panel_at(ATTN_TYPE, ATTN_DIM, a.n_layers, a.n_kv_heads, block, a.layer, 1, kv_head);
-        float own = -INFINITY; /* score of position 4 * piece + fourth */
+        float own = -INFINITY; /* score of position 4 * share + fourth */
         for (uint k = 0; k < 8; k++) {
             const uint slot = 4 * k + fourth;
             float s = 0.0f;
             if (slot < n)
-                for (uint c = 0; c < MTL_MAX_HEAD_DIM / 32; c++) {
-                    const uint i = (c * 8 + piece) * 4;
-                    if (c * 32 >= ATTN_DIM) break;
-                    if (i < ATTN_DIM) {
+                UNROLL for (uint c = 0; c < MTL_MAX_HEAD_DIM / 32; c++) {
+                    const uint i = (c * 8 + share) * 4;
+                    if (c * 32 < ATTN_DIM && i < ATTN_DIM) {
                         const float4 v = kv_load4(keys, ATTN_TYPE, ATTN_DIM, slot, i);
                         s = fma(query[c].x, v.x, s);
                         s = fma(query[c].y, v.y, s);
@@ -292,22 +284,21 @@ kernel void attention_vector(constant mtl_attention_args &a [[buffer(0)]], devic
             s += simd_shuffle_xor(s, (ushort)4);
             s += simd_shuffle_xor(s, (ushort)2);
             s += simd_shuffle_xor(s, (ushort)1);
-            if (k == piece && slot < n) own = s * a.scale;
+            if (k == share && slot < n) own = s * a.scale;
         }
         const float top = larger(most, simd_largest(own));
-        const float weight = 4 * piece + fourth < n ? precise::exp(own - top) : 0.0f;
+        const float weight = 4 * share + fourth < n ? precise::exp(own - top) : 0.0f;
         const float less = most == -INFINITY ? 0.0f : precise::exp(most - top);
         total = fma(total, less, simd_total(weight));
         most = top;
-        for (uint c = 0; c < MTL_MAX_HEAD_DIM / 32; c++) sums[c] *= less;
+        UNROLL for (uint c = 0; c < MTL_MAX_HEAD_DIM / 32; c++) sums[c] *= less;
         for (uint k = 0; k < 8; k++) {
             const uint slot = 4 * k + fourth;
             const float w = simd_shuffle(weight, (ushort)(fourth * 8 + k));
             if (slot < n)
-                for (uint c = 0; c < MTL_MAX_HEAD_DIM / 32; c++) {
-                    const uint i = (c * 8 + piece) * 4;
-                    if (c * 32 >= ATTN_DIM) break;
-                    if (i < ATTN_DIM) {
+                UNROLL for (uint c = 0; c < MTL_MAX_HEAD_DIM / 32; c++) {
+                    const uint i = (c * 8 + share) * 4;
+                    if (c * 32 < ATTN_DIM && i < ATTN_DIM) {
                         const float4 v = kv_load4(values, ATTN_TYPE, ATTN_DIM, slot, i);
                         sums[c] = float4(fma(w, v.x, sums[c].x), fma(w, v.y, sums[c].y), fma(w, v.z, sums[c].z),
                                          fma(w, v.w, sums[c].w));
@@ -315,13 +306,13 @@ kernel void attention_vector(constant mtl_attention_args &a [[buffer(0)]], devic
                 }
         }
     }
-    for (uint c = 0; c < MTL_MAX_HEAD_DIM / 32; c++) {
-        if (c * 32 >= ATTN_DIM) break;
-        for (uint k = 0; k < 4; k++) {
+    UNROLL for (uint c = 0; c < MTL_MAX_HEAD_DIM / 32; c++) {
+        if (c * 32 >= ATTN_DIM) continue;
+        UNROLL for (uint k = 0; k < 4; k++) {
             float v = sums[c][k];
             v += simd_shuffle_xor(v, (ushort)8);
             v += simd_shuffle_xor(v, (ushort)16);
-            if (fourth == 0) partial[simd * MTL_MAX_HEAD_DIM + (c * 8 + piece) * 4 + k] = v;
+            if (fourth == 0) partial[simd * MTL_MAX_HEAD_DIM + (c * 8 + share) * 4 + k] = v;
         }
     }
     if (lane == 0) {

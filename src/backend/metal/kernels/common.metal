@@ -25,6 +25,11 @@ constant uint FC9 [[function_constant(9)]];
 constant uint FC10 [[function_constant(10)]];
 constant uint FC11 [[function_constant(11)]];
 
+/* In front of a loop whose counter indexes an array that is to stay in registers. */
+#ifndef UNROLL
+#define UNROLL _Pragma("clang loop unroll(full)")
+#endif
+
 /* ------------------------------------------------------------ sums and maxima */
 
 /* In all 32 lanes, the same bits in each. */

@@ -47,13 +47,13 @@ kernel void head_chunks(constant mtl_head_args &a [[buffer(0)]], device const fl
     const uint from = group.x * HEAD_CHUNK + simd * 32 + lane, at = group.y * a.n_chunks + group.x;
     device const float *row = logits + (ulong)group.y * a.stride;
     float x[HEAD_EACH], top = -INFINITY, sum = 0.0f;
-    for (uint k = 0; k < HEAD_EACH; k++) {
+    UNROLL for (uint k = 0; k < HEAD_EACH; k++) {
         x[k] = from + 256 * k < a.n_vocab ? row[from + 256 * k] : -INFINITY;
         top = larger(top, x[k]);
     }
     top = group_largest(top, values, simd, 8, lane);
     const float base = top == -INFINITY ? 0.0f : top;
-    for (uint k = 0; k < HEAD_EACH; k++) sum += precise::exp(x[k] - base);
+    UNROLL for (uint k = 0; k < HEAD_EACH; k++) sum += precise::exp(x[k] - base);
     sum = group_total(sum, values, simd, 8, lane);
     if (simd == 0 && lane == 0) {
         stats[2 * at] = top;
@@ -64,7 +64,7 @@ kernel void head_chunks(constant mtl_head_args &a [[buffer(0)]], device const fl
     for (uint t = 0; t < a.n_top; t++) {
         float value = -INFINITY;
         int id = HEAD_NOBODY;
-        for (uint k = 0; k < HEAD_EACH; k++) {
+        UNROLL for (uint k = 0; k < HEAD_EACH; k++) {
             const int own_id = (int)(from + 256 * k);
             const float own = x[k] != x[k] ? -INFINITY : x[k];
             if ((uint)own_id < a.n_vocab && head_better(last, last_id, own, own_id) &&

@@ -81,18 +81,18 @@ static inline uint sample_border(thread const sample_scores &s, uint lo, uint hi
     uint key = 0;
     for (int shift = 30; shift >= 0; shift -= 3) { /* of 32 bits: two, then ten times three */
         float mass[7];
-        for (uint d = 0; d < 7; d++) mass[d] = 0.0f;
+        UNROLL for (uint d = 0; d < 7; d++) mass[d] = 0.0f;
         for (uint i = lo; i < hi; i++) {
             const float score = sample_score(s, i);
             const uint own = sample_key(score);
             if (score == -INFINITY || own < least || own < key) continue;
             const float weight = by_mass ? sample_weight(s, score) : 1.0f;
             const uint digit = (own - key) >> shift;
-            for (uint d = 0; d < 7; d++)
+            UNROLL for (uint d = 0; d < 7; d++)
                 if (digit > d) mass[d] += weight;
         }
         uint digit = 0;
-        for (uint d = 0; d < 7; d++) {
+        UNROLL for (uint d = 0; d < 7; d++) {
             const float all = group_total(mass[d], part, simd, SAMPLE_SIMDS, lane);
             if (all >= need && (shift < 30 || d < 3)) digit = d + 1;
         }
