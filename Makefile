@@ -66,13 +66,9 @@ ISA_FLAGS_neon_i8mm = -march=armv8.2-a+dotprod+fp16+i8mm+bf16
 METAL_FIRST = args.h args_mat.h args_vec.h common.metal dequant.metal
 METAL_KERNELS = $(wildcard $(addprefix src/backend/metal/kernels/,$(METAL_FIRST))) \
     $(filter-out $(METAL_FIRST:%=src/backend/metal/kernels/%),$(sort $(wildcard src/backend/metal/kernels/*.metal)))
-ifneq ($(and $(wildcard src/backend/metal/ops_mat.c),$(wildcard src/backend/metal/ops_vec.c)),)
 ALL_CFLAGS += -DSILL_METAL
-else
-NOT_YET = src/backend/metal/%.c
-endif
 
-SRC := $(filter-out src/backend/cpu/isa_%.c $(NOT_YET),$(wildcard src/*/*.c src/*/*/*.c)) $(wildcard $(ISA:%=src/backend/cpu/isa_%.c))
+SRC := $(filter-out src/backend/cpu/isa_%.c,$(wildcard src/*/*.c src/*/*/*.c)) $(wildcard $(ISA:%=src/backend/cpu/isa_%.c))
 OBJ := $(SRC:%.c=$(BUILD)/%.o)
 CLI_SRC := $(wildcard cli/*.c)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)

@@ -242,14 +242,39 @@ static id pipeline(id fn, id *err, NSUInteger max_threads, bool full)
     pthread_mutex_unlock(&lock);
     return (id)p;
 }
+typedef struct { FAKE_HEAD; char *text; } Archive;
+/* The archive's line for a function with its constants. */
+static void archive_line(const fake_fn *f, char *out, size_t cap)
+{
+    size_t n = (size_t)snprintf(out, cap, "%s", f->k->name);
+    for (unsigned i = 0; f->specialized && i < f->lib->l->n_constants && n + 24 < cap; i++)
+        if (f->defined[i] && needs(f->k, i)) {
+            unsigned long v;
+            memcpy(&v, f->values + 8 * i, 8);
+            n += (size_t)snprintf(out + n, cap - n, " %u=%lx", i, v);
+        }
+    snprintf(out + n, cap - n, "\n");
+}
+static bool archive_has(const Archive *a, const char *line)
+{
+    for (const char *at = a->text; (at = strstr(at, line)); at++) if (at == a->text || at[-1] == '\n') return true;
+    return false;
+}
 static id dev_pso(id d, SEL s, id fn, id *err) { (void)d; (void)s; return pipeline(fn, err, 0, false); }
 static id dev_pso_desc(id d, SEL s, id desc, NSUInteger options, id *refl, id *err)
 {
-    (void)d; (void)s; (void)options;
+    (void)d; (void)s;
     need(desc, &fake_PsoDesc, "newComputePipelineStateWithDescriptor:");
     PsoDesc *p = (PsoDesc *)desc;
     if (refl) *refl = NULL;
-    for (size_t i = 0; i < fake_array_count(p->archives); i++) need(fake_array_at(p->archives, i), &fake_Archive, "binaryArchives");
+    bool hit = false;
+    char line[1024] = "";
+    if (p->fn) archive_line((const fake_fn *)p->fn, line, sizeof line);
+    for (size_t i = 0; i < fake_array_count(p->archives); i++) {
+        need(fake_array_at(p->archives, i), &fake_Archive, "binaryArchives");
+        hit = hit || archive_has((const Archive *)fake_array_at(p->archives, i), line);
+    }
+    if ((options & 4) && !hit) { if (err) *err = fake_error("AGXMetalFake", 1, "pipeline not found in the binary archives"); return NULL; } /* FailOnBinaryArchiveMiss */
     return pipeline(p->fn, err, p->max_threads, p->full_simd);
 }
 static void pso_dealloc(id o) { fake_release((id)((fake_pso *)o)->fn); }
@@ -260,24 +285,32 @@ FAKE_CLASS(fake_Pso, "MTLComputePipelineState", pso_dealloc, 0, 0, M("maxTotalTh
 
 /* ---- binary archives: a file that names the functions it has */
 typedef struct { FAKE_HEAD; char *path; } ArchiveDesc;
-typedef struct { FAKE_HEAD; char *text; } Archive;
 static void ad_dealloc(id o) { free(((ArchiveDesc *)o)->path); }
 static void ad_url(id o, SEL s, id u) { (void)s; free(((ArchiveDesc *)o)->path); const char *p = fake_url_path(u); ((ArchiveDesc *)o)->path = p ? strdup(p) : NULL; }
 FAKE_CLASS(fake_ArchiveDesc, "MTLBinaryArchiveDescriptor", ad_dealloc, sizeof(ArchiveDesc), 0, M("setUrl:", ad_url));
+#define ARCHIVE_HEAD "fake Metal archive\n"
+#define ARCHIVE_END "end of archive\n"
+/* Its lines, to be freed; NULL when the file is none or torn. */
+static char *archive_read(const char *path)
+{
+    char text[65536];
+    FILE *f = fopen(path, "rb");
+    const size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0, head = strlen(ARCHIVE_HEAD), end = strlen(ARCHIVE_END);
+    if (f) fclose(f);
+    text[n] = 0;
+    if (n < head + end || memcmp(text, ARCHIVE_HEAD, head) || memcmp(text + n - end, ARCHIVE_END, end)) return NULL;
+    return strndup(text + head, n - head - end);
+}
 static id dev_archive(id d, SEL s, id desc, id *err)
 {
     (void)d; (void)s;
     need(desc, &fake_ArchiveDesc, "newBinaryArchiveWithDescriptor:");
     const char *path = ((ArchiveDesc *)desc)->path;
-    char head[32] = "";
-    if (err) *err = NULL;
-    if (path) {
-        FILE *f = fopen(path, "rb");
-        if (f) { if (!fgets(head, sizeof head, f)) head[0] = 0; fclose(f); }
-        if (!f || strcmp(head, "fake Metal archive\n") || fake_fault("archive")) { if (err) *err = fake_error("MTLBinaryArchiveDomain", 1, f ? "Invalid file" : "File not found"); return NULL; }
-    } else if (fake_fault("archive")) { if (err) *err = fake_error("MTLBinaryArchiveDomain", 1, "an injected fault"); return NULL; }
+    char *text = fake_fault("archive") ? NULL : path ? archive_read(path) : strdup("");
+    if (err) *err = text ? NULL : fake_error("MTLBinaryArchiveDomain", 1, path ? "Invalid file" : "an injected fault");
+    if (!text) return NULL;
     Archive *a = (Archive *)fake_new(&fake_Archive, sizeof *a);
-    a->text = strdup("");
+    a->text = text;
     return (id)a;
 }
 static OBJCBOOL ar_add(id o, SEL s, id desc, id *err)
@@ -287,8 +320,9 @@ static OBJCBOOL ar_add(id o, SEL s, id desc, id *err)
     if (err) *err = NULL;
     if (fake_fault("archive")) { if (err) *err = fake_error("MTLBinaryArchiveDomain", 4, "an injected fault"); return 0; }
     Archive *a = (Archive *)o;
-    char *t = NULL;
-    if (asprintf(&t, "%s%s\n", a->text, ((fake_fn *)((PsoDesc *)desc)->fn)->k->name) < 0) return 0;
+    char *t = NULL, line[1024];
+    archive_line((const fake_fn *)((PsoDesc *)desc)->fn, line, sizeof line);
+    if (asprintf(&t, "%s%s", a->text, line) < 0) return 0;
     free(a->text);
     a->text = t;
     return 1;
@@ -300,7 +334,7 @@ static OBJCBOOL ar_write(id o, SEL s, id url, id *err)
     if (err) *err = NULL;
     FILE *f = path && !fake_fault("archive") ? fopen(path, "wb") : NULL;
     if (!f) { if (err) *err = fake_error("MTLBinaryArchiveDomain", 1, "the archive cannot be written"); return 0; }
-    fprintf(f, "fake Metal archive\n%s", ((Archive *)o)->text);
+    fprintf(f, ARCHIVE_HEAD "%s" ARCHIVE_END, ((Archive *)o)->text);
     return fclose(f) == 0;
 }
 static void ar_dealloc(id o) { free(((Archive *)o)->text); }

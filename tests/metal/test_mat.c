@@ -2,8 +2,7 @@
  * test_mat.c - the products of the Metal backend against the reference: every type of weights, both orientations, odd
  * shapes, every number of rows at which another tile is taken, both paths; and that tiles never show in the bits.
  */
-#include "backend/backend.h"
-#include "test.h"
+#include "metal.h"
 
 #define MAX_ROWS 80
 #define MAX_WIDTH 4224
@@ -484,6 +483,7 @@ static void test_head(void) {
 }
 
 int main(int argc, char **argv) {
+    fake_open(argv[0]);
     TEST(test_plain_types);
     TEST(test_transposed);
     TEST(test_blocks);

@@ -281,7 +281,7 @@ bool sill__mtl_check_ids(sill__queue *q, int32_t n_tokens, int32_t n_positions) 
         q->recording->max_position = SILL_MIN(q->recording->max_position, n_positions);
     }
     for (int32_t i = 0; i < q->batch->n_tokens; i++) {
-        int32_t id = q->batch->tokens[i], position = q->batch->positions[i];
+        int32_t id = q->batch->tokens[i], position = n_positions < INT32_MAX ? q->batch->positions[i] : 0;
         if (!sill__mtl_require(q, id >= 0 && id < n_tokens, SILL_ERANGE, "token id %d of a vocabulary of %d", id, n_tokens) ||
             !sill__mtl_require(q, position >= 0 && position < n_positions, SILL_ERANGE, "position %d, the model has %d",
                                position, n_positions))
