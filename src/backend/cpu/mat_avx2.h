@@ -5,6 +5,8 @@
 enum { VL = LANES, NV = 2 };
 #define MR_FLOAT 6 /* most rows of a tile */
 #define MR_CODES 4
+#define MR_HELD 1 /* most rows whose f32 sums fit beside the integer ones */
+#define MR_ROW8 MR_CODES
 typedef __m256i vc; /* VL outputs x 4 codes */
 
 /* The first and the second of VL pairs of bf16. */

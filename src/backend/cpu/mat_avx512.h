@@ -4,7 +4,9 @@
 
 enum { VL = LANES, NV = 2 };
 #define MR_FLOAT 12 /* most rows of a tile */
-#define MR_CODES 12
+#define MR_CODES 6
+#define MR_HELD 6 /* most rows whose f32 sums fit beside the integer ones */
+#define MR_ROW8 12
 typedef __m512i vc; /* VL outputs x 4 codes */
 
 /* The first and the second of VL pairs of bf16. */

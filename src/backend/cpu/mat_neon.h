@@ -16,6 +16,8 @@ enum { VL = LANES, NV = 4 };
 #else
 #define MR_CODES 2 /* an integer sum takes two registers */
 #endif
+#define MR_HELD 1 /* most rows whose f32 sums fit beside the integer ones */
+#define MR_ROW8 MR_CODES
 
 /* The first and the second of VL pairs of bf16. */
 SILL__INLINE vf vf_load_bf16_even(const uint8_t *p) {

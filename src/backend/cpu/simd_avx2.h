@@ -47,6 +47,12 @@ static inline vf vf_keep(vf v, int n, vf other) { return _mm256_blendv_ps(other,
 static inline vi vi_set1(int32_t x) { return _mm256_set1_epi32(x); }
 static inline vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
+static inline vi vi_max(vi a, vi b) { return _mm256_max_epi32(a, b); } /* signed */
+static inline int32_t vi_highest(vi v) {
+    __m128i a = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    a = _mm_max_epi32(a, _mm_shuffle_epi32(a, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(a, _mm_shuffle_epi32(a, 0xb1)));
+}
 static inline vi vi_shl(vi a, int n) { return _mm256_slli_epi32(a, n); }
 static inline vi vi_sar(vi a, int n) { return _mm256_srai_epi32(a, n); } /* arithmetic */
 static inline vi vi_from_bits(vf a) { return _mm256_castps_si256(a); }

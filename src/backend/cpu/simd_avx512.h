@@ -44,6 +44,8 @@ static inline vf vf_scale(vf p, vf k) { return _mm512_scalef_ps(p, k); }
 static inline vi vi_set1(int32_t x) { return _mm512_set1_epi32(x); }
 static inline vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
+static inline vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
+static inline int32_t vi_highest(vi a) { return _mm512_reduce_max_epi32(a); }
 static inline vi vi_shl(vi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 static inline vi vi_sar(vi a, int n) { return _mm512_srai_epi32(a, (unsigned)n); }
 static inline vi vi_from_bits(vf a) { return _mm512_castps_si512(a); }

@@ -47,6 +47,8 @@ static inline vf vf_keep(vf v, int n, vf other) { return vbslq_f32(vm_first(n), 
 static inline vi vi_set1(int32_t x) { return vdupq_n_s32(x); }
 static inline vi vi_add(vi a, vi b) { return vaddq_s32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return vsubq_s32(a, b); }
+static inline vi vi_max(vi a, vi b) { return vmaxq_s32(a, b); }
+static inline int32_t vi_highest(vi a) { return vmaxvq_s32(a); }
 static inline vi vi_shl(vi a, int n) { return vshlq_s32(a, vdupq_n_s32(n)); }
 static inline vi vi_sar(vi a, int n) { return vshlq_s32(a, vdupq_n_s32(-n)); }
 static inline vi vi_from_bits(vf a) { return vreinterpretq_s32_f32(a); }

@@ -38,6 +38,8 @@ static inline vf vf_keep(vf v, int n, vf other) { return n > 0 ? v : other; }
 static inline vi vi_set1(int32_t x) { return (uint32_t)x; }
 static inline vi vi_add(vi a, vi b) { return a + b; }
 static inline vi vi_sub(vi a, vi b) { return a - b; }
+static inline vi vi_max(vi a, vi b) { return (int32_t)a > (int32_t)b ? a : b; }
+static inline int32_t vi_highest(vi a) { return (int32_t)a; }
 static inline vi vi_shl(vi a, int n) { return a << n; }
 static inline vi vi_sar(vi a, int n) { return a >> n | (a >> 31 ? ~(~0u >> n) : 0u); }
 static inline vi vi_from_bits(vf a) { return sill__f32_bits(a); }
