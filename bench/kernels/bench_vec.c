@@ -4,6 +4,7 @@
  *   bench_vec step [ISA [THREADS [KIND]]]  a GPT-2-small-shaped model of random weights, op by op: decode at 128, 512 and
  *                                          1,000 positions with 1, 8 and 32 sequences, prefill of 512 tokens; KIND: part of
  *                                          "bf16, kv int8" and the like
+ *   bench_vec prompt [ISA [THREADS [KIND]]]  its prefill alone
  */
 #include <math.h>
 #include <stdio.h>
@@ -70,14 +71,14 @@ static void bench_rows(const sill__cpu_isa *isa, float *x, float *y) {
 }
 
 static void bench_attention(const sill__cpu_isa *isa, float *x) {
-    enum { N = 1024, DIM = 64 };
+    enum { N = 1024, DIM = 64, MANY = SILL__ATTEND_QUERIES };
     static const char *const names[] = {"f32", "f16", "int8"};
     for (int type = SILL__KV_F32; type <= SILL__KV_I8; type++) {
         sill__kv_type kv = (sill__kv_type)type;
         char label[64];
-        int32_t blocks[N / 32], n_positions[16];
-        const float *q[16];
-        float *out[16], *scratch = sill__alloc_pages(sill__attend_floats(DIM) * 4), *y = sill__alloc_pages(16 * DIM * 4);
+        int32_t blocks[N / 32], n_positions[MANY];
+        const float *q[MANY];
+        float *out[MANY], *scratch = sill__alloc_pages(sill__attend_floats(DIM) * 4), *y = sill__alloc_pages(MANY * DIM * 4);
         size_t v_at = sill__k_tile_bytes(kv, DIM), stride = v_at + sill__v_tile_bytes(kv, DIM);
         uint8_t *tiles = sill__alloc_pages(stride * (N / 32));
         sill__attend a = {kv, tiles, stride, v_at, blocks, DIM, 0.125f, scratch};
@@ -85,25 +86,25 @@ static void bench_attention(const sill__cpu_isa *isa, float *x) {
         for (int b = 0; b < N / 32; b++) blocks[b] = b;
         for (int p = 0; p < N; p++) {
             uint8_t *tile = tiles + (size_t)(p / 32) * stride;
-            isa->vec->kv_put(kv, tile, tile + v_at, p % 32, x + p, x + 2 * p, DIM);
+            isa->vec->kv_put(kv, tile, tile + v_at, p % 32, 1, x + p, x + 2 * p, 0, DIM);
         }
-        for (int i = 0; i < 16; i++) {
+        for (int i = 0; i < MANY; i++) {
             q[i] = x + 100 * i;
             out[i] = y + DIM * i;
             n_positions[i] = N;
         }
-        for (int n = 1; n <= 16; n += n < 4 ? 1 : 4) {
+        for (int n = 1; n <= MANY; n += n < 4 ? 1 : n < 16 ? 4 : 16) {
             BEST_OF(t, 100, 3, isa->vec->attend(&a, n, out, q, n_positions));
             snprintf(label, sizeof label, "attend %s, %d queries, 1024 x 64", names[type], n);
             if (n < 4) say(label, isa->name, t, (double)stride * N / 32, "gb_per_s");
             else say(label, isa->name, t, n * 4.0 * N * DIM, "gflop_per_s");
         }
-        for (int i = 0; i < 16; i++) n_positions[i] = 240 + i + 1; /* rows of a prompt, at the diagonal */
-        BEST_OF(t, 100, 3, isa->vec->attend(&a, 16, out, q, n_positions));
-        snprintf(label, sizeof label, "attend %s, 16 rows of a prompt, 256 x 64", names[type]);
-        say(label, isa->name, t, 16.0 * 4 * 248.5 * DIM, "gflop_per_s");
+        for (int i = 0; i < MANY; i++) n_positions[i] = 240 + i + 1; /* rows of a prompt, at the diagonal */
+        BEST_OF(t, 100, 3, isa->vec->attend(&a, MANY, out, q, n_positions));
+        snprintf(label, sizeof label, "attend %s, %d rows of a prompt, 256 x 64", names[type], MANY);
+        say(label, isa->name, t, MANY * 4.0 * (240.5 + MANY / 2) * DIM, "gflop_per_s");
         sill__free_pages(tiles, stride * (N / 32));
-        sill__free_pages(y, 16 * DIM * 4);
+        sill__free_pages(y, MANY * DIM * 4);
         sill__free_pages(scratch, sill__attend_floats(DIM) * 4);
     }
 }
@@ -130,10 +131,10 @@ typedef struct model {
 } model;
 
 static sill__weight *import(model *m, const float *values, uint64_t rows, uint64_t cols, sill__compute compute,
-                            sill__role role) {
+                            sill__role role, sill__type as) {
     sill__tensor t = {.name = "w", .type = SILL__TYPE_F32, .n_dims = 2, .dims = {rows, cols},
                       .data = (const uint8_t *)(const void *)values, .bytes = rows * cols * 4};
-    sill__weight_src src = {.parts = {&t}, .n_parts = 1, .rows = rows, .cols = cols, .compute = compute, .role = role};
+    sill__weight_src src = {.parts = {&t}, .n_parts = 1, .rows = rows, .cols = cols, .compute = compute, .role = role, .as = as};
     sill__weight *w = NULL;
     sill_error err = {0};
     if (m->ops->weight_import(m->d, &src, &w, &err) != SILL_OK) fprintf(stderr, "%s\n", err.msg);
@@ -172,7 +173,7 @@ static double step(model *m, const sill__batch *b, int level) {
     return now() - from;
 }
 
-static bool open_model(model *m, const char *isa, int n_threads, sill__compute compute, sill__kv_type type) {
+static bool open_model(model *m, const char *isa, int n_threads, sill__compute compute, sill__type as, sill__kv_type type) {
     sill_error err = {0};
     float *values = sill__alloc_pages((size_t)VOCAB * WIDTH * 4);
     m->ops = sill__backend_cpu();
@@ -182,14 +183,14 @@ static bool open_model(model *m, const char *isa, int n_threads, sill__compute c
     }
     fill(values, (size_t)VOCAB * WIDTH);
     for (size_t i = 0; i < (size_t)VOCAB * WIDTH; i++) values[i] *= 0.03f;
-    m->wte = import(m, values, VOCAB, WIDTH, compute, SILL__ROLE_EMBED);
+    m->wte = import(m, values, VOCAB, WIDTH, compute, SILL__ROLE_EMBED, as);
     for (int i = 0; i < LAYERS; i++) {
-        m->qkv[i] = import(m, values, 3 * WIDTH, WIDTH, compute, SILL__ROLE_BODY);
-        m->out[i] = import(m, values, WIDTH, WIDTH, compute, SILL__ROLE_BODY);
-        m->in[i] = import(m, values, FF, WIDTH, compute, SILL__ROLE_BODY);
-        m->back[i] = import(m, values, WIDTH, FF, compute, SILL__ROLE_BODY);
+        m->qkv[i] = import(m, values, 3 * WIDTH, WIDTH, compute, SILL__ROLE_BODY, as);
+        m->out[i] = import(m, values, WIDTH, WIDTH, compute, SILL__ROLE_BODY, as);
+        m->in[i] = import(m, values, FF, WIDTH, compute, SILL__ROLE_BODY, as);
+        m->back[i] = import(m, values, WIDTH, FF, compute, SILL__ROLE_BODY, as);
     }
-    m->head = import(m, values, VOCAB, WIDTH, compute, SILL__ROLE_HEAD);
+    m->head = import(m, values, VOCAB, WIDTH, compute, SILL__ROLE_HEAD, as);
     size_t row = (size_t)TOKENS * 4;
     m->ops->buf_create(m->d, row * (3 * WIDTH + FF) + 65536, &m->memory, &err);
     m->x = (sill__ref){m->memory, 0};
@@ -242,7 +243,7 @@ static void bench_steps(model *m, const char *what, int batch, int n, int pos) {
 }
 
 int main(int argc, char **argv) {
-    bool steps = argc > 1 && !strcmp(argv[1], "step");
+    bool prompt = argc > 1 && !strcmp(argv[1], "prompt"), steps = prompt || (argc > 1 && !strcmp(argv[1], "step"));
     const char *name = argc > 1 + steps ? argv[1 + steps] : NULL;
     int n_threads = argc > 2 + steps ? (int)strtol(argv[2 + steps], NULL, 10) : sill__n_cores();
     static float x[65536], y[65536];
@@ -255,18 +256,19 @@ int main(int argc, char **argv) {
         bench_attention(isa, x);
     }
     if (!steps) bench_pool(n_threads);
-    static const struct { const char *name; sill__compute compute; sill__kv_type kv; } kinds[] = {
-        {"f32, kv f32", SILL__COMPUTE_F32, SILL__KV_F32},
-        {"bf16, kv f16", SILL__COMPUTE_BF16, SILL__KV_F16},
-        {"bf16, kv int8", SILL__COMPUTE_BF16, SILL__KV_I8},
+    static const struct { const char *name; sill__compute compute; sill__type as; sill__kv_type kv; } kinds[] = {
+        {"f32, kv f32", SILL__COMPUTE_F32, SILL__TYPE_F32, SILL__KV_F32},
+        {"bf16, kv f16", SILL__COMPUTE_BF16, SILL__TYPE_F32, SILL__KV_F16},
+        {"bf16, kv int8", SILL__COMPUTE_BF16, SILL__TYPE_F32, SILL__KV_I8},
+        {"q8, kv f16", SILL__COMPUTE_BLOCK_I8, SILL__TYPE_Q8_0, SILL__KV_F16},
     };
     for (size_t k = 0; k < SILL_ARRAY_LEN(kinds) && steps; k++) {
         static const int batches[] = {1, 8, 32}, places[] = {127, 511, 999};
         model m;
         memset(&m, 0, sizeof m);
         if (argc > 4 && !strstr(kinds[k].name, argv[4])) continue;
-        if (!open_model(&m, name, n_threads, kinds[k].compute, kinds[k].kv)) return 1;
-        for (int b = 0; b < 3; b++)
+        if (!open_model(&m, name, n_threads, kinds[k].compute, kinds[k].as, kinds[k].kv)) return 1;
+        for (int b = 0; b < 3 && !prompt; b++)
             for (int p = 0; p < 3; p++) bench_steps(&m, kinds[k].name, batches[b], 1, places[p]);
         bench_steps(&m, kinds[k].name, 1, TOKENS, 0);
         close_model(&m);

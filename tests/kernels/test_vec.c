@@ -218,7 +218,7 @@ static void make_cache(cache *c, sill__kv_type type, int dim, int n_positions) {
         if (p % 31 == 7) fill(k, dim, 3, 3); /* all the same */
         stored(type, true, k, c->k[p], dim);
         stored(type, false, v, c->v[p], dim);
-        vec->kv_put(type, tile, tile + c->v_at, p % 32, k, v, dim);
+        vec->kv_put(type, tile, tile + c->v_at, p % 32, 1, k, v, 0, dim);
     }
 }
 
@@ -240,21 +240,22 @@ static void attend_exact(const cache *c, const float *q, int n, float scale, dou
 }
 
 static void attention_of_type(sill__kv_type type) {
+    enum { MANY = SILL__ATTEND_QUERIES };
     static const int dims[] = {1, 2, 5, 15, 16, 17, 24, 33, 48, 64, 80, 96, 128};
     static const int lengths[] = {1, 31, 32, 33, 64, 97, 150};
     static cache c;
-    static float q[16][MAX_DIM], alone[16][MAX_DIM], together[16][MAX_DIM];
+    static float q[MANY][MAX_DIM], alone[MANY][MAX_DIM], together[MANY][MAX_DIM];
     for (size_t d = 0; d < SILL_ARRAY_LEN(dims); d++)
         for (size_t l = 0; l < SILL_ARRAY_LEN(lengths); l++) {
             int dim = dims[d], length = lengths[l];
             float *scratch = sill__alloc_pages(sill__attend_floats(dim) * sizeof(float)), scale = 1 / sqrtf((float)dim);
-            const float *in[16];
-            float *out1[16], *out2[16];
-            int32_t n[16];
+            const float *in[MANY];
+            float *out1[MANY], *out2[MANY];
+            int32_t n[MANY];
             double want[MAX_DIM];
             make_cache(&c, type, dim, length);
             sill__attend a = {type, c.tiles, c.stride, c.v_at, c.blocks, dim, scale, scratch};
-            for (int i = 0; i < 16; i++) {
+            for (int i = 0; i < MANY; i++) {
                 fill(q[i], dim, -3, 3);
                 in[i] = q[i];
                 out1[i] = alone[i];
@@ -264,7 +265,7 @@ static void attention_of_type(sill__kv_type type) {
                 attend_exact(&c, q[i], n[i], scale, want);
                 for (int k = 0; k < dim; k++) CHECK_NEAR(alone[i][k], want[k], 4e-6);
             }
-            for (int many = 2; many <= 16; many += 7) {
+            for (int many = 2; many <= MANY; many += 7) {
                 memset(together, 0x55, sizeof together);
                 vec->attend(&a, many, out2, in, n);
                 for (int i = 0; i < many; i++)
@@ -272,10 +273,10 @@ static void attention_of_type(sill__kv_type type) {
                         FAIL("%s: query %d of %d has other bits than alone (head_dim %d, %d positions)", isa->name, i,
                              many, dim, n[i]);
             }
-            for (int i = 0; i < 16; i++) n[i] = length; /* queries of a group of heads */
-            for (int i = 0; i < 16; i++) vec->attend(&a, 1, &out1[i], &in[i], &n[i]);
-            vec->attend(&a, 16, out2, in, n);
-            for (int i = 0; i < 16; i++) CHECK(!memcmp(together[i], alone[i], (size_t)dim * sizeof(float)));
+            for (int i = 0; i < MANY; i++) n[i] = length; /* queries of a group of heads */
+            for (int i = 0; i < MANY; i++) vec->attend(&a, 1, &out1[i], &in[i], &n[i]);
+            vec->attend(&a, MANY, out2, in, n);
+            for (int i = 0; i < MANY; i++) CHECK(!memcmp(together[i], alone[i], (size_t)dim * sizeof(float)));
             sill__free_pages(scratch, sill__attend_floats(dim) * sizeof(float));
             sill__free_pages(c.tiles, c.bytes);
         }
@@ -298,7 +299,7 @@ static void kv_int8_codes(void) {
             memset(v_tile, 0x5a, sizeof v_tile);
             fill(k, DIM, -0.5f * sizes[s], sizes[s]);
             for (int i = 0; i < DIM; i++) v[i] = -k[i];
-            vec->kv_put(SILL__KV_I8, k_tile, v_tile, slot, k, v, DIM);
+            vec->kv_put(SILL__KV_I8, k_tile, v_tile, slot, 1, k, v, 0, DIM);
             for (int i = 0; i < DIM; i++) low = fminf(low, k[i]), high = fmaxf(high, k[i]);
             float span = high - low, inv = span > 1e-30f ? 255 / span : 0, amax = fmaxf(-low, high);
             float v_inv = amax > 1e-30f ? 127 / amax : 0;
@@ -318,13 +319,35 @@ static void kv_int8_codes(void) {
             for (int bad = 0; bad < 3; bad++) {
                 float kept = k[bad * 13], both[2];
                 k[bad * 13] = bad == 0 ? NAN : bad == 1 ? INFINITY : -INFINITY;
-                vec->kv_put(SILL__KV_I8, k_tile, v_tile, slot, k, k, DIM);
+                vec->kv_put(SILL__KV_I8, k_tile, v_tile, slot, 1, k, k, 0, DIM);
                 memcpy(&both[0], k_tile + DIM * 32 + 4 * slot, 4);
                 memcpy(&both[1], v_tile + MAX * 32 + 4 * slot, 4);
                 CHECK(both[0] != both[0] && both[1] != both[1]);
                 k[bad * 13] = kept;
             }
         }
+}
+
+/* Positions written together lie as those written one by one, and nothing beside them is touched. */
+static void kv_positions_together(void) {
+    enum { MAX = 80, LD = 100 };
+    static float k[32 * LD], v[32 * LD];
+    static const int dims[] = {1, 5, 16, 24, 40, 64, 80};
+    for (int type = SILL__KV_F32; type <= SILL__KV_I8; type++)
+        for (size_t d = 0; d < SILL_ARRAY_LEN(dims); d++)
+            for (int slot = 0; slot < 32; slot += 7)
+                for (int n = 1; slot + n <= 32; n += 5) {
+                    _Alignas(64) static uint8_t one[2][32 * (MAX * 4 + 8)], all[2][32 * (MAX * 4 + 8)];
+                    fill(k, 32 * LD, -2, 2);
+                    fill(v, 32 * LD, -2, 2);
+                    memset(one, 0x5a, sizeof one);
+                    memset(all, 0x5a, sizeof all);
+                    for (int p = 0; p < n; p++)
+                        vec->kv_put((sill__kv_type)type, one[0], one[1], slot + p, 1, k + p * LD, v + p * LD, 0, dims[d]);
+                    vec->kv_put((sill__kv_type)type, all[0], all[1], slot, n, k, v, LD, dims[d]);
+                    CHECK(!memcmp(one, all, sizeof one));
+                    if (type == SILL__KV_F32) CHECK(!memcmp((float *)(void *)all[1] + slot * (int)sill__kv_dim(dims[d]), v, 4 * (size_t)dims[d]));
+                }
 }
 
 /* A fork inside a block sees its own positions only: the rest of the block does not matter. */
@@ -344,7 +367,7 @@ static void attention_sees_only_its_positions(void) {
             uint8_t *tile = c.tiles + (size_t)c.blocks[p / 32] * c.stride;
             float junk[DIM];
             for (int i = 0; i < DIM; i++) junk[i] = i % 2 ? INFINITY : NAN;
-            vec->kv_put((sill__kv_type)type, tile, tile + c.v_at, p % 32, junk, junk, DIM);
+            vec->kv_put((sill__kv_type)type, tile, tile + c.v_at, p % 32, 1, junk, junk, 0, DIM);
         }
         out = after;
         vec->attend(&a, 1, &out, &in, &n);
@@ -388,6 +411,7 @@ int main(int argc, char **argv) {
     EACH_ISA(attention_f16);
     EACH_ISA(attention_int8);
     EACH_ISA(kv_int8_codes);
+    EACH_ISA(kv_positions_together);
     EACH_ISA(attention_sees_only_its_positions);
     TEST_EXIT();
 }

@@ -66,7 +66,7 @@ static inline uint8_t *sill__kv_tiles(const sill__kv *kv, int32_t layer, int32_t
 #define CPU_HEAD_COLS 256      /* logits reduced together: fixed, since sums over the vocabulary follow it */
 #define CPU_MAX_TOP 128        /* top-k without kept logits */
 #define CPU_ROPE_DIMS SILL__MAX_HEAD_DIM /* most rotated values of a head */
-#define CPU_QUERY_ROWS 16      /* rows of an attention task */
+#define CPU_QUERY_ROWS 32      /* rows of an attention task */
 
 typedef struct cpu_copy { sill__kv *kv; int32_t from, to, n; } cpu_copy;
 

@@ -1,6 +1,6 @@
 /*
  * cpu_attention.c - attention of the batch's rows over their sequences, and copies of KV blocks. A task is one kv head
- * and up to 16 rows of one run, with all query heads that share it: they read each tile once.
+ * and up to 32 rows of one run, with all query heads that share it: they read each tile once.
  */
 #include "backend/cpu/cpu.h"
 

@@ -185,14 +185,12 @@ static void fill_rope(const cpu_walk *w, cpu_op *op) {
     }
 }
 
-/* One row, one kv head: its query heads go to q, its key and value into the cache. */
-static void place_heads(const cpu_walk *w, const sill__op_qkv *o, int32_t row, int32_t kv_head) {
-    const sill__run *run = &w->q->batch->runs[w->q->row_run[row]];
-    int32_t pos = run->pos + row - run->first, dim = o->head_dim, group = o->n_heads / o->n_kv_heads;
+/* One row, one kv head: its query heads go to q; its key is rotated where it lies. */
+static void place_queries(const cpu_walk *w, const sill__op_qkv *o, int32_t row, int32_t kv_head) {
+    int32_t dim = o->head_dim, group = o->n_heads / o->n_kv_heads;
     size_t n = (size_t)dim, table = (size_t)row * (size_t)(o->rope.dims / 2);
     float *x = w->q->wide + (size_t)row * (size_t)o->w->rows;
     float *qs = x + (size_t)(kv_head * group) * n, *k = x + (size_t)(o->n_heads + kv_head) * n;
-    float *v = k + (size_t)o->n_kv_heads * n;
     float *out = sill__cpu_f32(o->q) + ((size_t)row * (size_t)o->n_heads + (size_t)(kv_head * group)) * n;
     if (o->rope.kind != SILL__ROPE_NONE) {
         const float *c = w->q->cos + table, *s = w->q->sin + table;
@@ -200,8 +198,21 @@ static void place_heads(const cpu_walk *w, const sill__op_qkv *o, int32_t row, i
         w->vec->rope(k, c, s, o->rope.dims, o->rope.kind);
     }
     memcpy(out, qs, (size_t)group * n * sizeof *out);
-    uint8_t *tile = sill__kv_tiles(o->kv, o->layer, kv_head) + (size_t)run->blocks[pos / SILL__KV_BLOCK] * o->kv->stride;
-    w->vec->kv_put(o->kv->shape.type, tile, tile + o->kv->v_at, pos % SILL__KV_BLOCK, k, v, dim);
+}
+
+/* Rows [row, end), one kv head: queries to q, keys and values into the cache, as many at a time as lie in one block. */
+static void place_heads(const cpu_walk *w, const sill__op_qkv *o, int32_t row, int32_t end, int32_t kv_head) {
+    for (int32_t i = row; i < end; i++) place_queries(w, o, i, kv_head);
+    while (row < end) {
+        const sill__run *run = &w->q->batch->runs[w->q->row_run[row]];
+        int32_t pos = run->pos + row - run->first, slot = pos % SILL__KV_BLOCK;
+        int32_t n = SILL_MIN(SILL_MIN(end, run->first + run->n) - row, SILL__KV_BLOCK - slot);
+        size_t ld = (size_t)o->w->rows, dim = (size_t)o->head_dim;
+        const float *k = w->q->wide + (size_t)row * ld + (size_t)(o->n_heads + kv_head) * dim, *v = k + (size_t)o->n_kv_heads * dim;
+        uint8_t *tile = sill__kv_tiles(o->kv, o->layer, kv_head) + (size_t)run->blocks[pos / SILL__KV_BLOCK] * o->kv->stride;
+        w->vec->kv_put(o->kv->shape.type, tile, tile + o->kv->v_at, slot, n, k, v, ld, o->head_dim);
+        row += n;
+    }
 }
 
 /* The product of one matrix of the list, into columns of `wide` from COL on. Returns its number of tasks. */
@@ -238,6 +249,6 @@ void sill__cpu_walk_qkv(const cpu_walk *w, cpu_op *op) {
     int32_t chunks = (op->n + CPU_QUERY_ROWS - 1) / CPU_QUERY_ROWS;
     for (int32_t t; (t = sill__cpu_take(&op->next[3], chunks * o->n_kv_heads)) >= 0;) {
         int32_t first = t / o->n_kv_heads * CPU_QUERY_ROWS, end = SILL_MIN(first + CPU_QUERY_ROWS, op->n);
-        for (int32_t i = first; i < end; i++) place_heads(w, o, i, t % o->n_kv_heads);
+        place_heads(w, o, first, end, t % o->n_kv_heads);
     }
 }

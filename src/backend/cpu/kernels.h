@@ -57,7 +57,7 @@ typedef struct sill__cpu_mat_kernels {
  * these a position's k is offset + scale * code (range of its values / 255, codes from -128), its v scale * code (absmax /
  * 127); behind the codes of a tile lie the 32 f32 scales, behind those of K the 32 offsets. */
 #define SILL__MAX_HEAD_DIM 512
-#define SILL__ATTEND_QUERIES 16 /* most queries that one call of attend takes */
+#define SILL__ATTEND_QUERIES 32 /* most queries that one call of attend takes */
 static inline size_t sill__kv_dim(int32_t head_dim) { return ((size_t)head_dim + 15) & ~(size_t)15; }
 static inline size_t sill__kv_element(sill__kv_type type) {
     return type == SILL__KV_F32 ? 4 : type == SILL__KV_F16 ? 2 : 1;
@@ -95,9 +95,10 @@ typedef struct sill__cpu_vec_kernels {
     void (*swiglu)(float *y, const float *gate, const float *up, int32_t n);
     /* Rotates one head in place; cos, sin: (dims / 2) of its position. */
     void (*rope)(float *head, const float *cos, const float *sin, int32_t dims, sill__rope_kind kind);
-    /* Writes one position's k and v of one head into a KV block's tiles. */
-    void (*kv_put)(sill__kv_type type, void *k_tile, void *v_tile, int32_t slot, const float *k, const float *v,
-                   int32_t head_dim);
+    /* Writes k and v of one head, n positions from slot on (all of one block), into a KV block's tiles; the positions'
+     * k and v are ld floats apart. */
+    void (*kv_put)(sill__kv_type type, void *k_tile, void *v_tile, int32_t slot, int32_t n, const float *k, const float *v,
+                   size_t ld, int32_t head_dim);
     /* Attention of n_queries <= SILL__ATTEND_QUERIES query heads over the same sequence and kv head: query i sees its
      * first n_positions[i] positions. Each query's arithmetic is its own chain, the same alone as in company. */
     void (*attend)(const sill__attend *a, int32_t n_queries, float *const *out, const float *const *q,
