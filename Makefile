@@ -143,6 +143,12 @@ $(BUILD)/pack_build.h: FORCE
 	@mkdir -p $(@D) && line="#define SILL_PACK_BUILD \"$$(cat $(PACK_SRC) | cksum | tr ' ' '-')\"" && \
 	echo "$$line" | cmp -s - $@ || echo "$$line" >$@
 $(BUILD)/src/backend/cpu/cpu_cache.o: $(BUILD)/pack_build.h
+# What a device's check holds for: it is run again when anything below src/backend changes (check/first_use.c).
+CHECK_SRC = $(sort $(shell find src/backend -type f) src/format/format.h src/format/types.c src/format/quant.c)
+$(BUILD)/check_build.h: FORCE
+	@mkdir -p $(@D) && line="#define SILL_CHECK_BUILD \"$$(cat $(CHECK_SRC) | cksum | tr ' ' '-')\"" && \
+	echo "$$line" | cmp -s - $@ || echo "$$line" >$@
+$(BUILD)/src/backend/check/first_use.o: $(BUILD)/check_build.h
 # The sample text as one string; its lines have no character that C reads otherwise but \ and ".
 $(BUILD)/sample_text.h: examples/sample.txt
 	@mkdir -p $(@D) && { echo 'static const char cli_sample_text[] ='; sed -e 's/[\"]/\\&/g' -e 's/.*/"&\\n"/' $<; echo ';'; } >$@

@@ -13,6 +13,7 @@ set -u
 cd "$(dirname "$0")/.."
 : "${BUILD:=build/release}" "${RUNNER:=}"
 export BUILD
+export SILL_FIRST_USE_CHECK=0 # devices are used unchecked: what is tested is the device; tests of the check set it themselves
 export SILL_PACKED_MAX_MIB=0 # no packed copies in the user's cache; the tests of those set it themselves
 strict=0
 case ${SILL_CI:-${CI:-}} in 1 | true | yes) strict=1 ;; esac

@@ -317,8 +317,14 @@ sill_status sill__backend_find(const char *name, const sill__backend **out, sill
 /* Bytes that can be taken on a device: LIMIT (0: what the system says is free), or less where the device has less room;
  * 0 where nothing is known. (registry.c) */
 uint64_t sill__device_available(const sill__backend *ops, const sill__device *device, uint64_t limit);
-/* Opens the device that NAME (NULL: "auto") stands for. "auto": the first of the list that opens. (choose.c) */
-sill_status sill__device_open(const char *name, const sill__device_options *options, const sill__backend **ops,
+/* Opens the device that NAME (NULL: "auto") stands for. "auto": the first of the list that opens and does not fail the
+ * check of its first use (check/check.h); a device that fails it is named in a log line of level 0, with what to do. A
+ * device that was named is used all the same, after that line. ANNOUNCE false: nothing is logged, since the device will be
+ * opened again. (choose.c) */
+sill_status sill__device_open(const char *name, const sill__device_options *options, bool announce, const sill__backend **ops,
                               sill__device **out, sill_error *err);
+/* The same with these backends in the place of "auto"'s, NULL behind them; the last is taken without a check. */
+sill_status sill__device_choose(const sill__backend *const *list, const sill__device_options *options, bool announce,
+                                const sill__backend **ops, sill__device **out, sill_error *err);
 
 #endif

@@ -1,23 +1,82 @@
-/* choose.c - which device a model runs on. */
-#include "backend/backend.h"
+/* choose.c - which device a model runs on: for "auto" the first that opens and computes right, and that is said. */
+#include "backend/check/check.h"
 
-sill_status sill__device_open(const char *name, const sill__device_options *options, const sill__backend **ops,
-                              sill__device **out, sill_error *err) {
-    const sill__backend *b;
-    bool any = !name || !*name || !strcmp(name, "auto");
-    sill_status s = SILL_EUNSUPPORTED;
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MAX_BACKENDS 8
+
+/* Nothing is checked before the CPU is used: it is what others fall back to, and what the tests of every change run on. */
+static bool is_checked(const sill__backend *b) {
+    const char *wanted = getenv("SILL_FIRST_USE_CHECK");
+    return b != sill__backend_cpu() && b != sill__backend_ref() && !(wanted && !strcmp(wanted, "0"));
+}
+
+static void say(bool announce, int level, const char *format, ...) SILL_PRINTF(3, 4);
+static void say(bool announce, int level, const char *format, ...) {
+    char line[700];
+    va_list ap;
+    if (!announce) return;
+    va_start(ap, format);
+    vsnprintf(line, sizeof line, format, ap);
+    va_end(ap);
+    sill__log(level, "%s", line);
+}
+
+/* What the check of its first use says of an open device; UNKNOWN: it could not be run, *err says why. */
+static sill__check_verdict verdict_of(const sill__backend *b, sill__device *d, sill__check_record *record, sill_error *err) {
+    return sill__check_first_use(b, d, record, err) == SILL_OK ? record->verdict : SILL__CHECK_UNKNOWN;
+}
+
+sill_status sill__device_choose(const sill__backend *const *list, const sill__device_options *options, bool announce,
+                                const sill__backend **ops, sill__device **out, sill_error *err) {
     *ops = NULL;
     *out = NULL;
-    if (!any) {
-        s = sill__backend_find(name, ops, err);
-        return s == SILL_OK ? (*ops)->open(options, out, err) : s;
-    }
-    for (int i = 0; (b = sill__backend_at(i)) && b != sill__backend_ref(); i++) {
+    for (; list[0] && list[1]; list++) {
         sill_error why = {.code = SILL_OK};
-        *ops = b;
-        if ((s = b->open(options, out, &why)) == SILL_OK) break;
-        if (b == sill__backend_cpu() && err) *err = why;
-        else sill__log(2, "device %s cannot be used: %s", b->name, why.msg);
+        sill__check_record record = {.verdict = SILL__CHECK_UNKNOWN};
+        sill__device *d = NULL;
+        if (list[0]->open(options, &d, &why) != SILL_OK) {
+            say(announce, 2, "device %s cannot be used: %s", list[0]->name, why.msg);
+            continue;
+        }
+        sill__check_verdict verdict = is_checked(list[0]) ? verdict_of(list[0], d, &record, &why) : SILL__CHECK_PASSED;
+        if (verdict == SILL__CHECK_PASSED) {
+            *ops = list[0];
+            *out = d;
+            return SILL_OK;
+        }
+        if (verdict == SILL__CHECK_FAILED)
+            say(announce, 0, "device %s computes wrong and is not used; the CPU is, which is slower (%s). Please report what "
+                "`sill check --device %s` and `sill doctor --report` print", list[0]->name, record.what, list[0]->name);
+        else
+            say(announce, 1, "device %s could not be checked and is not used, the CPU is: %s", list[0]->name, why.msg);
+        list[0]->close(d);
     }
+    if (!list[0]) return sill__fail(err, SILL_EUNSUPPORTED, "there is no device");
+    *ops = list[0];
+    return list[0]->open(options, out, err);
+}
+
+sill_status sill__device_open(const char *name, const sill__device_options *options, bool announce, const sill__backend **ops,
+                              sill__device **out, sill_error *err) {
+    const sill__backend *list[MAX_BACKENDS + 1] = {NULL};
+    sill__check_record record = {.verdict = SILL__CHECK_UNKNOWN};
+    sill_error why = {.code = SILL_OK};
+    *out = NULL;
+    if (!name || !*name || !strcmp(name, "auto")) {
+        int n = 0;
+        while (n < MAX_BACKENDS && (list[n] = sill__backend_at(n)) && list[n] != sill__backend_ref()) n++;
+        list[n] = NULL;
+        return sill__device_choose(list, options, announce, ops, out, err);
+    }
+    sill_status s = sill__backend_find(name, ops, err);
+    if (s == SILL_OK) s = (*ops)->open(options, out, err);
+    if (s != SILL_OK || !announce || !is_checked(*ops)) return s;
+    sill__check_verdict verdict = verdict_of(*ops, *out, &record, &why);
+    if (verdict == SILL__CHECK_FAILED)
+        say(true, 0, "device %s computes wrong: do not trust these numbers (%s). Please report what `sill check --device %s` and "
+            "`sill doctor --report` print; --device cpu is right", (*ops)->name, record.what, (*ops)->name);
+    if (verdict == SILL__CHECK_UNKNOWN) say(true, 1, "device %s could not be checked: %s", (*ops)->name, why.msg);
     return s;
 }

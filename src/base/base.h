@@ -118,6 +118,8 @@ uint64_t sill__available_bytes(void);
 #ifdef __linux__
 uint64_t sill__available_bytes_under(const char *root); /* the same by the files under `root`, for tests */
 #endif
+/* The system and its version in one line: "Linux 6.1.0-18-amd64 x86_64", "macOS 14.5 (23F79) arm64". */
+void sill__os_version(char *out, size_t cap);
 int sill__n_cores(void);               /* physical (performance) cores that this process may use */
 double sill__now(void);                /* seconds, monotonic */
 uint64_t sill__clock_ns(void);         /* nanoseconds since 1970, as files are stamped */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -143,6 +144,21 @@ uint64_t sill__clock_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     return in_ns(t);
+}
+
+void sill__os_version(char *out, size_t cap) {
+    struct utsname u;
+    if (uname(&u) != 0) memset(&u, 0, sizeof u);
+#ifdef __APPLE__
+    char version[32] = "", build[32] = "";
+    size_t n = sizeof version, m = sizeof build;
+    if (sysctlbyname("kern.osproductversion", version, &n, NULL, 0) == 0 &&
+        sysctlbyname("kern.osversion", build, &m, NULL, 0) == 0) {
+        snprintf(out, cap, "macOS %.31s (%.31s) %s", version, build, u.machine);
+        return;
+    }
+#endif
+    snprintf(out, cap, "%s %s %s", u.sysname, u.release, u.machine);
 }
 
 #ifdef __linux__

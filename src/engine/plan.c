@@ -197,7 +197,7 @@ sill_status sill_plan(const char *path, const sill_model_options *mo, const sill
         (st = sill__file_open(path, &file, err)) != SILL_OK)
         return st;
     if ((st = sill__config_read(file, &config, err)) != SILL_OK ||
-        (st = sill__device_open(m.device, &device_options, &ops, &device, err)) != SILL_OK ||
+        (st = sill__device_open(m.device, &device_options, false, &ops, &device, err)) != SILL_OK ||
         (st = sill__model_compute(file, m.dtype, &compute, err)) != SILL_OK ||
         (st = sill__kv_type_for(o.kv_dtype, compute, &kv, err)) != SILL_OK ||
         (st = sill__model_weight_bytes(file, &config, ops, device, m.dtype, &weights, &import, err)) != SILL_OK)

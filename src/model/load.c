@@ -314,18 +314,25 @@ static sill_status load_weights(sill_model *m, const sill_model_options *o, cons
     return s;
 }
 
-static sill_status load(const char *path, const sill_model_options *o, sill_model *m, sill__slots *slots,
-                        sill_error *err) {
-    sill__device_options device = {.n_threads = o->n_threads};
-    sill_status s = sill__backend_find(o->device, &m->ops, err); /* a name that is not there, before anything is read */
-    if (s == SILL_OK) s = sill__file_open(path, &m->file, err);
-    if (s == SILL_OK) s = sill__config_read(m->file, &m->config, err);
+/* Where the device comes from: its name, or (checks) its backend and how it is to be opened. */
+typedef struct device_from { const sill__backend *ops; const sill__device_options *options; } device_from;
+
+static sill_status open_device(sill_model *m, const sill_model_options *o, const device_from *from, sill_error *err) {
+    sill__device_options options = {.n_threads = o->n_threads};
+    if (!from) return sill__device_open(o->device, &options, true, &m->ops, &m->device, err);
+    m->ops = from->ops;
+    return from->ops->open(from->options, &m->device, err);
+}
+
+/* Of m->file. */
+static sill_status load(const sill_model_options *o, const device_from *from, sill_model *m, sill__slots *slots, sill_error *err) {
+    sill_status s = sill__config_read(m->file, &m->config, err);
     if (s == SILL_OK) s = settle_types(m, o->dtype, err);
     if (s != SILL_OK) return s;
     m->layers = sill__calloc((size_t)m->config.n_layers, sizeof *m->layers);
     if (!m->layers) return sill__fail(err, SILL_ENOMEM, "no memory for %d layers", m->config.n_layers);
     s = sill__slots_make(m, slots, err);
-    if (s == SILL_OK) s = sill__device_open(o->device, &device, &m->ops, &m->device, err);
+    if (s == SILL_OK) s = open_device(m, o, from, err);
     if (s == SILL_OK) s = check_support(m, slots, err);
     if (s != SILL_OK) return s;
     tokenizer_job job = {.file = m->file};
@@ -338,22 +345,43 @@ static sill_status load(const char *path, const sill_model_options *o, sill_mode
     return s == SILL_OK ? take_tokenizer(m, &job, err) : s;
 }
 
+/* Takes the file over. */
+static sill_status load_file(sill__file *file, const sill_model_options *o, const device_from *from, sill_model **out,
+                             sill_error *err) {
+    sill__slots slots = {0};
+    sill_model *m = sill__calloc(1, sizeof *m);
+    if (!m) {
+        sill__file_close(file);
+        return sill__fail(err, SILL_ENOMEM, "no memory for a model");
+    }
+    m->file = file;
+    sill_status s = load(o, from, m, &slots, err);
+    sill__slots_free(&slots);
+    if (s == SILL_OK) *out = m;
+    else sill_model_free(m);
+    return s;
+}
+
 sill_status sill_model_load(const char *path, const sill_model_options *options, sill_model **out, sill_error *err) {
     sill_model_options o;
-    sill__slots slots = {0};
+    const sill__backend *ops;
+    sill__file *file = NULL;
     if (!out) return sill__fail(err, SILL_EINVAL, "sill_model_load needs a place for the model");
     *out = NULL;
     if (!path || !*path) return sill__fail(err, SILL_EINVAL, "sill_model_load needs a path");
     sill_status s = sill__options_read(options, &o, sizeof o, "sill_model_options", err);
     if (s != SILL_OK) return s;
     if (o.n_threads < 0) return sill__fail(err, SILL_EINVAL, "%d threads; 0 means all cores", o.n_threads);
-    sill_model *m = sill__calloc(1, sizeof *m);
-    if (!m) return sill__fail(err, SILL_ENOMEM, "no memory for a model");
-    s = load(path, &o, m, &slots, err);
-    sill__slots_free(&slots);
-    if (s == SILL_OK) *out = m;
-    else sill_model_free(m);
-    return s;
+    s = sill__backend_find(o.device, &ops, err); /* a name that is not there, before anything is read */
+    if (s == SILL_OK) s = sill__file_open(path, &file, err);
+    return s == SILL_OK ? load_file(file, &o, NULL, out, err) : s;
+}
+
+sill_status sill__model_load_on(sill__file *file, const sill__backend *ops, const sill__device_options *device, sill_dtype dtype,
+                                sill_model **out, sill_error *err) {
+    sill_model_options o = {.size = sizeof o, .dtype = dtype, .no_cache = 1};
+    *out = NULL;
+    return load_file(file, &o, &(device_from){ops, device}, out, err);
 }
 
 static void free_weight(sill_model *m, sill__weight *w) {

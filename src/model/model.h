@@ -68,6 +68,9 @@ struct sill_model {
     sill__layer *layers;          /* (n_layers) */
 };
 
+/* Loads from an open file, which it takes over, on a backend that has no name: for checks. */
+sill_status sill__model_load_on(sill__file *file, const sill__backend *ops, const sill__device_options *device, sill_dtype dtype,
+                                sill_model **out, sill_error *err);
 /* Reads config.json (+ generation_config.json) or GGUF metadata. Refuses other families by name. */
 sill_status sill__config_read(const sill__file *file, sill__config *config, sill_error *err);
 void sill__config_free(sill__config *config);

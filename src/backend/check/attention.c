@@ -184,4 +184,4 @@ static void bits_attention(const check_case *c, check_bench *b, float *const *ou
     sill__free(got);
 }
 
-const check_kind sill__check_attention = {pick_attention, make_attention, run_attention, bits_attention, "same bits, attention"};
+const check_kind sill__check_attention = {"attention", pick_attention, make_attention, run_attention, bits_attention, "same bits, attention"};

@@ -55,6 +55,9 @@ typedef int (*sill__check_progress)(void *user, double share);
  * what a device does wrong, its errors included, is in its lines. */
 sill_status sill__check_ops(sill__check_target *targets, int n_targets, sill__check_level level,
                             sill__check_progress progress, void *user, sill_error *err);
+/* The same, one kind of cases alone: product, fused, embedding, norm, attention, head, layers. */
+sill_status sill__check_kind(const char *kind, sill__check_target *targets, int n_targets, sill__check_level level,
+                             sill_error *err);
 
 /* How far a (n) is from b: the greatest difference over the root mean square of b; not a number: infinite. */
 double sill__check_distance(const float *a, const float *b, size_t n);
@@ -78,7 +81,9 @@ bool sill__check_recall(const sill__backend *ops, const sill__device *device, si
 void sill__check_keep(const sill__backend *ops, const sill__device *device, const sill__check_record *record);
 /* Recalls, or runs the quick check and keeps its result. A status other than OK: it could not run, nothing is kept. */
 sill_status sill__check_first_use(const sill__backend *ops, sill__device *device, sill__check_record *record, sill_error *err);
-/* "passed 2026-11-22 (first use)", "failed ...", "not checked". */
+/* What a check found, as a record of now. */
+void sill__check_record_make(sill__check_record *record, const sill__check_target *target, bool full);
+/* "passed 2026-11-22T14:10:00Z (first use)", "failed ...", "not checked". */
 void sill__check_record_text(const sill__check_record *record, char *out, size_t cap);
 
 #endif

@@ -60,8 +60,9 @@ static bool make_head(check_case *c) {
     c->need = (sill__need){.types = c->types, .n_types = 1, .compute = f->compute, .norm = SILL__NORM_RMS, .n_heads = 1,
                            .n_kv_heads = 1, .head_dim = 64};
     c->n_variants = f->compute == SILL__COMPUTE_BLOCK_I8 && f->as == SILL__TYPE_F32 ? 2 : 1;
-    double bound = sill__chk_product_bound(f, c->v[COLS]) * 2;
+    double bound = sill__chk_product_bound(c->v[COLS]) * 2;
     if (f->compute == SILL__COMPUTE_BLOCK_I8) bound += f->as == SILL__TYPE_F32 ? 6.0 / 127 / sqrt((double)cols) : 0.04;
+    if (f->compute == SILL__COMPUTE_INT8) bound += 6.0 / 127 / sqrt((double)cols);
     if (f->compute == SILL__COMPUTE_BF16) bound += 0x1p-6;
     snprintf(line, sizeof line, "logits, %s", f->name);
     size_t targets = (size_t)d->starts[c->v[N]], top = n * (size_t)c->v[TOP];
@@ -157,4 +158,4 @@ static void bits_head(const check_case *c, check_bench *b, float *const *outs) {
     sill__free(got);
 }
 
-const check_kind sill__check_head = {pick_head, make_head, run_head, bits_head, "same bits, head"};
+const check_kind sill__check_head = {"head", pick_head, make_head, run_head, bits_head, "same bits, head"};

@@ -26,6 +26,7 @@ typedef struct check_case check_case;
 
 /* A kind of case. */
 typedef struct check_kind {
+    const char *name;
     /* Sets the case's name and numbers for the I-th of its list; false behind its end. */
     bool (*pick)(check_case *c, sill__check_level level, int i);
     /* Inputs and the list of outputs; false: no memory. */
@@ -109,9 +110,8 @@ extern const int sill__check_n_forms;
 static inline bool check_plain(const check_form *f) { return sill__type_get(f->type)->block == 1; }
 /* Columns of at least N that the form's blocks fit. */
 int32_t sill__chk_cols(const check_form *f, int32_t n);
-/* The bound of a product over COLS values: for the order of the sums, and for the code of an activation that may fall
- * on either side (int8). */
-double sill__chk_product_bound(const check_form *f, int32_t cols);
+/* The bound of a product over COLS values: for the order of the sums. */
+double sill__chk_product_bound(int32_t cols);
 /* Where the contract leaves open how activations are rounded: int8 or not at all, bf16 or not at all. */
 bool sill__chk_second_variant(const check_form *f);
 sill__weight_src sill__chk_source(const check_form *f, const sill__tensor *t, sill__role role);

@@ -207,4 +207,4 @@ static void bits_layers(const check_case *c, check_bench *b, float *const *outs)
     sill__free(all);
 }
 
-const check_kind sill__check_layers = {pick_layers, make_layers, run_layers, bits_layers, "same bits, two layers"};
+const check_kind sill__check_layers = {"layers", pick_layers, make_layers, run_layers, bits_layers, "same bits, two layers"};

@@ -19,11 +19,9 @@ static const shape quick[] = {{33, 47, 33}, {7, 50257, 3}, {50257, 7, 3}};
 static const shape turned[] = {{5, 3, 65}, {33, 47, 65}, {97, 1031, 33}, {3, 32767, 9}, {7, 50257, 9}, {32768, 5, 9}, {50257, 7, 9}};
 static const shape turned_quick[] = {{33, 47, 33}};
 
-double sill__chk_product_bound(const check_form *f, int32_t cols) {
-    /* Sums of f32 in any order: a random walk of roundings, the greatest of many outputs; and one code of one activation. */
-    double bound = 0x1p-24 * (40 + 12 * sqrt((double)cols));
-    if (f->compute == SILL__COMPUTE_INT8) bound += 3.0 / 127 / sqrt((double)SILL_MAX(cols, 32));
-    return bound;
+double sill__chk_product_bound(int32_t cols) {
+    /* Sums of f32 in any order: a random walk of roundings, the greatest of many outputs. */
+    return 0x1p-24 * (40 + 12 * sqrt((double)cols));
 }
 
 typedef struct product {
@@ -106,7 +104,7 @@ static bool pick_linear(check_case *c, sill__check_level level, int i) {
             int32_t cols = sill__chk_cols(f, s->cols);
             int64_t most = MAX_WORK / ((int64_t)s->rows * cols) / (level == SILL__CHECK_FULL ? 1 : 4);
             c->v[FORM] = form, c->v[ROWS] = s->rows, c->v[COLS] = cols, c->v[TRANSPOSED] = t;
-            c->v[N] = (int32_t)SILL_MAX(1, SILL_MIN(most, s->n));
+            c->v[N] = (int32_t)SILL_MAX(2, SILL_MIN(most, s->n));
             snprintf(c->name, sizeof c->name, "%s computed in %s, %d x %d%s, %d rows", sill__type_get(f->type)->name, f->name,
                      (int)s->rows, (int)cols, t ? " transposed" : "", (int)c->v[N]);
             return true;
@@ -123,9 +121,9 @@ static bool make_linear(check_case *c) {
     c->data = p;
     p->form = &sill__check_forms[c->v[FORM]];
     snprintf(line, sizeof line, "product, %s", p->form->name);
-    double bound = sill__chk_product_bound(p->form, c->v[COLS]);
+    double bound = sill__chk_product_bound(c->v[COLS]);
     sill__chk_add_out(c, line, (size_t)c->v[N] * (size_t)c->v[ROWS], bound, 0);
-    sill__chk_add_out(c, "product, one interactive row", (size_t)c->v[ROWS], bound * (c->v[ROWS] < 64 ? 8 : 2), 0);
+    sill__chk_add_out(c, "product, one interactive row", (size_t)c->v[ROWS], bound * 2, 0.5 * sqrt((double)c->v[COLS]));
     return make_product(c, &r, p, c->v[ROWS], c->v[COLS], c->v[N], c->v[TRANSPOSED]);
 }
 
@@ -174,7 +172,7 @@ static void bits_linear(const check_case *c, check_bench *b, float *const *outs)
     sill__free(some);
 }
 
-const check_kind sill__check_linear = {pick_linear, make_linear, run_linear, bits_linear, "same bits, product"};
+const check_kind sill__check_linear = {"product", pick_linear, make_linear, run_linear, bits_linear, "same bits, product"};
 
 /* ------------------------------------------------- what is fused with them */
 
@@ -247,12 +245,11 @@ static bool make_extras(check_case *c) {
         d->p.x[i] *= e->size / 4;
         if (d->p.x_bf16) d->p.x_bf16[i] = sill__bf16_to_f32(sill__f32_to_bf16(d->p.x[i]));
     }
-    double bound = sill__chk_product_bound(d->p.form, c->v[COLS]) * 2 * e->size;
+    double bound = sill__chk_product_bound(c->v[COLS]) * 2 * e->size;
     /* Behind a norm a code may fall on either side, and activations are rounded to bf16 or not. */
     bool norm = e->norm != SILL__NORM_NONE;
-    if (d->p.form->compute == SILL__COMPUTE_BLOCK_I8 && norm) bound += 6.0 / 127 / sqrt((double)cols);
+    if (d->p.form->compute >= SILL__COMPUTE_BLOCK_I8 && norm) bound += 6.0 / 127 / sqrt((double)cols);
     if (d->p.form->compute == SILL__COMPUTE_BF16 && norm) bound += 0x1p-4;
-    if (e->size > 1 && d->p.form->compute == SILL__COMPUTE_INT8) bound *= 2;
     sill__chk_add_out(c, "norm, bias, activation, residual", out, bound, 0);
     c->need.norm = e->norm;
     c->need.act = e->act;
@@ -280,4 +277,4 @@ static void run_extras(const check_case *c, check_bench *b, int variant, float *
     sill__chk_read(b, out, outs[0], c->outs[0].n);
 }
 
-const check_kind sill__check_extras = {pick_extras, make_extras, run_extras, NULL, NULL};
+const check_kind sill__check_extras = {"fused", pick_extras, make_extras, run_extras, NULL, NULL};

@@ -68,7 +68,7 @@ static void run_embed(const check_case *c, check_bench *b, int variant, float *c
     sill__chk_read(b, out, outs[0], c->outs[0].n);
 }
 
-const check_kind sill__check_embed = {pick_embed, make_embed, run_embed, NULL, NULL};
+const check_kind sill__check_embed = {"embedding", pick_embed, make_embed, run_embed, NULL, NULL};
 
 /* ------------------------------------------------------------------ norms */
 
@@ -134,4 +134,4 @@ static void run_norms(const check_case *c, check_bench *b, int variant, float *c
     sill__chk_read(b, out, outs[0], c->outs[0].n);
 }
 
-const check_kind sill__check_norms = {pick_norms, make_norms, run_norms, NULL, NULL};
+const check_kind sill__check_norms = {"norm", pick_norms, make_norms, run_norms, NULL, NULL};

@@ -190,8 +190,9 @@ static sill_status examine(sill__check_target *t, const check_case *c, int *erro
     return SILL_OK;
 }
 
-static bool pick(check_case *c, sill__check_level level, int *kind, int *i) {
+static bool pick(check_case *c, const char *only, sill__check_level level, int *kind, int *i) {
     for (; *kind < (int)SILL_ARRAY_LEN(kinds); ++*kind, *i = 0) {
+        if (only && strcmp(only, kinds[*kind]->name)) continue;
         memset(c, 0, sizeof *c);
         c->kind = kinds[*kind];
         c->level = level;
@@ -200,26 +201,26 @@ static bool pick(check_case *c, sill__check_level level, int *kind, int *i) {
     return false;
 }
 
-static int count(sill__check_level level) {
+static int count(const char *only, sill__check_level level) {
     int n = 0, kind = 0, i = 0;
     check_case c;
-    while (pick(&c, level, &kind, &i)) n++;
+    while (pick(&c, only, level, &kind, &i)) n++;
     return n;
 }
 
-sill_status sill__check_ops(sill__check_target *targets, int n_targets, sill__check_level level,
-                            sill__check_progress progress, void *user, sill_error *err) {
+static sill_status run(const char *only, sill__check_target *targets, int n_targets, sill__check_level level,
+                       sill__check_progress progress, void *user, sill_error *err) {
     check_case *cases = sill__calloc(2, sizeof *cases);
-    int total = count(level), done = 0, kind = 0, i = 0, errors[64] = {0};
+    int total = count(only, level), done = 0, kind = 0, i = 0, errors[64] = {0};
     sill_status s = SILL_OK;
     if (!cases) return sill__fail(err, SILL_ENOMEM, "no memory for a check");
     if (n_targets > (int)SILL_ARRAY_LEN(errors)) n_targets = (int)SILL_ARRAY_LEN(errors);
-    bool more = pick(&cases[0], level, &kind, &i);
+    bool more = pick(&cases[0], only, level, &kind, &i);
     if (more) prepare(&cases[0]);
     while (more && s == SILL_OK) {
         check_case *now = &cases[done % 2], *next = &cases[(done + 1) % 2];
         sill__aside aside;
-        more = pick(next, level, &kind, &i);
+        more = pick(next, only, level, &kind, &i);
         bool beside = more && sill__aside_start(&aside, prepare, next);
         s = now->status;
         if (s != SILL_OK && err) *err = now->err;
@@ -241,4 +242,14 @@ sill_status sill__check_ops(sill__check_target *targets, int n_targets, sill__ch
     sill__arena_free(&cases[1].arena);
     sill__free(cases);
     return s;
+}
+
+sill_status sill__check_ops(sill__check_target *targets, int n_targets, sill__check_level level,
+                            sill__check_progress progress, void *user, sill_error *err) {
+    return run(NULL, targets, n_targets, level, progress, user, err);
+}
+
+sill_status sill__check_kind(const char *kind, sill__check_target *targets, int n_targets, sill__check_level level,
+                             sill_error *err) {
+    return run(kind, targets, n_targets, level, NULL, NULL, err);
 }
