@@ -5,6 +5,16 @@ BUILD ?= build/$(config)
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 UNAME_S := $(shell uname -s)
+# ZIG_TARGET=aarch64-macos.13.0 and the like: compiled with zig, whose package tools/deps.sh --cross puts into build/zig.
+ifneq ($(ZIG_TARGET),)
+ZIG ?= $(CURDIR)/build/zig/ziglang/zig
+UNAME_S := $(if $(findstring macos,$(ZIG_TARGET)),Darwin,Linux)
+ARCH = $(firstword $(subst -, ,$(ZIG_TARGET)))
+CC = $(ZIG) cc -target $(ZIG_TARGET)
+AR = $(ZIG) ar
+ZIG_GLOBAL_CACHE_DIR ?= $(CURDIR)/build/zig/cache
+export ZIG_GLOBAL_CACHE_DIR
+endif
 ifeq ($(origin CC),default)
 CC = $(if $(filter fuzz,$(config)),clang,cc)
 endif
@@ -61,6 +71,12 @@ ISA_FLAGS_avx512vnni = $(ISA_FLAGS_avx512) -mavx512vnni -mavx512bf16 -mavx512vbm
 ISA_FLAGS_neon = -march=armv8-a
 ISA_FLAGS_neon_dotprod = -march=armv8.2-a+dotprod+fp16
 ISA_FLAGS_neon_i8mm = -march=armv8.2-a+dotprod+fp16+i8mm+bf16
+ifneq ($(ZIG_TARGET),)
+# The same in zig's words.
+ISA_FLAGS_neon = -mcpu=generic
+ISA_FLAGS_neon_dotprod = -mcpu=generic+v8_2a+dotprod+fullfp16
+ISA_FLAGS_neon_i8mm = -mcpu=generic+v8_2a+dotprod+fullfp16+i8mm+bf16
+endif
 
 # The Metal backend: its kernels are embedded as one text, what others build on first.
 METAL_FIRST = args.h args_mat.h args_vec.h common.metal dequant.metal
@@ -94,7 +110,7 @@ SHARED_FLAGS = -shared -Wl,-soname,$(SHARED_ABI) $(if $(SANITIZE),,-Wl,--no-unde
 endif
 SHARED = $(BUILD)/$(SHARED_NAME)
 
-.PHONY: all lib static shared cli tests bench-programs run test test-all lint model deps install uninstall bench dist help clean FORCE
+.PHONY: all lib static shared cli tests bench-programs run test test-all lint model deps install uninstall bench dist macos help clean FORCE
 all: lib shared cli
 lib: static
 static: $(LIBSILL)
@@ -114,6 +130,7 @@ help:
 	@echo "make bench         compare speed with llama.cpp and transformers (docs/SPEED.md)"
 	@echo "make install       into PREFIX=$(PREFIX) (DESTDIR for packagers); make uninstall"
 	@echo "make dist          source archive of HEAD in build/"
+	@echo "make macos         build/macos/sill for Macs with either processor, compiled here with zig, and checked"
 	@echo "make clean         remove build/"
 	@echo "variables: config=release|debug|sanitize|tsan|coverage|fuzz  CC=gcc|clang  BUILD=dir  WERROR=1  JOBS=n  V=1"
 
@@ -128,6 +145,11 @@ $(BUILD)/build_info.h: FORCE
 	@mkdir -p $(@D) && commit=$$(git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown) && \
 	line="#define SILL_BUILD_COMMIT \"$$commit\"" && echo "$$line" | cmp -s - $@ || echo "$$line" >$@
 
+# GNU make 3.81, which macOS has, takes the first pattern that fits: particular ones stand before general ones.
+$(BUILD)/tests/%.o: tests/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(SAY) "  CC  $<"
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
 $(BUILD)/src/backend/cpu/isa_%.o: src/backend/cpu/isa_%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) "  CC  $<"
@@ -165,7 +187,10 @@ $(LIBSILL): $(OBJ)
 	@mkdir -p $(@D)
 	$(SAY) "  AR  $@"
 	$(Q)rm -f $@ && $(AR) rcs $@ $(OBJ)
-$(SHARED): $(OBJ)
+# On macOS the library holds the place it is installed in: another PREFIX links it again.
+$(BUILD)/shared_flags: FORCE
+	@mkdir -p $(@D) && echo '$(SHARED_FLAGS)' | cmp -s - $@ || echo '$(SHARED_FLAGS)' >$@
+$(SHARED): $(OBJ) $(BUILD)/shared_flags
 	$(SAY) "  LD  $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(SHARED_FLAGS) -o $@ $(OBJ) $(LIBS)
 	$(Q)ln -sf $(SHARED_NAME) $(BUILD)/$(SHARED_ABI) && ln -sf $(SHARED_ABI) $(BUILD)/$(SHARED_LINK)
@@ -177,10 +202,6 @@ $(BUILD)/sill: $(CLI_OBJ) $(LIBSILL)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIBSILL)
 	$(SAY) "  LD  $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(LIBSILL) $(LIBS)
-$(BUILD)/tests/%.o: tests/%.c $(BUILD)/flags
-	@mkdir -p $(@D)
-	$(SAY) "  CC  $<"
-	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBSILL)
 	$(SAY) "  LD  $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(LIBSILL) $(LIBS)
@@ -243,6 +264,14 @@ uninstall:
 dist:
 	@mkdir -p build && git archive --format=tar.gz --prefix=sill-$(VERSION)/ -o build/sill-$(VERSION).tar.gz HEAD && \
 	echo build/sill-$(VERSION).tar.gz
+
+MACOS_MIN = 13.0
+macos:
+	@tools/deps.sh --cross aarch64-macos.$(MACOS_MIN) x86_64-macos.$(MACOS_MIN)
+	@$(MAKE) $(PARALLEL) --no-print-directory ZIG_TARGET=aarch64-macos.$(MACOS_MIN) BUILD=build/macos/arm64 WERROR=1 cli
+	@$(MAKE) $(PARALLEL) --no-print-directory ZIG_TARGET=x86_64-macos.$(MACOS_MIN) BUILD=build/macos/x86_64 WERROR=1 cli
+	@python3 tools/join_macho.py build/macos/sill build/macos/arm64/sill build/macos/x86_64/sill
+	@python3 tools/check_macho.py --min $(MACOS_MIN) build/macos/sill
 
 clean:
 	rm -rf build

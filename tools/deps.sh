@@ -4,6 +4,8 @@
 #   tools/deps.sh            to build and run: nothing is done and nothing said when all is there
 #   tools/deps.sh --test     also what `make test-all` needs (cross compilers, sanitizers, Python packages)
 #   tools/deps.sh --bench    also what `make bench` compares with
+#   tools/deps.sh --cross [TARGET...]   what `make macos` and ZIG_TARGET=TARGET compile with: zig, in build/zig. There are no
+#                            libraries to build for the target: sill links nothing but the system's C library
 #   tools/deps.sh --list     prints the table
 #
 # Debian and Ubuntu: apt-get, through sudo when not root. macOS: brew. Elsewhere: says what is missing.
@@ -15,12 +17,12 @@ cd "$(dirname "$0")/.."
 TABLE='
 run   | C compiler             | works_cc                              | gcc libc6-dev                 | -
 run   | make                   | have make                             | make                          | make
-run   | Python 3 with pip      | py_module pip                         | python3 python3-pip           | python@3.12
+run   | Python 3 with pip      | py_module pip                         | python3 python3-pip           | python3
 run   | certificates           | certificates                          | ca-certificates               | -
 test  | pkg-config             | have pkg-config                       | pkg-config                    | pkgconf
 test  | C++ compiler           | have c++                              | g++                           | -
 test  | clang with sanitizers  | clang_runtime                         | clang libclang-rt-dev         | llvm
-test  | Python venv            | py_module ensurepip                   | python3-venv                  | python@3.12
+test  | Python venv            | py_module ensurepip                   | python3-venv                  | python3
 test  | aarch64 cross compiler | linux_only have aarch64-linux-gnu-gcc | gcc-aarch64-linux-gnu libc6-dev-arm64-cross | -
 test  | qemu for aarch64       | linux_only have qemu-aarch64          | qemu-user                     | -
 test  | clang 16 or later (kernels of the fake Metal) | linux_only fake_metal_clang | clang-19 | -
@@ -35,23 +37,28 @@ PYTHON_BENCH='llama-cpp-python==0.3.36 ctranslate2==4.8.5 openvino==2026.4.1 ope
 # The converters want an older transformers: an environment of their own, build/venv-convert.
 PYTHON_CONVERT='torch==2.13.0 ctranslate2==4.8.5 openvino==2026.4.1 optimum-intel==2.2.0 nncf==3.4.0'
 VENV=build/venv
+# The compiler of `make macos`: clang with the C libraries and headers of many systems, Apple's libSystem among them.
+ZIG='ziglang==0.17.1'
 
 have() { command -v "$1" >/dev/null 2>&1; }
 linux_only() { [ "$(uname -s)" != Linux ] || "$@"; }
-works_cc() { have "${CC:-cc}" && { [ "$(uname -s)" = Darwin ] || [ -e /usr/include/stdio.h ]; }; }
+# On a Mac /usr/bin/cc is there before the command line tools are, and asks for them.
+works_cc() { have "${CC:-cc}" && if [ "$(uname -s)" = Darwin ]; then "${CC:-cc}" --version >/dev/null 2>&1; else [ -e /usr/include/stdio.h ]; fi; }
 py_module() { have python3 && python3 -S -c "import sys, importlib.util as u, site; site.main(); sys.exit(not u.find_spec('$1'))"; }
 certificates() { [ "$(uname -s)" = Darwin ] || [ -n "${SSL_CERT_FILE:-}" ] || [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs ]; }
 clang_runtime() { have clang && [ -e "$(clang -print-file-name=libclang_rt.fuzzer-"$(uname -m)".a 2>/dev/null)" ] || { [ "$(uname -s)" = Darwin ] && have clang; }; }
 fake_metal_clang() { local v; for v in 21 20 19 18 17 16; do have clang++-$v && return 0; done; have clang++ && [ "$(clang++ -dumpversion | cut -d. -f1)" -ge 16 ]; }
 trim() { local s=$1; s=${s#"${s%%[![:space:]]*}"}; printf '%s' "${s%"${s##*[![:space:]]}"}"; }
 
-wanted=run
+wanted=run zig=false
 case ${1:-} in
     '') ;;
-    --test) wanted='run test' ;;
+    --test) wanted='run test' zig=true ;;
+    --cross) wanted=run zig=true; shift ;;
     --bench) wanted='run test bench' ;;
-    --list) printf '%s\n' "$TABLE" "Python for tests: $PYTHON_TEST $PYTHON_TEST_BUILT" "Python for bench: $PYTHON_BENCH" "Python for its conversions: $PYTHON_CONVERT"; exit 0 ;;
-    *) echo "usage: tools/deps.sh [--test | --bench | --list]" >&2; exit 2 ;;
+    --list) printf '%s\n' "$TABLE" "Python for tests: $PYTHON_TEST $PYTHON_TEST_BUILT" "Python for bench: $PYTHON_BENCH" \
+        "Python for its conversions: $PYTHON_CONVERT" "Python for make macos: $ZIG"; exit 0 ;;
+    *) echo "usage: tools/deps.sh [--test | --bench | --cross [TARGET...] | --list]" >&2; exit 2 ;;
 esac
 
 missing='' debian='' brew=''
@@ -113,4 +120,23 @@ case $wanted in
             # comes along for pictures, which none of these models has; built for another torch it breaks transformers
             { ! $VENV/bin/python -m pip show -qq torchvision 2>/dev/null || $VENV/bin/python -m pip uninstall -qq -y torchvision >&2; } ;;
     *test*) python_packages .test $PYTHON_TEST && { python_packages .built $PYTHON_TEST_BUILT || echo "deps: going on without $PYTHON_TEST_BUILT" >&2; } ;;
-esac
+esac || exit 1
+
+# A directory of its own, so that neither a virtual environment nor the caller's Python changes.
+install_zig() {
+    [ "$(cat build/zig/.stamp 2>/dev/null)" = "$ZIG" ] && return 0
+    echo "deps: pip install --target build/zig $ZIG" >&2
+    rm -rf build/zig && mkdir -p build/zig || return 1
+    python3 -m pip install -qq --disable-pip-version-check --no-deps --target build/zig "$ZIG" >&2 || {
+        echo "deps: pip failed; is there a network?" >&2; return 1; }
+    printf '%s\n' "$ZIG" >build/zig/.stamp
+}
+if $zig; then
+    install_zig || exit 1
+    [ "${1:-}" != --test ] || shift
+    for target in "$@"; do
+        echo 'int main(void) { return 0; }' |
+            ZIG_GLOBAL_CACHE_DIR=${ZIG_GLOBAL_CACHE_DIR:-build/zig/cache} build/zig/ziglang/zig cc -target "$target" -x c -c -o build/zig/probe.o - || {
+            echo "deps: zig has no target $target" >&2; exit 1; }
+    done
+fi

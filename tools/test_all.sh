@@ -3,12 +3,12 @@
 #
 #   tools/test_all.sh            make test, then the rest
 #   tools/test_all.sh --rest     the rest only
-#   tools/test_all.sh NAME...    suites by name: test clang sanitize tsan isa aarch64 fuzz live
+#   tools/test_all.sh NAME...    suites by name: test clang sanitize tsan isa aarch64 macos fuzz live
 #
 # Needs `tools/deps.sh --test`. Each suite builds into its own build/DIR, so nothing is rebuilt for nothing.
 set -u
 cd "$(dirname "$0")/.."
-rest='clang sanitize tsan isa aarch64 fuzz live'
+rest='clang sanitize tsan isa aarch64 macos fuzz live'
 case ${1:-} in
     '') suites="test $rest" ;;
     --rest) suites=$rest ;;
@@ -118,6 +118,11 @@ suite_aarch64() {
             run_tests build/aarch64 release kernels/test_mat kernels/test_made model/test_parity model/test_stories
     done
 }
+# The program for Macs, cross-compiled; it cannot be run here, so its form is checked, and the checker with it.
+suite_macos() {
+    python3 tests/macos/check.py >"$log" 2>&1 </dev/null
+    count_lines $? macos
+}
 suite_fuzz() {
     command -v clang >/dev/null || { absent "no clang"; return; }
     tests/fuzz/run.sh "${FUZZ_SECONDS:-20}" >"$log" 2>&1
@@ -142,7 +147,7 @@ for suite in $suites; do
     from=$SECONDS
     echo "== $suite"
     case $suite in
-        test | clang | sanitize | tsan | isa | aarch64 | fuzz | live) suite_"$suite" ;;
+        test | clang | sanitize | tsan | isa | aarch64 | macos | fuzz | live) suite_"$suite" ;;
         *) broken "no such suite" ;;
     esac
     summary="$summary$(awk -v n="$suite" -v s=$((SECONDS - from)) 'BEGIN {printf "%-10s %5.1f minutes", n, s / 60}')

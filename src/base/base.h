@@ -96,6 +96,9 @@ bool sill__is_file(const char *path);
 /* dir + "/" + name in caller's buffer; false when it does not fit. */
 bool sill__path_join(char *out, size_t cap, const char *dir, const char *name);
 
+/* The most that one call of read, write, pread or pwrite is asked for: macOS refuses more than INT_MAX bytes. */
+#define SILL_IO_MAX ((size_t)1 << 30)
+
 /* ---- the user's cache directory (cache.c). Nothing here reports errors: what does not work is not cached. */
 /* SUB in it: $SILL_CACHE/SUB, $XDG_CACHE_HOME/sill/SUB or ~/.cache/sill/SUB; false when it does not fit. */
 bool sill__cache_path(char *out, size_t cap, const char *sub);
@@ -120,6 +123,7 @@ uint64_t sill__available_bytes_under(const char *root); /* the same by the files
 #endif
 /* The system and its version in one line: "Linux 6.1.0-18-amd64 x86_64", "macOS 14.5 (23F79) arm64". */
 void sill__os_version(char *out, size_t cap);
+size_t sill__page_bytes(void);         /* of memory: 4 KiB on x86-64, 16 KiB on Apple silicon, up to 64 KiB elsewhere */
 int sill__n_cores(void);               /* physical (performance) cores that this process may use */
 double sill__now(void);                /* seconds, monotonic */
 uint64_t sill__clock_ns(void);         /* nanoseconds since 1970, as files are stamped */

@@ -48,6 +48,12 @@ char *sill__strndup(const char *s, size_t n) {
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
+/* munmap takes whole pages only. */
+static size_t whole_pages(size_t bytes) {
+    const size_t mask = sill__page_bytes() - 1;
+    return (bytes + mask) & ~mask;
+}
+
 void *sill__alloc_pages(size_t bytes) {
     if (counted_to_fail()) return NULL;
     if (bytes < HUGE_PAGE) {
@@ -56,7 +62,7 @@ void *sill__alloc_pages(size_t bytes) {
         return memset(p, 0, bytes);
     }
     /* Map one huge page more and give the ends back, so that the block starts on a huge page. */
-    size_t size = (bytes + 4095) & ~(size_t)4095, span;
+    size_t size = whole_pages(bytes), span;
     if (size < bytes || !sill__add(size, HUGE_PAGE, &span)) return NULL;
     uint8_t *base = mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
     if (base == MAP_FAILED) return NULL;
@@ -73,7 +79,7 @@ void *sill__alloc_pages(size_t bytes) {
 void sill__free_pages(void *ptr, size_t bytes) {
     if (!ptr) return;
     if (bytes < HUGE_PAGE) free(ptr);
-    else munmap(ptr, (bytes + 4095) & ~(size_t)4095);
+    else munmap(ptr, whole_pages(bytes));
 }
 
 bool sill__mul(size_t a, size_t b, size_t *out) { return !__builtin_mul_overflow(a, b, out); }

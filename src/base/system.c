@@ -30,10 +30,15 @@ static sill__file_id identify(const struct stat *st) {
                            .modified_ns = in_ns(modified), .changed_ns = in_ns(changed)};
 }
 
+size_t sill__page_bytes(void) {
+    long page = sysconf(_SC_PAGESIZE);
+    return page > 0 ? (size_t)page : 16384;
+}
+
 /* Pages of 16 KiB, those of Apple silicon, also where the system's are smaller: a stretch is reserved, the file mapped into
  * it, and the rest given back. MAP_FAILED and errno where that does not work. */
 static void *map_file(int fd, size_t bytes, size_t *span) {
-    const size_t page = 16384, system_page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t page = 16384, system_page = sill__page_bytes();
 #ifdef __APPLE__
     const int kind = MAP_SHARED; /* a GPU's buffer over it sees the very pages of the file */
 #else
@@ -94,9 +99,8 @@ void sill__map_close(sill__map *map) {
 }
 
 void sill__map_release(const sill__map *map, size_t offset, size_t bytes) {
-    long page = sysconf(_SC_PAGESIZE);
-    if (!map->handle || page <= 0 || offset >= map->bytes) return;
-    size_t mask = (size_t)page - 1, end = offset + SILL_MIN(bytes, map->bytes - offset);
+    if (!map->handle || offset >= map->bytes) return;
+    size_t mask = sill__page_bytes() - 1, end = offset + SILL_MIN(bytes, map->bytes - offset);
     size_t start = (offset + mask) & ~mask;
     end &= ~mask;
     if (start < end) madvise((uint8_t *)map->handle + start, end - start, MADV_DONTNEED);
@@ -282,7 +286,7 @@ int sill__n_cores(void) {
     return SILL_MAX(1, n);
 }
 #elif defined(__APPLE__)
-/* Pages have 16 KiB: a map is good enough as it is. */
+/* A map is good enough as it is: pages have 16 KiB on Apple silicon, and files are never in larger ones here. */
 bool sill__in_huge_pages(const void *ptr, size_t bytes) {
     (void)ptr;
     (void)bytes;
@@ -290,12 +294,19 @@ bool sill__in_huge_pages(const void *ptr, size_t bytes) {
 }
 
 uint64_t sill__available_bytes(void) {
-    vm_statistics64_data_t vm;
+    vm_statistics64_data_t vm = {0};
     mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
-    vm_size_t page = 0;
-    host_page_size(mach_host_self(), &page);
-    if (host_statistics64(mach_host_self(), HOST_VM_INFO64, (host_info64_t)&vm, &count) != KERN_SUCCESS) return 0;
-    return ((uint64_t)vm.free_count + vm.inactive_count + vm.purgeable_count + vm.speculative_count) * page;
+    mach_port_t host = mach_host_self();
+    kern_return_t failed = host_statistics64(host, HOST_VM_INFO64, (host_info64_t)&vm, &count);
+    mach_port_deallocate(mach_task_self(), host);
+    if (failed != KERN_SUCCESS) return 0;
+    /* Free pages (the speculative ones, read ahead from files, are counted among them), the rest of the file cache, and
+     * what its owners called volatile. Other inactive pages hold data that would have to be compressed or swapped. The
+     * count of file pages has been seen too high: they are among these three kinds. */
+    uint64_t files = vm.external_page_count, most = (uint64_t)vm.active_count + vm.inactive_count + vm.speculative_count;
+    files = SILL_MIN(files, most);
+    files -= SILL_MIN(files, (uint64_t)vm.speculative_count);
+    return (vm.free_count + files + vm.purgeable_count) * (uint64_t)vm_kernel_page_size;
 }
 
 int sill__n_cores(void) {

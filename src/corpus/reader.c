@@ -47,7 +47,7 @@ sill_status sill__reader_fill(sill__reader *r, bool *more, sill_error *err) {
     do {
         sill_status s = r->stop ? wait_for_bytes(r, err) : SILL_OK;
         if (s != SILL_OK) return s;
-        n = read(r->fd, r->buf + r->end, r->cap - r->end);
+        n = read(r->fd, r->buf + r->end, SILL_MIN(r->cap - r->end, SILL_IO_MAX));
     } while (n < 0 && errno == EINTR);
     if (n < 0) return sill__fail(err, SILL_EIO, "%s: %s", r->name, strerror(errno));
     if (n == 0) r->eof = true;

@@ -116,7 +116,7 @@ static sill_status flush_bytes(sill__writer *w, sill_error *err) {
     int why = 0;
     if (w->broken) return sill__fail(err, w->broken, "%s: an earlier write failed", w->path);
     while (n && !why) {
-        ssize_t k = write(w->fd, p, n);
+        ssize_t k = write(w->fd, p, SILL_MIN(n, SILL_IO_MAX));
         if (k < 0 && errno == EINTR) continue;
         if (k < 0) {
             why = errno;

@@ -106,7 +106,8 @@ static sill_status check_ids(const certify *t, const sill_model *model, sill_err
 static sill_status spool_io(int fd, bool to, void *data, size_t n, uint64_t at, sill_error *err) {
     uint8_t *p = data;
     while (n > 0) {
-        ssize_t k = to ? pwrite(fd, p, n, (off_t)at) : pread(fd, p, n, (off_t)at);
+        const size_t most = SILL_MIN(n, SILL_IO_MAX);
+        ssize_t k = to ? pwrite(fd, p, most, (off_t)at) : pread(fd, p, most, (off_t)at);
         if (k < 0 && errno == EINTR) continue;
         if (k <= 0)
             return sill__fail(err, SILL_EIO, "%s the logits that wait beside the output: %s", to ? "cannot write" : "cannot read",

@@ -16,7 +16,7 @@
 #define STORIES "tests/fixtures/stories260K/stories260K.gguf"
 #define OTHER "tests/fixtures/model/llama-k-gguf.gguf"
 #define QUANTIZED "tests/fixtures/model/gpt2-q8-gguf.gguf"
-#define HUGE ((size_t)2 << 20) /* where the data begins, and what the file's size is a multiple of */
+#define HUGE_PAGE ((size_t)2 << 20) /* where the data begins, and what the file's size is a multiple of */
 #define N_IDS 5
 
 /* What the library said of the copy. */
@@ -129,7 +129,7 @@ static void kept_and_taken(void) {
     CHECK_INT(count("", path), 1);
     REQUIRE(stat(path, &st) == 0);
     CHECK_INT(st.st_mode & 07777, 0600);
-    CHECK_INT(st.st_size % (off_t)HUGE, 0);
+    CHECK_INT(st.st_size % (off_t)HUGE_PAGE, 0);
     REQUIRE(stat(packed, &st) == 0);
     CHECK_INT(st.st_mode & 07777, 0700);
     for (int i = 0; i < 3; i++) {
@@ -197,8 +197,8 @@ static void damaged(void) {
     REQUIRE(count("", path) == 1);
     /* magic, version, byte order, key (both ends), offset, size, number of checksums, their sum, the header's, the first
      * checksum; data: first and last bytes, and some between */
-    const off_t places[] = {0, 7, 8, 12, 16, 47, 48, 56, 64, 72, 80, 88, (off_t)HUGE, (off_t)HUGE + 63, (off_t)HUGE + 4096,
-                            (off_t)HUGE + 1000001, 2 * (off_t)HUGE - 1};
+    const off_t places[] = {0, 7, 8, 12, 16, 47, 48, 56, 64, 72, 80, 88, (off_t)HUGE_PAGE, (off_t)HUGE_PAGE + 63, (off_t)HUGE_PAGE + 4096,
+                            (off_t)HUGE_PAGE + 1000001, 2 * (off_t)HUGE_PAGE - 1};
     for (size_t i = 0; i < SILL_ARRAY_LEN(places); i++) {
         flip(path, places[i], (int)i % 8);
         snprintf(what, sizeof what, "a bit of byte %lld was flipped", (long long)places[i]);
@@ -222,7 +222,7 @@ static void test_wrong_size(void) {
     start();
     CHECK(same_as_without(model, SILL_DTYPE_AUTO));
     REQUIRE(count("", path) == 1);
-    const off_t sizes[] = {0, 1, 87, (off_t)HUGE, 2 * (off_t)HUGE - 1, 2 * (off_t)HUGE + 1, 3 * (off_t)HUGE};
+    const off_t sizes[] = {0, 1, 87, (off_t)HUGE_PAGE, 2 * (off_t)HUGE_PAGE - 1, 2 * (off_t)HUGE_PAGE + 1, 3 * (off_t)HUGE_PAGE};
     for (size_t i = 0; i < SILL_ARRAY_LEN(sizes); i++) {
         CHECK(truncate(path, sizes[i]) == 0);
         refused_and_repaired("its size is wrong");
@@ -302,7 +302,7 @@ static void test_no_room(void) {
         fflush(stdout);
         pid_t child = fork();
         if (child == 0) {
-            struct rlimit limit = {HUGE + 100, HUGE + 100};
+            struct rlimit limit = {HUGE_PAGE + 100, HUGE_PAGE + 100};
             signal(SIGXFSZ, ignored ? SIG_IGN : SIG_DFL);
             setrlimit(RLIMIT_FSIZE, &limit);
             bool same = same_as_without(model, SILL_DTYPE_AUTO);
@@ -396,7 +396,7 @@ static void put_damaged(const char *path) {
     snprintf(aside, sizeof aside, "%s/damaged", root);
     snprintf(command, sizeof command, "cp '%s' '%s' && chmod 600 '%s'", path, aside, aside);
     if (system(command) != 0) return; /* just removed by another */
-    flip(aside, (off_t)HUGE + 5, 3);
+    flip(aside, (off_t)HUGE_PAGE + 5, 3);
     rename(aside, path);
 }
 

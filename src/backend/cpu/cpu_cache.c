@@ -142,7 +142,7 @@ static uint64_t data_at(const cpu_slab *slab) {
 }
 
 static pack_header make_header(const cpu_slab *slab, const uint64_t *sums) {
-    pack_header h = {.magic = "sillpack", .version = VERSION, .endian = 0x01020304, .data_at = data_at(slab),
+    pack_header h = {.magic = {'s', 'i', 'l', 'l', 'p', 'a', 'c', 'k'}, .version = VERSION, .endian = 0x01020304, .data_at = data_at(slab),
                      .data_bytes = slab->bytes, .n_sums = n_sums(slab)};
     memcpy(h.key, slab->key, sizeof h.key);
     h.sums = sill__sum64(sums, n_sums(slab) * sizeof *sums);
@@ -152,7 +152,7 @@ static pack_header make_header(const cpu_slab *slab, const uint64_t *sums) {
 
 static bool read_at(int fd, void *to, size_t n, uint64_t at) {
     for (uint8_t *p = to; n;) {
-        ssize_t k = pread(fd, p, n, (off_t)at);
+        ssize_t k = pread(fd, p, SILL_MIN(n, SILL_IO_MAX), (off_t)at);
         if (k < 0 && errno == EINTR) continue;
         if (k <= 0) return false;
         p += k;
@@ -164,7 +164,7 @@ static bool read_at(int fd, void *to, size_t n, uint64_t at) {
 
 static bool write_at(int fd, const void *from, size_t n, uint64_t at) {
     for (const uint8_t *p = from; n;) {
-        ssize_t k = pwrite(fd, p, n, (off_t)at);
+        ssize_t k = pwrite(fd, p, SILL_MIN(n, SILL_IO_MAX), (off_t)at);
         if (k < 0 && errno == EINTR) continue;
         if (k <= 0) return false;
         p += k;
