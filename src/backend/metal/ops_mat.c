@@ -18,7 +18,7 @@ _Static_assert(sizeof(struct mtl_mat_args) % 8 == 0, "arguments are laid out ali
 
 #define HEAD_ROWS 64            /* output rows whose logits are kept at once */
 #define FEW_TILES 64            /* with fewer tiles of 64 outputs, tiles of 32 */
-#define MANY_ROWS 4096          /* weight rows from which a SIMD group of matvec takes 4 */
+#define MANY_ROWS 2048          /* weight rows from which a SIMD group of matvec takes 4: fewer reads of the activations */
 
 bool sill__mtl_can_multiply(sill__type type) { return (unsigned)type <= SILL__TYPE_I8; }
 
@@ -178,7 +178,7 @@ static void shape_matvec(const product *p, sill__mtl_call *c, const struct mtl_m
     } else {
         const uint32_t rows = a->rows >= MANY_ROWS ? 4 : 2;
         c->constants[1] = rows;
-        n_sg = !staged ? 2 : a->rows >= 4 * MANY_ROWS ? 8 : 4;
+        n_sg = !staged ? 2 : a->rows >= 8 * MANY_ROWS ? 8 : 4;
         groups = (a->rows + rows * n_sg - 1) / (rows * n_sg);
     }
     c->groups[0] = groups;

@@ -51,21 +51,21 @@ static inline void load_plain8(uint type, bool wide, device const uchar *p, thre
 /* Sixteen values of a plain type from element i on, 0 from element n on. */
 static inline void load_plain16(uint type, bool wide, device const uchar *p, uint i, uint n, thread float4 *v) {
     if (i + 16 > n) {
-        for (uint j = 0; j < 4; j++) {
+        UNROLL for (uint j = 0; j < 4; j++) {
             float4 few = float4(0.0f);
-            for (uint e = 0; e < 4; e++)
+            UNROLL for (uint e = 0; e < 4; e++)
                 if (i + 4 * j + e < n) few[e] = load_plain(type, p, i + 4 * j + e);
             v[j] = few;
         }
     } else if (type == MTL_TYPE_F32) {
-        for (uint j = 0; j < 4; j++) v[j] = load_floats((device const float *)p + i + 4 * j);
+        UNROLL for (uint j = 0; j < 4; j++) v[j] = load_floats((device const float *)p + i + 4 * j);
     } else if (type == MTL_TYPE_I8) {
         if (wide) {
             const uint4 u = load16_by4(p + i);
-            for (uint j = 0; j < 4; j++) v[j] = codes4(u[j]);
+            UNROLL for (uint j = 0; j < 4; j++) v[j] = codes4(u[j]);
         } else {
-            for (uint j = 0; j < 4; j++)
-                for (uint e = 0; e < 4; e++) v[j][e] = load_plain(type, p, i + 4 * j + e);
+            UNROLL for (uint j = 0; j < 4; j++)
+                UNROLL for (uint e = 0; e < 4; e++) v[j][e] = load_plain(type, p, i + 4 * j + e);
         }
     } else {
         load_plain8(type, wide, p + 2 * i, v[0], v[1]);
@@ -87,7 +87,7 @@ static inline void load_block16(uint type, device const uchar *row, uint b, uint
         device const uchar *p = row + b * 34;
         const float d = load_half(p);
         const uint4 u = load16_by2(p + 2 + 16 * h);
-        for (uint j = 0; j < 4; j++) v[j] = codes4(u[j]) * d;
+        UNROLL for (uint j = 0; j < 4; j++) v[j] = codes4(u[j]) * d;
         return;
     }
     const bool five = type == MTL_TYPE_Q5_0 || type == MTL_TYPE_Q5_1, offset = type == MTL_TYPE_Q4_1 || type == MTL_TYPE_Q5_1;
@@ -105,7 +105,7 @@ static inline void load_block16(uint type, device const uchar *row, uint b, uint
         p += 4;
     }
     const uint4 u = load16_by2(p);
-    for (uint j = 0; j < 4; j++) {
+    UNROLL for (uint j = 0; j < 4; j++) {
         const float4 q = bytes4(((u[j] >> 4 * h) & 0x0f0f0f0fu) | (five ? spread4(high >> 4 * j) : 0u));
         v[j] = offset ? fma(q, float4(d), float4(m)) : (q - (five ? 16.0f : 8.0f)) * d;
     }
@@ -120,7 +120,7 @@ static inline void load_super16(uint type, device const uchar *row, uint b, uint
         const uint top = g / 4, in = g & 3;
         const uint4 low = load16_by2(p + 64 * top + 32 * (in & 1) + 16 * h);
         const uint4 high = load16_by2(p + 128 + 32 * top + 16 * h);
-        for (uint j = 0; j < 4; j++) {
+        UNROLL for (uint j = 0; j < 4; j++) {
             const uint q = ((low[j] >> 4 * (in >> 1)) & 0x0f0f0f0fu) | (((high[j] >> 2 * in) & 0x03030303u) << 4);
             v[j] = (bytes4(q) - 32.0f) * d;
         }
@@ -133,7 +133,7 @@ static inline void load_super16(uint type, device const uchar *row, uint b, uint
     const uint4 u = load16_by4(p + (five ? 48 : 16) + 32 * (g / 2) + 16 * h);
     uint4 high = uint4(0u);
     if (five) high = load16_by4(p + 16 + 16 * h);
-    for (uint j = 0; j < 4; j++) {
+    UNROLL for (uint j = 0; j < 4; j++) {
         const uint q = ((u[j] >> 4 * (g & 1)) & 0x0f0f0f0fu) | (five ? ((high[j] >> g) & 0x01010101u) << 4 : 0u);
         v[j] = fma(bytes4(q), float4(d), float4(-m));
     }
@@ -144,7 +144,7 @@ static inline void load_weights16(uint type, bool wide, device const uchar *row,
     if (type <= MTL_TYPE_BF16 || type == MTL_TYPE_I8) {
         load_plain16(type, wide, row, k, n, v);
     } else if (k >= n) {
-        for (uint j = 0; j < 4; j++) v[j] = float4(0.0f);
+        UNROLL for (uint j = 0; j < 4; j++) v[j] = float4(0.0f);
     } else if (type <= MTL_TYPE_Q5_1) {
         load_block16(type, row, k / 32, k / 16 & 1, v);
     } else {

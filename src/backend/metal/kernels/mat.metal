@@ -110,15 +110,17 @@ static inline float prepared1(float x, float4 stats, device const float *gamma, 
 /* Sixteen prepared inputs from k on; 0 from a.k on. */
 static inline void load_inputs16(constant mtl_mat_args &a, device const float *x, device const float *gamma,
                                  device const float *beta, float4 stats, uint k, thread float4 *v) {
-    for (uint j = 0; j < 4; j++, k += 4) {
+    UNROLL for (uint j = 0; j < 4; j++) {
+        const uint at = k + 4 * j;
         float4 y = float4(0.0f);
-        if (k + 4 <= a.k) {
-            y = normed4(load_floats(x + k), stats, gamma, beta, k);
-            if (mat_has(MTL_INT8_ROWS))
-                for (uint e = 0; e < 4; e++) y[e] = int8_value(y[e], stats);
+        if (at + 4 <= a.k) {
+            y = normed4(load_floats(x + at), stats, gamma, beta, at);
+            if (mat_has(MTL_INT8_ROWS)) {
+                UNROLL for (uint e = 0; e < 4; e++) y[e] = int8_value(y[e], stats);
+            }
         } else {
-            for (uint e = 0; e < 4; e++)
-                if (k + e < a.k) y[e] = prepared1(x[k + e], stats, gamma, beta, k + e);
+            UNROLL for (uint e = 0; e < 4; e++)
+                if (at + e < a.k) y[e] = prepared1(x[at + e], stats, gamma, beta, at + e);
         }
         v[j] = y;
     }

@@ -43,11 +43,11 @@ static inline void load_unit(constant mtl_mat_args &a, mat_weights w, weight_uni
     if (!mat_has(MTL_TRANSPOSED)) {
         load_weights16(MAT_TYPE, mat_has(MTL_WIDE), unit.p, at, a.k, v);
     } else if (at >= a.k) {
-        for (uint j = 0; j < 4; j++) v[j] = float4(0.0f);
+        UNROLL for (uint j = 0; j < 4; j++) v[j] = float4(0.0f);
     } else if (MAT_PAIRS <= MTL_PAIRS_NEXT && !mat_has(MTL_PARTS)) {
         load_plain16(MAT_TYPE, mat_has(MTL_WIDE), unit.p + (ulong)at * unit.stride, base + unit.row, a.rows, v);
     } else { /* outputs that do not lie side by side */
-        for (uint e = 0; e < 16; e++) {
+        UNROLL for (uint e = 0; e < 16; e++) {
             const uint r = column_row(a, base, unit.row + e, cols / 2);
             float value = 0.0f;
             if (r != MTL_NO_ROW) value = load_plain(MAT_TYPE, weight_row(a, w, r) + (ulong)at * weight_stride(a, r), 0);
@@ -66,8 +66,8 @@ static inline void store_unit(weight_unit unit, uint step, threadgroup float *wt
         return;
     }
     threadgroup float *to = wt + weight_block(step, unit.at / 8, unit.row / 8) + unit.row % 8;
-    for (uint j = 0; j < 4; j++)
-        for (uint e = 0; e < 4; e++) to[j / 2 * step + ((j & 1) * 4 + e) * 8] = v[j][e];
+    UNROLL for (uint j = 0; j < 4; j++)
+        UNROLL for (uint e = 0; e < 4; e++) to[j / 2 * step + ((j & 1) * 4 + e) * 8] = v[j][e];
 }
 
 /* Activations lie as blocks of (8 rows, 8 inputs), block (rows / 8) * 4 + inputs / 8. */
@@ -121,12 +121,12 @@ static inline void skinny_tile(constant mtl_mat_args &a, mat_weights w, O out, d
         if (MAT_NORM != MTL_NORM_NONE || mat_has(MTL_INT8_ROWS)) st = row_of[t];
     }
     simdgroup_float8x8 acc[B][2];
-    for (uint i = 0; i < B; i++)
-        for (uint j = 0; j < 2; j++) acc[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+    UNROLL for (uint i = 0; i < B; i++)
+        UNROLL for (uint j = 0; j < 2; j++) acc[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
 
     const uint begin = sg * a.slice, end = min(begin + a.slice, a.k);
     float4 wv[4], xv[4];
-    for (uint j = 0; j < 4; j++) wv[j] = xv[j] = float4(0.0f);
+    UNROLL for (uint j = 0; j < 4; j++) wv[j] = xv[j] = float4(0.0f);
     if (begin < end) {
         load_unit(a, w, unit, base, 16, begin, wv);
         if (has_row) load_inputs16(a, from, gamma, beta, st, begin + lane % 2 * 16, xv);
@@ -140,17 +140,17 @@ static inline void skinny_tile(constant mtl_mat_args &a, mat_weights w, O out, d
             load_unit(a, w, unit, base, 16, k + 32, wv);
             if (has_row) load_inputs16(a, from, gamma, beta, st, k + 32 + lane % 2 * 16, xv);
         }
-        for (uint kb = 0; kb < 4; kb++) {
+        UNROLL for (uint kb = 0; kb < 4; kb++) {
             simdgroup_float8x8 mx[B], mw[2];
-            for (uint i = 0; i < B; i++) simdgroup_load(mx[i], xt + (i * 4 + kb) * 64, 8);
-            for (uint j = 0; j < 2; j++) simdgroup_load(mw[j], wt + weight_block(step, kb, j), 8);
-            for (uint i = 0; i < B; i++)
-                for (uint j = 0; j < 2; j++) simdgroup_multiply_accumulate(acc[i][j], mx[i], mw[j], acc[i][j]);
+            UNROLL for (uint i = 0; i < B; i++) simdgroup_load(mx[i], xt + (i * 4 + kb) * 64, 8);
+            UNROLL for (uint j = 0; j < 2; j++) simdgroup_load(mw[j], wt + weight_block(step, kb, j), 8);
+            UNROLL for (uint i = 0; i < B; i++)
+                UNROLL for (uint j = 0; j < 2; j++) simdgroup_multiply_accumulate(acc[i][j], mx[i], mw[j], acc[i][j]);
         }
     }
     simdgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint i = 0; i < B; i++)
-        for (uint j = 0; j < 2; j++) simdgroup_store(acc[i][j], wt + i * 128 + j * 8, 16);
+    UNROLL for (uint i = 0; i < B; i++)
+        UNROLL for (uint j = 0; j < 2; j++) simdgroup_store(acc[i][j], wt + i * 128 + j * 8, 16);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     const uint p = tid % 8, row = tid / 8;
     if (row >= n) return;
@@ -190,7 +190,7 @@ static inline void matmul_tile(constant mtl_mat_args &a, mat_weights w, O out, d
         if (MAT_NORM != MTL_NORM_NONE || mat_has(MTL_INT8_ROWS)) st = row_of[t];
     }
     float4 wv[4], xv[4];
-    for (uint j = 0; j < 4; j++) wv[j] = xv[j] = float4(0.0f);
+    UNROLL for (uint j = 0; j < 4; j++) wv[j] = xv[j] = float4(0.0f);
     if (loads_w) load_unit(a, w, unit, base, C, 0, wv);
     if (has_row) load_inputs16(a, from, gamma, beta, st, at, xv);
 
@@ -201,8 +201,8 @@ static inline void matmul_tile(constant mtl_mat_args &a, mat_weights w, O out, d
     const uint2 columns = pair_columns(p, C / 2);
     for (uint s = 0; s < MTL_SLICES; s++) {
         const uint begin = s * a.slice, end = min(begin + a.slice, a.k);
-        for (uint i = 0; i < 2; i++)
-            for (uint j = 0; j < C / 16; j++) acc[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+        UNROLL for (uint i = 0; i < 2; i++)
+            UNROLL for (uint j = 0; j < C / 16; j++) acc[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
         for (uint k = begin; k < end; k += 32) {
             threadgroup_barrier(mem_flags::mem_threadgroup);
             if (loads_w) store_unit(unit, step, wt, wv);
@@ -212,28 +212,28 @@ static inline void matmul_tile(constant mtl_mat_args &a, mat_weights w, O out, d
                 if (loads_w) load_unit(a, w, unit, base, C, k + 32, wv);
                 if (has_row) load_inputs16(a, from, gamma, beta, st, k + 32 + at, xv);
             }
-            for (uint kb = 0; kb < 4; kb++) {
+            UNROLL for (uint kb = 0; kb < 4; kb++) {
                 simdgroup_float8x8 mx[2], mw[C / 16];
-                for (uint i = 0; i < 2; i++) simdgroup_load(mx[i], xt + ((sg / 2 * 2 + i) * 4 + kb) * 64, 8);
-                for (uint j = 0; j < C / 16; j++) simdgroup_load(mw[j], wt + weight_block(step, kb, sg % 2 * (C / 16) + j), 8);
-                for (uint i = 0; i < 2; i++)
-                    for (uint j = 0; j < C / 16; j++) simdgroup_multiply_accumulate(acc[i][j], mx[i], mw[j], acc[i][j]);
+                UNROLL for (uint i = 0; i < 2; i++) simdgroup_load(mx[i], xt + ((sg / 2 * 2 + i) * 4 + kb) * 64, 8);
+                UNROLL for (uint j = 0; j < C / 16; j++) simdgroup_load(mw[j], wt + weight_block(step, kb, sg % 2 * (C / 16) + j), 8);
+                UNROLL for (uint i = 0; i < 2; i++)
+                    UNROLL for (uint j = 0; j < C / 16; j++) simdgroup_multiply_accumulate(acc[i][j], mx[i], mw[j], acc[i][j]);
             }
         }
         /* The slice's sums go where the tiles were, and each thread adds its own. */
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint i = 0; i < 2; i++)
-            for (uint j = 0; j < C / 16; j++)
+        UNROLL for (uint i = 0; i < 2; i++)
+            UNROLL for (uint j = 0; j < C / 16; j++)
                 simdgroup_store(acc[i][j], local + (sg / 2 * 16 + i * 8) * pitch + sg % 2 * (C / 2) + j * 8, pitch);
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint i = 0; i < C / 8; i++) {
+        UNROLL for (uint i = 0; i < C / 8; i++) {
             threadgroup const float *sums = local + (tid / (C / 2) + i * (256 / C)) * pitch;
             total[2 * i] = s == 0 ? sums[columns.x] : total[2 * i] + sums[columns.x];
             total[2 * i + 1] = s == 0 ? sums[columns.y] : total[2 * i + 1] + sums[columns.y];
         }
     }
     const uint2 pair = pair_rows(a, base, p, C / 2);
-    for (uint i = 0; i < C / 8; i++) {
+    UNROLL for (uint i = 0; i < C / 8; i++) {
         const uint row = tid / (C / 2) + i * (256 / C);
         if (row < n) put(a, out, first + row, pair.x, pair.y, total[2 * i], total[2 * i + 1]);
     }

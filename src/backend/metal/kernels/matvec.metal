@@ -8,6 +8,10 @@
  * inputs.
  */
 
+#ifndef UNROLL_4
+#define UNROLL_4 _Pragma("clang loop unroll_count(4)")
+#endif
+
 /* ---------------------------------------------------------- the activations */
 
 /* The row, normalized, in threadgroup memory; zeros up to a multiple of 32. */
@@ -58,18 +62,18 @@ static inline float input1(device const float *x, threadgroup const float *xs, u
 template <uint T>
 static inline void piece_inputs(device const float *x, threadgroup const float *xs, uint c, thread float4 *v) {
     if (T <= MTL_TYPE_Q8_0) {
-        for (uint j = 0; j < 2; j++) v[j] = input4(x, xs, c * 8 + 4 * j);
+        UNROLL for (uint j = 0; j < 2; j++) v[j] = input4(x, xs, c * 8 + 4 * j);
     } else if (T == MTL_TYPE_I8) {
-        for (uint j = 0; j < 4; j++) v[j] = input4(x, xs, c * 16 + 4 * j);
+        UNROLL for (uint j = 0; j < 4; j++) v[j] = input4(x, xs, c * 16 + 4 * j);
     } else if (T <= MTL_TYPE_Q5_1) {
         const uint k = c / 2 * 32 + (c & 1) * 8;
-        for (uint j = 0; j < 4; j++) v[j] = input4(x, xs, k + (j & 2) * 8 + (j & 1) * 4);
+        UNROLL for (uint j = 0; j < 4; j++) v[j] = input4(x, xs, k + (j & 2) * 8 + (j & 1) * 4);
     } else if (T == MTL_TYPE_Q6_K) {
         const uint k = c / 4 * 128 + (c & 3) * 8;
-        for (uint j = 0; j < 8; j++) v[j] = input4(x, xs, k + j / 2 * 32 + (j & 1) * 4);
+        UNROLL for (uint j = 0; j < 8; j++) v[j] = input4(x, xs, k + j / 2 * 32 + (j & 1) * 4);
     } else {
         const uint k = c / 2 * 64 + (c & 1) * 16;
-        for (uint j = 0; j < 8; j++) v[j] = input4(x, xs, k + j / 4 * 32 + (j & 3) * 4);
+        UNROLL for (uint j = 0; j < 8; j++) v[j] = input4(x, xs, k + j / 4 * 32 + (j & 3) * 4);
     }
 }
 
@@ -89,7 +93,7 @@ static inline float4 piece_plain(device const uchar *row, uint c, thread const f
 static inline float4 piece_i8(device const uchar *row, uint c, thread const float4 *v, float4 acc) {
     float4 w[4];
     load_plain16(MTL_TYPE_I8, mat_has(MTL_WIDE), row, c * 16, c * 16 + 16, w);
-    for (uint j = 0; j < 4; j++) acc = fma(w[j], v[j], acc);
+    UNROLL for (uint j = 0; j < 4; j++) acc = fma(w[j], v[j], acc);
     return acc;
 }
 
@@ -131,10 +135,10 @@ static inline float4 piece_k(device const uchar *row, uint c, thread const float
     uint4 high = uint4(0u);
     if (five) high = load16_by4(p + 16 + 16 * part);
     const float d = load_half(p), m = load_half(p + 2);
-    for (uint g = 0; g < 2; g++) {
+    UNROLL for (uint g = 0; g < 2; g++) {
         const float2 scale = k_scale(p + 4, 2 * pair + g);
         float4 sum = float4(0.0f);
-        for (uint j = 0; j < 4; j++) {
+        UNROLL for (uint j = 0; j < 4; j++) {
             const uint q = ((u[j] >> 4 * g) & 0x0f0f0f0fu) | (five ? ((high[j] >> (2 * pair + g)) & 0x01010101u) << 4 : 0u);
             sum = fma(bytes4(q), v[4 * g + j], sum);
         }
@@ -153,7 +157,7 @@ static inline float4 piece_q6_k(device const uchar *row, uint c, thread const fl
     uint2 low[2];
     low[0] = load8_by2(p + 64 * top + at);
     low[1] = load8_by2(p + 64 * top + 32 + at);
-    for (uint g = 0; g < 4; g++) {
+    UNROLL for (uint g = 0; g < 4; g++) {
         const float scale = d * (float)((device const char *)p)[192 + 8 * top + 2 * g + at / 16];
         const uint2 q = ((low[g & 1] >> 4 * (g / 2)) & 0x0f0f0f0fu) | (((high >> 2 * g) & 0x03030303u) << 4);
         acc = fma(float4(scale), fma(bytes4(q.y) - 32.0f, v[2 * g + 1], (bytes4(q.x) - 32.0f) * v[2 * g]), acc);
@@ -180,7 +184,7 @@ static inline void matvec_sums(constant mtl_mat_args &a, mat_weights w, thread c
                                thread float *sums) {
     device const uchar *from[R];
     float4 acc[R];
-    for (uint r = 0; r < R; r++) {
+    UNROLL for (uint r = 0; r < R; r++) {
         from[r] = weight_row(a, w, rows[r]);
         acc[r] = float4(0.0f);
     }
@@ -188,13 +192,13 @@ static inline void matvec_sums(constant mtl_mat_args &a, mat_weights w, thread c
     for (uint c = lane; c < whole; c += 32) {
         float4 v[N / 4];
         piece_inputs<T>(x, xs, c, v);
-        for (uint r = 0; r < R; r++) acc[r] = piece<T>(from[r], c, v, acc[r]);
+        UNROLL for (uint r = 0; r < R; r++) acc[r] = piece<T>(from[r], c, v, acc[r]);
     }
     for (uint k = whole * N + lane; k < a.k; k += 32) { /* plain types: fewer than a piece */
         const float v = input1(x, xs, k);
-        for (uint r = 0; r < R; r++) acc[r].x = fma(load_plain(T, from[r], k), v, acc[r].x);
+        UNROLL for (uint r = 0; r < R; r++) acc[r].x = fma(load_plain(T, from[r], k), v, acc[r].x);
     }
-    for (uint r = 0; r < R; r++) sums[r] = simd_total((acc[r].x + acc[r].y) + (acc[r].z + acc[r].w));
+    UNROLL for (uint r = 0; r < R; r++) sums[r] = simd_total((acc[r].x + acc[r].y) + (acc[r].z + acc[r].w));
 }
 
 template <uint R, typename O>
@@ -203,7 +207,7 @@ static inline void matvec_rows(constant mtl_mat_args &a, mat_weights w, O out, u
     uint rows[R];
     float sums[R];
     uint2 pairs[R / 2];
-    for (uint p = 0; p < R / 2; p++) {
+    UNROLL for (uint p = 0; p < R / 2; p++) {
         pairs[p] = pair_rows(a, unit * R, p, R / 2);
         rows[p] = pairs[p].x == MTL_NO_ROW ? 0 : pairs[p].x;
         rows[p + R / 2] = pairs[p].y == MTL_NO_ROW ? rows[p] : pairs[p].y;
@@ -222,7 +226,7 @@ static inline void matvec_rows(constant mtl_mat_args &a, mat_weights w, O out, u
     case MTL_TYPE_Q6_K: matvec_sums<MTL_TYPE_Q6_K, 32, R>(a, w, rows, x, xs, lane, sums); break;
     default: matvec_sums<MTL_TYPE_I8, 16, R>(a, w, rows, x, xs, lane, sums); break;
     }
-    for (uint p = 0; p < R / 2; p++)
+    UNROLL for (uint p = 0; p < R / 2; p++)
         if (lane == p) put(a, out, t, pairs[p].x, pairs[p].y, sums[p], sums[p + R / 2]);
 }
 
@@ -250,11 +254,11 @@ static inline void matvec_t_rows(constant mtl_mat_args &a, mat_weights w, O out,
     const bool wide = mat_has(MTL_WIDE), whole = first + V <= a.rows;
     float4 acc[2];
     acc[0] = acc[1] = float4(0.0f);
-    for (uint k = sg * (32 / L) + lane / L; k < a.k; k += step) {
+    UNROLL_4 for (uint k = sg * (32 / L) + lane / L; k < a.k; k += step) { /* four loads in flight */
         device const uchar *p = w.p0 + (ulong)k * a.strides[0];
         const float4 v = float4(input1(x, xs, k));
         if (!whole) {
-            for (uint e = 0; e < V; e++)
+            UNROLL for (uint e = 0; e < V; e++)
                 if (first + e < a.rows) acc[e / 4][e & 3] = fma(load_plain(T, p, first + e), v.x, acc[e / 4][e & 3]);
         } else if (T == MTL_TYPE_F32) {
             acc[0] = fma(load_floats((device const float *)p + first), v, acc[0]);
@@ -265,10 +269,10 @@ static inline void matvec_t_rows(constant mtl_mat_args &a, mat_weights w, O out,
             acc[1] = fma(upper, v, acc[1]);
         }
     }
-    for (uint j = 0; j < V / 4; j++)
-        for (uint e = 0; e < 4; e++) {
+    UNROLL for (uint j = 0; j < V / 4; j++)
+        UNROLL for (uint e = 0; e < 4; e++) {
             float s = acc[j][e];
-            for (uint far = L; far < 32; far *= 2) s += simd_shuffle_xor(s, (ushort)far);
+            UNROLL for (uint far = L; far < 32; far *= 2) s += simd_shuffle_xor(s, (ushort)far);
             if (lane < L) part[sg * (V * L) + lane * V + 4 * j + e] = s;
         }
     threadgroup_barrier(mem_flags::mem_threadgroup);
