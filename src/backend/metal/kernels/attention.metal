@@ -191,7 +191,7 @@ kernel void attention_tiles(constant mtl_attention_args &a [[buffer(0)]], device
                     simdgroup_load(key, stage + eight * 8 * ATTN_STRIDE + k * 8, ATTN_STRIDE, ulong2(0, 0), true);
                     simdgroup_multiply_accumulate(score[j], queries[s * 8 + k], key, score[j]);
                 }
-            threadgroup_barrier(mem_flags::mem_threadgroup);
+            if ((s + 1) * ATTN_SLICE < ATTN_DIM) threadgroup_barrier(mem_flags::mem_threadgroup);
         }
         UNROLL for (uint j = 0; j < 4; j++)
             if (active && part + j * parts < n_eights) simdgroup_store(score[j], own + (part + j * parts) * 8, 32);
