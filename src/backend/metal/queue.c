@@ -486,7 +486,9 @@ static void encode(sill__queue *q, mtl_id encoder, const list *l, const step *sl
             bound[k] = buffer;
             bound_at[k] = b->at;
         }
-        if (c->local_bytes && c->local_bytes != local) mtl_encoder_local(encoder, local = c->local_bytes, 0);
+        /* The length stays for the calls behind, where it would count beside what their kernels declare. */
+        uint32_t wanted = c->local_bytes ? c->local_bytes : SILL_MIN(local, 16u);
+        if (wanted != local) mtl_encoder_local(encoder, local = wanted, 0);
         mtl_encoder_dispatch(encoder, (mtl_size){c->groups[0], c->groups[1], c->groups[2]},
                              (mtl_size){c->threads[0], c->threads[1], c->threads[2]});
         q->counts.dispatches++;
