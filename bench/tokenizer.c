@@ -1,6 +1,7 @@
 /*
  * tokenizer.c - speed of sill's tokenizer in CPU time: MB/s on a text file, seconds to load the vocabulary, and
- * the inputs that make careless tokenizers slow. bench/tokenizer.py runs it beside tiktoken and tokenizers.
+ * the inputs that make careless tokenizers slow; and by the clock, the text's lines shared by one thread, two, and so on
+ * to all cores. bench/tokenizer.py runs it beside tiktoken and tokenizers.
  *
  *   bench/tokenizer TOKENIZER TEXT [SECONDS]     one JSON object a line
  */
@@ -9,9 +10,12 @@
 #include <time.h>
 
 #include "base/base.h"
+#include "base/pool.h"
 #include "sill.h"
 
 #define MEGA ((size_t)1 << 20)
+#define LONGEST_LINE ((size_t)1 << 16)
+#define MOST_THREADS 64
 
 static sill_tokenizer *tokenizer;
 static sill_error err;
@@ -49,6 +53,48 @@ static void report(const char *test, const char *text, size_t n, double seconds)
     fflush(stdout);
 }
 
+/* Lines of a text by several threads: thread I takes those that begin in its part of the bytes. */
+typedef struct lines { const char *text; size_t n; int32_t *ids[MOST_THREADS]; } lines;
+
+static void some_lines(void *arg, int i, int n) {
+    const lines *l = arg;
+    size_t at = l->n * (size_t)i / (size_t)n, end = l->n * (size_t)(i + 1) / (size_t)n, n_ids;
+    while (i > 0 && at < end && l->text[at - 1] != '\n') at++;
+    while (at < end) {
+        const char *stop = memchr(l->text + at, '\n', l->n - at);
+        size_t bytes = (stop ? (size_t)(stop - l->text) : l->n) - at;
+        if (bytes > LONGEST_LINE ||
+            sill_tokenize(tokenizer, l->text + at, bytes, 0, l->ids[i], LONGEST_LINE + 8, &n_ids, NULL) != SILL_OK) {
+            fprintf(stderr, "a line of %zu bytes could not be tokenized\n", bytes);
+            exit(1);
+        }
+        at += bytes + 1;
+    }
+}
+
+static void report_threads(const char *text, size_t n, double seconds) {
+    int cores = sill__n_cores();
+    for (int k = 1; k <= SILL_MIN(cores, MOST_THREADS); k++) {
+        lines l = {.text = text, .n = n};
+        sill__pool *pool;
+        double best = 1e9;
+        for (int i = 0; i < k; i++) {
+            l.ids[i] = malloc((LONGEST_LINE + 8) * sizeof *l.ids[i]);
+            if (!l.ids[i]) exit(1);
+        }
+        if (sill__pool_create(k, &pool, &err) != SILL_OK) exit(1);
+        for (double end = sill__now() + seconds; sill__now() < end;) {
+            double t = sill__now();
+            sill__pool_run(pool, some_lines, &l);
+            t = sill__now() - t;
+            best = SILL_MIN(best, t);
+        }
+        printf("{\"test\": \"lines\", \"threads\": %d, \"mb_per_s\": %.2f}\n", k, (double)n / best / 1e6);
+        sill__pool_free(pool);
+        for (int i = 0; i < k; i++) free(l.ids[i]);
+    }
+}
+
 static void repeat(char *buffer, const char *unit, size_t n) {
     for (size_t i = 0; i < MEGA; i++) buffer[i] = unit[i % n];
 }
@@ -84,6 +130,7 @@ int main(int argc, char **argv) {
         return 1;
     }
     report("text", text, n, seconds);
+    report_threads(text, n, seconds);
     for (size_t i = 0; i < SILL_ARRAY_LEN(hard); i++) {
         repeat(buffer, hard[i].unit, strlen(hard[i].unit));
         report(hard[i].name, buffer, MEGA, 0);
