@@ -6,11 +6,14 @@
  */
 #include "base/pool.h"
 
+#include "base/crowd.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 #ifdef __APPLE__
 #include <pthread/qos.h>
@@ -19,21 +22,33 @@
 #define SPINS 1024       /* pauses before the first yield: 20 to 50 us */
 #define YIELDS 64        /* yields before parking */
 #define CACHE_LINE 64
+#define MAX_THREADS 1024
+
+/* The seconds of one thread in one piece of work: those in which it had something to do, and those of them that it got a
+ * core for. Waiting beyond the first spins is neither. */
+typedef struct account {
+    _Alignas(CACHE_LINE) double wall, cpu;
+} account;
 
 typedef struct worker { struct sill__pool *pool; pthread_t thread; int i; } worker;
 
 struct sill__pool {
     int n, n_started, spins;
     worker *workers;             /* (n - 1) */
+    account *accounts;           /* (n) of the work that is running, where it is watched */
+    sill__crowd crowd;
     sill__pool_fn fn;
     void *arg;
-    bool stop;
+    int active;                  /* threads of the work that is running */
+    bool watched, stop;
     pthread_mutex_t callers;     /* sill__pool_lock */
     pthread_mutex_t park;
     pthread_cond_t wake;
     /* Each on its own cache line, since all threads watch them. */
-    _Alignas(CACHE_LINE) atomic_uint started; /* number of the work that was started last */
-    _Alignas(CACHE_LINE) atomic_uint ended;   /* number of the work that all workers have ended */
+    /* What was started last: its number, and in one word with it the threads that it is for: a worker that is left out
+     * may see it late, when the next is running, and must not take the one's number for the other's. */
+    _Alignas(CACHE_LINE) atomic_uint started;
+    _Alignas(CACHE_LINE) atomic_uint ended;   /* `started` of the work that all its workers have ended */
     _Alignas(CACHE_LINE) atomic_uint running; /* workers that have not ended it */
     _Alignas(CACHE_LINE) atomic_uint arrived; /* threads at the barrier */
     _Alignas(CACHE_LINE) atomic_uint phase;   /* barriers passed */
@@ -48,23 +63,39 @@ static inline void pause_cpu(void) {
 #endif
 }
 
-/* Returns once *word is no longer OLD. */
-static void wait_change(sill__pool *p, atomic_uint *word, unsigned old) {
+static double thread_seconds(void) {
+    struct timespec t;
+    return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) ? 0 : (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Adds (SIGN 1) or takes away (-1) the seconds so far. */
+static void count(account *a, double sign) {
+    a->wall += sign * sill__now();
+    a->cpu += sign * thread_seconds();
+}
+
+/* Returns once *word is no longer OLD. WAITER: its account, or NULL. */
+static void wait_change(sill__pool *p, atomic_uint *word, unsigned old, account *waiter) {
     for (int i = 0; i < p->spins; i++) {
         if (atomic_load_explicit(word, memory_order_acquire) != old) return;
         pause_cpu();
     }
-    for (int i = 0; i < YIELDS; i++) {
-        if (atomic_load_explicit(word, memory_order_acquire) != old) return;
-        sched_yield();
+    if (waiter) count(waiter, 1);
+    bool changed = false;
+    for (int i = 0; i < YIELDS && !changed; i++) {
+        changed = atomic_load_explicit(word, memory_order_acquire) != old;
+        if (!changed) sched_yield();
     }
-    /* `parked` is raised before the word is looked at again, and publish() looks at it after changing the word: in the
-     * one order of these four one of the two sees the other. */
-    atomic_fetch_add(&p->parked, 1);
-    pthread_mutex_lock(&p->park);
-    while (atomic_load(word) == old) pthread_cond_wait(&p->wake, &p->park);
-    pthread_mutex_unlock(&p->park);
-    atomic_fetch_sub(&p->parked, 1);
+    if (!changed) {
+        /* `parked` is raised before the word is looked at again, and publish() looks at it after changing the word: in
+         * the one order of these four one of the two sees the other. */
+        atomic_fetch_add(&p->parked, 1);
+        pthread_mutex_lock(&p->park);
+        while (atomic_load(word) == old) pthread_cond_wait(&p->wake, &p->park);
+        pthread_mutex_unlock(&p->park);
+        atomic_fetch_sub(&p->parked, 1);
+    }
+    if (waiter) count(waiter, -1);
 }
 
 static void publish(sill__pool *p, atomic_uint *word, unsigned value) {
@@ -75,6 +106,21 @@ static void publish(sill__pool *p, atomic_uint *word, unsigned value) {
     pthread_mutex_unlock(&p->park);
 }
 
+static _Thread_local account *mine; /* of the thread that is in watched work, else NULL */
+
+static void run_part(sill__pool *p, int i) {
+    if (!p->watched) {
+        p->fn(p->arg, i, p->active);
+        return;
+    }
+    mine = &p->accounts[i];
+    mine->wall = mine->cpu = 0;
+    count(mine, -1);
+    p->fn(p->arg, i, p->active);
+    count(mine, 1);
+    mine = NULL;
+}
+
 static void *work(void *arg) {
     worker *w = arg;
     sill__pool *p = w->pool;
@@ -83,20 +129,24 @@ static void *work(void *arg) {
     pthread_set_qos_class_self_np(QOS_CLASS_USER_INITIATED, 0); /* performance cores */
 #endif
     for (;;) {
-        wait_change(p, &p->started, seen);
-        seen++;
+        wait_change(p, &p->started, seen, NULL);
+        seen = atomic_load_explicit(&p->started, memory_order_acquire);
+        if ((unsigned)w->i >= seen % (2 * MAX_THREADS)) continue; /* left out of this one */
         if (p->stop) return NULL;
-        p->fn(p->arg, w->i, p->n);
+        run_part(p, w->i);
         if (atomic_fetch_sub(&p->running, 1) == 1) publish(p, &p->ended, seen);
     }
 }
 
-/* Starts work numbered one more than the last. */
-static unsigned start(sill__pool *p, sill__pool_fn fn, void *arg) {
-    unsigned number = atomic_load_explicit(&p->started, memory_order_relaxed) + 1;
+/* Starts work of ACTIVE threads: what `ended` will be when the workers have ended it. */
+static unsigned start(sill__pool *p, sill__pool_fn fn, void *arg, int active, bool watched) {
+    unsigned last = atomic_load_explicit(&p->started, memory_order_relaxed) / (2 * MAX_THREADS);
+    unsigned number = (last + 1) * (2 * MAX_THREADS) + (unsigned)active;
     p->fn = fn;
     p->arg = arg;
-    atomic_store_explicit(&p->running, (unsigned)(p->n - 1), memory_order_relaxed);
+    p->active = active;
+    p->watched = watched;
+    atomic_store_explicit(&p->running, (unsigned)(active - 1), memory_order_relaxed);
     publish(p, &p->started, number);
     return number;
 }
@@ -106,19 +156,36 @@ void sill__pool_run(sill__pool *p, sill__pool_fn fn, void *arg) {
         fn(arg, 0, 1);
         return;
     }
-    unsigned number = start(p, fn, arg);
+    unsigned before = atomic_load_explicit(&p->ended, memory_order_relaxed);
+    start(p, fn, arg, p->n, false);
     fn(arg, 0, p->n);
-    wait_change(p, &p->ended, number - 1);
+    wait_change(p, &p->ended, before, NULL);
+}
+
+void sill__pool_run_some(sill__pool *p, sill__pool_fn fn, void *arg) {
+    if (p->n == 1) {
+        fn(arg, 0, 1);
+        return;
+    }
+    double began = sill__now(), robbed = 0;
+    int active = sill__crowd_threads(&p->crowd, began);
+    unsigned before = atomic_load_explicit(&p->ended, memory_order_relaxed);
+    start(p, fn, arg, active, true);
+    run_part(p, 0);
+    if (active > 1) wait_change(p, &p->ended, before, NULL);
+    for (int i = 0; i < active; i++) robbed = SILL_MAX(robbed, p->accounts[i].wall - p->accounts[i].cpu);
+    double now = sill__now();
+    sill__crowd_saw(&p->crowd, now, now - began, robbed);
 }
 
 void sill__pool_barrier(sill__pool *p) {
-    if (p->n == 1) return;
+    if (p->active == 1) return;
     unsigned phase = atomic_load_explicit(&p->phase, memory_order_relaxed);
-    if (atomic_fetch_add(&p->arrived, 1) + 1 == (unsigned)p->n) {
+    if (atomic_fetch_add(&p->arrived, 1) + 1 == (unsigned)p->active) {
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
         publish(p, &p->phase, phase + 1);
     } else {
-        wait_change(p, &p->phase, phase);
+        wait_change(p, &p->phase, phase, mine);
     }
 }
 
@@ -158,16 +225,27 @@ bool sill__aside_start(sill__aside *a, void (*fn)(void *arg), void *arg) {
 
 void sill__aside_join(sill__aside *a) { pthread_join(a->thread, NULL); }
 
+static void release(sill__pool *p, int n) {
+    if (!p) return;
+    sill__free(p->workers);
+    sill__free_pages(p->accounts, (size_t)n * sizeof *p->accounts);
+    sill__free_pages(p, sizeof *p);
+}
+
 sill_status sill__pool_create(int n_threads, sill__pool **out, sill_error *err) {
     *out = NULL;
-    if (n_threads < 1 || n_threads > 1024)
+    if (n_threads < 1 || n_threads > MAX_THREADS)
         return sill__fail(err, SILL_ERANGE, "%d threads; from 1 to 1024 are possible", n_threads);
     sill__pool *p = sill__alloc_pages(sizeof *p);
-    if (!p || !(p->workers = sill__calloc((size_t)n_threads, sizeof *p->workers))) {
-        sill__free_pages(p, sizeof *p);
+    if (p) {
+        p->workers = sill__calloc((size_t)n_threads, sizeof *p->workers);
+        p->accounts = sill__alloc_pages((size_t)n_threads * sizeof *p->accounts);
+    }
+    if (!p || !p->workers || !p->accounts) {
+        release(p, n_threads);
         return sill__fail(err, SILL_ENOMEM, "no memory for a pool of %d threads", n_threads);
     }
-    p->n = n_threads;
+    p->n = p->crowd.n = p->active = n_threads;
     /* More threads than processors: whoever is awaited needs the core that a spinner holds. */
     p->spins = n_threads <= sysconf(_SC_NPROCESSORS_ONLN) ? SPINS : 16;
     pthread_mutex_init(&p->callers, NULL);
@@ -189,12 +267,11 @@ void sill__pool_free(sill__pool *p) {
     if (!p) return;
     if (p->n_started) {
         p->stop = true;
-        start(p, NULL, NULL);
+        start(p, NULL, NULL, p->n, false);
         for (int i = 0; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
     }
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->park);
     pthread_mutex_destroy(&p->callers);
-    sill__free(p->workers);
-    sill__free_pages(p, sizeof *p);
+    release(p, p->n);
 }

@@ -19,6 +19,9 @@ int sill__pool_size(const sill__pool *pool);
 /* Runs FN in all threads and returns when all have ended. Not reentrant; callers must serialize
  * (sill__pool_lock/unlock: models are shared by sessions of several threads). */
 void sill__pool_run(sill__pool *pool, sill__pool_fn fn, void *arg);
+/* The same in as many of the threads as find cores of their own: on a machine that others use too, one that shares its
+ * core would keep all waiting at every barrier. N tells how many, from call to call another number. */
+void sill__pool_run_some(sill__pool *pool, sill__pool_fn fn, void *arg);
 void sill__pool_lock(sill__pool *pool);
 void sill__pool_unlock(sill__pool *pool);
 /* Runs FN(ARG) in a thread of its own until join. False when no thread can be had. Takes no signals. */

@@ -1,4 +1,5 @@
 /* The thread pool: every thread runs, barriers separate phases, also with more threads than cores. */
+#include "base/crowd.h"
 #include "base/pool.h"
 #include "test.h"
 
@@ -63,6 +64,56 @@ static void pool_wakes_parked_workers(void) {
     sill__pool_free(s.pool);
 }
 
+/* As many as there is room for, from call to call another number (eight threads want two cores here), between runs of all. */
+static void pool_runs_some_threads(void) {
+    state s = {0};
+    sill_error err = {0};
+    enum { RUNS = 150 };
+    CHECK_OK(sill__pool_create(MAX_THREADS, &s.pool, &err), err);
+    REQUIRE(s.pool);
+    for (int k = 0; k < RUNS; k++) {
+        sill__pool_run_some(s.pool, rounds, &s);
+        if (k % 8 == 0) sill__pool_run(s.pool, touch, &s);
+    }
+    CHECK_INT(s.wrong, 0);
+    CHECK_INT(s.seen[0], RUNS + (RUNS + 7) / 8);
+    for (int i = 1; i < MAX_THREADS; i++) {
+        CHECK(s.seen[i] <= s.seen[i - 1]);
+        CHECK(s.seen[i] >= (RUNS + 7) / 8);
+    }
+    sill__pool_free(s.pool);
+}
+
+/* Work of SECONDS on a machine with FREE cores for N threads: those beyond share one with another program. */
+static double saw(sill__crowd *c, double now, int free_cores) {
+    int n = sill__crowd_threads(c, now);
+    sill__crowd_saw(c, now + 0.01, 0.01, n > free_cores ? 0.006 : 0.0001);
+    return now + 0.01;
+}
+
+static void crowd_leaves_robbed_threads_out(void) {
+    sill__crowd c = {.n = 8};
+    double now = 100;
+    for (int k = 0; k < 100; k++) now = saw(&c, now, 8);
+    CHECK_INT(sill__crowd_threads(&c, now), 8);
+    int most = 0, tried = 0;
+    for (int k = 0; k < 2000; k++) { /* 20 s with two cores taken */
+        now = saw(&c, now, 6);
+        most = SILL_MAX(most, k < 20 ? 0 : sill__crowd_threads(&c, now));
+        tried += sill__crowd_threads(&c, now) > 6;
+    }
+    CHECK_INT(most, 7);       /* one more is tried, never two */
+    CHECK(tried > 5 && tried < 100); /* now and then, ever more rarely */
+    for (int k = 0; k < 1000; k++) now = saw(&c, now, 8);
+    CHECK_INT(sill__crowd_threads(&c, now), 8);
+    int least = 8;
+    for (int k = 0; k < 300; k++) {
+        now = saw(&c, now, 0);
+        least = SILL_MIN(least, sill__crowd_threads(&c, now));
+    }
+    CHECK_INT(least, 1); /* never none */
+}
+
 static void *caller(void *arg) {
     state *s = arg;
     for (int k = 0; k < 50; k++) {
@@ -116,6 +167,8 @@ static void test_aside(void) {
 int main(int argc, char **argv) {
     TEST(pool_runs_all_threads_with_barriers);
     TEST(pool_wakes_parked_workers);
+    TEST(pool_runs_some_threads);
+    TEST(crowd_leaves_robbed_threads_out);
     TEST(pool_is_shared_by_callers);
     TEST(pool_refuses_and_fails_cleanly);
     TEST(test_aside);

@@ -232,7 +232,7 @@ static void release_tables(sill__queue *q) {
 void sill__cpu_run(sill__queue *q) {
     if (q->n_ops && q->error.code == SILL_OK) {
         sill__pool_lock(q->device->pool);
-        sill__pool_run(q->device->pool, walk, q);
+        sill__pool_run_some(q->device->pool, walk, q);
         sill__pool_unlock(q->device->pool);
         release_tables(q);
     }
