@@ -182,18 +182,9 @@ static const call calls[] = {
 static side ref, metal[2]; /* metal: by path */
 
 static bool open_all(void) {
-    const sill__backend *ops;
-    sill__device *d = NULL;
-    sill_error err = {0};
-    if (ref.d) return true;
-    if (sill__backend_find("metal", &ops, &err) != SILL_OK || ops->open(&(sill__device_options){0}, &d, &err) != SILL_OK) {
-        printf("  %s\n", err.msg);
-        test_skipped = "this machine has no Metal device, and SILL_METAL_LIBRARY names none";
-        return false;
-    }
-    ops->close(d);
-    return side_open(&ref, sill__backend_ref(), SILL__PATH_BATCH) && side_open(&metal[0], ops, SILL__PATH_BATCH) &&
-           side_open(&metal[1], ops, SILL__PATH_LATENCY);
+    return ref.d || (side_open(&ref, sill__backend_ref(), SILL__PATH_BATCH) &&
+                     side_open(&metal[0], sill__backend_metal(), SILL__PATH_BATCH) &&
+                     side_open(&metal[1], sill__backend_metal(), SILL__PATH_LATENCY));
 }
 
 static void close_all(void) {
@@ -239,7 +230,7 @@ static void compare_linear(const shape *s, double bound) {
 
 /* ------------------------------------------------------------------ linear */
 
-static void test_plain_types(void) {
+static void plain_types(void) {
     if (!open_all()) return;
     static const shape shapes[] = {
         {SILL__TYPE_F32, SILL__COMPUTE_F32, false, 1, {70}, 67},      {SILL__TYPE_F16, SILL__COMPUTE_F16, false, 1, {98}, 129},
@@ -250,7 +241,7 @@ static void test_plain_types(void) {
     for (size_t i = 0; i < SILL_ARRAY_LEN(shapes); i++) compare_linear(&shapes[i], 1e-11);
 }
 
-static void test_transposed(void) {
+static void transposed_types(void) {
     if (!open_all()) return;
     static const shape shapes[] = {
         {SILL__TYPE_F32, SILL__COMPUTE_F32, true, 1, {70}, 67},   {SILL__TYPE_F16, SILL__COMPUTE_F16, true, 1, {98}, 129},
@@ -261,7 +252,7 @@ static void test_transposed(void) {
     for (size_t i = 0; i < SILL_ARRAY_LEN(shapes); i++) compare_linear(&shapes[i], 1e-11);
 }
 
-static void test_blocks(void) {
+static void blocks(void) {
     if (!open_all()) return;
     static const sill__type types[] = {SILL__TYPE_Q8_0, SILL__TYPE_Q4_0, SILL__TYPE_Q4_1, SILL__TYPE_Q5_0, SILL__TYPE_Q5_1};
     for (size_t i = 0; i < SILL_ARRAY_LEN(types); i++) {
@@ -270,7 +261,7 @@ static void test_blocks(void) {
     }
 }
 
-static void test_super_blocks(void) {
+static void super_blocks(void) {
     if (!open_all()) return;
     static const sill__type types[] = {SILL__TYPE_Q4_K, SILL__TYPE_Q5_K, SILL__TYPE_Q6_K};
     for (size_t i = 0; i < SILL_ARRAY_LEN(types); i++) {
@@ -280,7 +271,7 @@ static void test_super_blocks(void) {
 }
 
 /* Shapes at which the host takes wider tiles, more lanes, more rows a SIMD group; and rows too wide to be staged. */
-static void test_large(void) {
+static void large_shapes(void) {
     if (!open_all()) return;
     static const shape shapes[] = {
         {SILL__TYPE_F16, SILL__COMPUTE_F16, false, 1, {4106}, 40}, {SILL__TYPE_Q4_1, SILL__COMPUTE_BLOCK_I8, false, 1, {4098}, 32},
@@ -293,7 +284,7 @@ static void test_large(void) {
 }
 
 /* Output over input. */
-static void test_in_place(void) {
+static void output_over_input(void) {
     if (!open_all()) return;
     static const shape s = {SILL__TYPE_F16, SILL__COMPUTE_F16, false, 1, {48}, 48};
     matrix m;
@@ -318,7 +309,7 @@ static void test_in_place(void) {
     matrix_free(&m, &ref, &metal[0]);
 }
 
-static void test_int8(void) {
+static void int8_products(void) {
     if (!open_all()) return;
     compare_linear(&(shape){SILL__TYPE_F32, SILL__COMPUTE_INT8, false, 1, {70}, 67}, 1e-5);
     compare_linear(&(shape){SILL__TYPE_F16, SILL__COMPUTE_INT8, true, 1, {48}, 128}, 1e-5);
@@ -365,7 +356,7 @@ static void run_qkv(side *s, const sill__weight *w, const heads *h, int32_t cols
     s->ops->kv_free(s->d, kv);
 }
 
-static void test_qkv(void) {
+static void qkv_of_ragged_steps(void) {
     if (!open_all()) return;
     static const struct { shape s; heads h; } all[] = {
         {{SILL__TYPE_F16, SILL__COMPUTE_F16, true, 1, {96}, 40}, {2, 2, 16, 0, SILL__ROPE_NONE, SILL__KV_F32, SILL__NORM_LAYER, true}},
@@ -398,7 +389,7 @@ static void test_qkv(void) {
 }
 
 /* One interactive sequence: a token at a time. */
-static void test_qkv_latency(void) {
+static void qkv_token_by_token(void) {
     if (!open_all()) return;
     static const struct { shape s; heads h; } all[] = {
         {{SILL__TYPE_F16, SILL__COMPUTE_F16, true, 1, {96}, 40}, {2, 2, 16, 0, SILL__ROPE_NONE, SILL__KV_F32, SILL__NORM_LAYER, true}},
@@ -450,7 +441,7 @@ static void test_qkv_latency(void) {
 
 /* -------------------------------------------------------------------- head */
 
-static void test_head(void) {
+static void head_products(void) {
     if (!open_all()) return;
     static const shape shapes[] = {
         {SILL__TYPE_F16, SILL__COMPUTE_F16, false, 1, {1009}, 48}, {SILL__TYPE_Q8_0, SILL__COMPUTE_BLOCK_I8, false, 1, {301}, 64},
@@ -482,18 +473,60 @@ static void test_head(void) {
             }
 }
 
+/* ------------------------------------------------------------------- bytes */
+
+/* What a product reads and writes is little more than its weights, rows, vectors and outputs, each once. */
+static void every_byte_is_read_once(void) {
+    static const shape shapes[] = {
+        {SILL__TYPE_F16, SILL__COMPUTE_F16, false, 1, {384}, 256}, {SILL__TYPE_F16, SILL__COMPUTE_F16, true, 1, {384}, 256},
+        {SILL__TYPE_Q8_0, SILL__COMPUTE_BLOCK_I8, false, 1, {512}, 256},
+        {SILL__TYPE_Q4_1, SILL__COMPUTE_BLOCK_I8, false, 1, {640}, 256},
+        {SILL__TYPE_Q4_K, SILL__COMPUTE_BLOCK_I8, false, 1, {640}, 256},
+    };
+    static const call c = {SILL__NORM_LAYER, true, false, false, SILL__ACT_GELU_TANH};
+    if (!fake.handle) SKIP("this machine has a real Metal device, which does not count");
+    if (!open_all()) return;
+    fake.keep(true);
+    for (size_t i = 0; i < SILL_ARRAY_LEN(shapes); i++)
+        for (int path = 0; path < 2; path++) {
+            matrix m;
+            fakemetal_dispatch d[4];
+            const size_t rows = (size_t)shapes[i].rows[0], cols = (size_t)shapes[i].cols, n = path ? 1 : 8;
+            make_inputs(shapes[i].cols);
+            if (!matrix_make(&m, &ref, &metal[path], &shapes[i])) return;
+            fake.reset();
+            run_linear(&metal[path], m.w[1], &c, shapes[i].cols, shapes[i].rows[0], 0, (int32_t)n, got);
+            CHECK_INT(fake.dispatches(d, 4), 1);
+            const double reads = (double)(m.parts[0].bytes + (n * cols + 2 * cols + rows) * 4), writes = (double)(n * rows * 4);
+            if (d[0].bytes_read == 0 && d[0].bytes_written == 0) test_skipped = "the fake Metal is in its fast mode";
+            else if ((double)d[0].bytes_read > 1.01 * reads + 256 || (double)d[0].bytes_written != writes)
+                FAIL("%s %zux%zu, path %d: %llu bytes read of %.0f, %llu written of %.0f", sill__type_get(shapes[i].type)->name,
+                     rows, cols, path, (unsigned long long)d[0].bytes_read, reads, (unsigned long long)d[0].bytes_written, writes);
+            matrix_free(&m, &ref, &metal[path]);
+        }
+    fake.keep(false);
+}
+
 int main(int argc, char **argv) {
     fake_open(argv[0]);
-    TEST(test_plain_types);
-    TEST(test_transposed);
-    TEST(test_blocks);
-    TEST(test_super_blocks);
-    TEST(test_int8);
-    TEST(test_large);
-    TEST(test_in_place);
-    TEST(test_qkv);
-    TEST(test_qkv_latency);
-    TEST(test_head);
+#ifndef __APPLE__
+    if (fake_missing()) {
+        printf("SKIP products: %s\n", fake_missing());
+        return 0;
+    }
+#endif
+    TEST(plain_types);
+    TEST(transposed_types);
+    TEST(blocks);
+    TEST(super_blocks);
+    TEST(int8_products);
+    TEST(large_shapes);
+    TEST(output_over_input);
+    TEST(qkv_of_ragged_steps);
+    TEST(qkv_token_by_token);
+    TEST(head_products);
+    TEST(every_byte_is_read_once);
     close_all();
+    sill__mtl_forget(); /* so that the fake device has nothing to complain of */
     TEST_EXIT();
 }
