@@ -137,7 +137,8 @@ static char *build(const char *source, const char *cxx, const char *version, con
     for (size_t i = 0; i < sizeof shim / sizeof *shim; i++) ok = ok && write_all(tmp, shim[i].name, shim[i].text);
     for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) ok = ok && write_all(tmp, headers[i], "\n");
     if (!ok) { *log = strdup("cannot write the files to be compiled"); return NULL; }
-    if (!run(log, "cd '%s' && %s -x c++ -std=c++14 -undef -nostdinc -nostdinc++ -I. -D__METAL__=1 -D__METAL_MACOS__=1 -D__METAL_VERSION__=%s -D__HAVE_SIMDGROUP_MATRIX__=1 -E program_source -o k.i 2>&1", tmp, cxx, version)) return NULL;
+    /* UNROLL: the kernels' hint for registers that this machine does not have; it would take ten times as long to compile. */
+    if (!run(log, "cd '%s' && %s -x c++ -std=c++14 -undef -nostdinc -nostdinc++ -I. -D__METAL__=1 -D__METAL_MACOS__=1 -D__METAL_VERSION__=%s -D__HAVE_SIMDGROUP_MATRIX__=1 -DUNROLL= -DUNROLL_4= -E program_source -o k.i 2>&1", tmp, cxx, version)) return NULL;
     snprintf(path, sizeof path, "%s/k.i", tmp);
     char *text = read_all(path);
     if (!text) { *log = strdup("the preprocessor's output is not there"); return NULL; }
