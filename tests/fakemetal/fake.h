@@ -31,6 +31,7 @@ typedef struct fake_settings {
     bool races;                         /* look for races (checked mode) */
     bool keep_all;                      /* keep the list of dispatches */
     unsigned workers;
+    long error_code;                    /* of a command buffer that is to fail */
     const char *path, *cache;           /* a report to write; where compiled kernels are kept */
 } fake_settings;
 extern fake_settings fake_set;
@@ -87,7 +88,7 @@ void fake_pool_leave(void *token);
 /* ---- objects of Metal */
 typedef struct fake_lib { FAKE_HEAD; void *so; const msl_library *l; char *source; unsigned long lo, hi; } fake_lib;
 typedef struct fake_fn { FAKE_HEAD; fake_lib *lib; const msl_kernel *k; bool specialized; unsigned char *values; unsigned char *defined; } fake_fn;
-typedef struct fake_pso { FAKE_HEAD; fake_fn *fn; unsigned max_threads; bool needs_full_simd; } fake_pso;
+typedef struct fake_pso { FAKE_HEAD; fake_fn *fn; unsigned max_threads; bool needs_full_simd; size_t static_tg; } fake_pso;
 typedef struct fake_buf {
     FAKE_HEAD;
     char *p;

@@ -31,7 +31,9 @@ FAKEMETAL_API void fakemetal_keep_dispatches(bool on);       /* keep the list (o
  * now on (1: the next) fails, `times` times. */
 FAKEMETAL_API int fakemetal_fault(const char *what, long after, long times);
 /* Settings that environment variables give as well (FAKEMETAL_OS, ...): "os" 13.0, "family" 1007, "working-set" bytes,
- * "max-threads" 1024, "schedule" 0 up 1 down, "async" 0 or 1. 0: done. */
+ * "max-threads" 1024, "schedule" 0 up 1 down, "async" 0 or 1,
+ * "workers" threads, "races" 0 or 1, "fast" 0 or 1 (libraries made from then on), "error-code" of a command buffer that is to
+ * fail (MTLCommandBufferError). 0: done. */
 FAKEMETAL_API int fakemetal_set(const char *what, double value);
 FAKEMETAL_API void fakemetal_skip_barrier(int line);         /* kernel barriers of this source line do nothing; 0: none, -1: forget those seen */
 FAKEMETAL_API size_t fakemetal_barriers(int *lines, size_t max); /* source lines of the kernel barriers that ran */

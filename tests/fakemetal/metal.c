@@ -217,6 +217,16 @@ static void pd_full(id o, SEL s, OBJCBOOL v) { (void)s; ((PsoDesc *)o)->full_sim
 static void pd_ignored(id o, SEL s, NSUInteger v) { (void)o; (void)s; (void)v; }
 FAKE_CLASS(fake_PsoDesc, "MTLComputePipelineDescriptor", pd_dealloc, sizeof(PsoDesc), 0, M("setComputeFunction:", pd_fn), M("computeFunction", pd_get_fn), M("setBinaryArchives:", pd_archives), M("setLabel:", obj_label),
            M("setMaxTotalThreadsPerThreadgroup:", pd_max), M("setThreadGroupSizeIsMultipleOfThreadExecutionWidth:", pd_full), M("setSupportIndirectCommandBuffers:", pd_ignored));
+static size_t static_threadgroup(const fake_fn *f)
+{
+    size_t sum = 0;
+    for (unsigned i = f->k->tg_from * 16; i < f->k->tg_to * 16; i++) {
+        size_t most = 0;                /* of the instances of a template: the largest */
+        for (const msl_tg_entry *e = f->lib->l->tg; e && e < f->lib->l->tg_end; e++) if (e->id == i && e->size > most) most = e->size;
+        sum += (most + 15) / 16 * 16;
+    }
+    return sum;
+}
 static id pipeline(id fn, id *err, NSUInteger max_threads, bool full)
 {
     need(fn, &fake_Fn, "newComputePipelineState");
@@ -237,80 +247,90 @@ static id pipeline(id fn, id *err, NSUInteger max_threads, bool full)
     if (f->k->max_threads && f->k->max_threads < p->max_threads) p->max_threads = f->k->max_threads;
     if (max_threads && max_threads < p->max_threads) p->max_threads = (unsigned)max_threads;
     p->needs_full_simd = full;
+    p->static_tg = static_threadgroup(f);
+    if (p->static_tg > MSL_TG_MEMORY) {
+        char text[200];
+        snprintf(text, sizeof text, "Threadgroup memory size (%zu) exceeds the maximum threadgroup memory allowed (%d)", p->static_tg, MSL_TG_MEMORY);
+        if (err) *err = fake_error("AGXMetalFake", 3, text);
+        fake_release((id)p);
+        return NULL;
+    }
     pthread_mutex_lock(&lock);
     made.pipelines_made++;
     pthread_mutex_unlock(&lock);
     return (id)p;
 }
-typedef struct { FAKE_HEAD; char *text; } Archive;
-/* The archive's line for a function with its constants. */
-static void archive_line(const fake_fn *f, char *out, size_t cap)
-{
-    size_t n = (size_t)snprintf(out, cap, "%s", f->k->name);
-    for (unsigned i = 0; f->specialized && i < f->lib->l->n_constants && n + 24 < cap; i++)
-        if (f->defined[i] && needs(f->k, i)) {
-            unsigned long v;
-            memcpy(&v, f->values + 8 * i, 8);
-            n += (size_t)snprintf(out + n, cap - n, " %u=%lx", i, v);
-        }
-    snprintf(out + n, cap - n, "\n");
-}
-static bool archive_has(const Archive *a, const char *line)
-{
-    for (const char *at = a->text; (at = strstr(at, line)); at++) if (at == a->text || at[-1] == '\n') return true;
-    return false;
-}
 static id dev_pso(id d, SEL s, id fn, id *err) { (void)d; (void)s; return pipeline(fn, err, 0, false); }
+/* An archive is the list of the functions in it, each known by its text, its name and the values of its constants. */
+typedef struct { FAKE_HEAD; char *text; } Archive;
+static void archive_key(const fake_fn *f, char *out, size_t n)
+{
+    uint64_t h = 0xcbf29ce484222325ull;
+    for (const char *p = f->lib->source; *p; p++) h = (h ^ (unsigned char)*p) * 0x100000001b3ull;
+    for (unsigned i = 0; f->values && i < 8 * f->lib->l->n_constants; i++) h = (h ^ f->values[i] ^ (uint64_t)f->defined[i / 8] << 8) * 0x100000001b3ull;
+    snprintf(out, n, "%016llx %s\n", (unsigned long long)h, f->k->name);
+}
+static bool archive_has(id a, const fake_fn *f)
+{
+    char key[200];
+    archive_key(f, key, sizeof key);
+    return strstr(((Archive *)a)->text, key) != NULL;
+}
 static id dev_pso_desc(id d, SEL s, id desc, NSUInteger options, id *refl, id *err)
 {
     (void)d; (void)s;
     need(desc, &fake_PsoDesc, "newComputePipelineStateWithDescriptor:");
     PsoDesc *p = (PsoDesc *)desc;
     if (refl) *refl = NULL;
+    if (options > 7) fake_die("newComputePipelineStateWithDescriptor:options: %lu", options);
+    need(p->fn, &fake_Fn, "newComputePipelineStateWithDescriptor: computeFunction");
     bool hit = false;
-    char line[1024] = "";
-    if (p->fn) archive_line((const fake_fn *)p->fn, line, sizeof line);
     for (size_t i = 0; i < fake_array_count(p->archives); i++) {
         need(fake_array_at(p->archives, i), &fake_Archive, "binaryArchives");
-        hit = hit || archive_has((const Archive *)fake_array_at(p->archives, i), line);
+        hit |= archive_has(fake_array_at(p->archives, i), (fake_fn *)p->fn);
     }
-    if ((options & 4) && !hit) { if (err) *err = fake_error("AGXMetalFake", 1, "pipeline not found in the binary archives"); return NULL; } /* FailOnBinaryArchiveMiss */
+    if ((options & 4) && !hit) {        /* MTLPipelineOptionFailOnBinaryArchiveMiss */
+        if (err) *err = fake_error("AGXMetalFake", 3, "the function is in no archive");
+        return NULL;
+    }
     return pipeline(p->fn, err, p->max_threads, p->full_simd);
 }
 static void pso_dealloc(id o) { fake_release((id)((fake_pso *)o)->fn); }
 static NSUInteger pso_max(id o, SEL s) { (void)s; return ((fake_pso *)o)->max_threads; }
 static NSUInteger pso_width(id o, SEL s) { (void)o; (void)s; return 32; }
-static NSUInteger pso_static(id o, SEL s) { (void)o; (void)s; return 0; }
+static NSUInteger pso_static(id o, SEL s) { (void)s; return ((fake_pso *)o)->static_tg; }
 FAKE_CLASS(fake_Pso, "MTLComputePipelineState", pso_dealloc, 0, 0, M("maxTotalThreadsPerThreadgroup", pso_max), M("threadExecutionWidth", pso_width), M("staticThreadgroupMemoryLength", pso_static), M("label", obj_no_label));
 
-/* ---- binary archives: a file that names the functions it has */
+/* ---- binary archives */
 typedef struct { FAKE_HEAD; char *path; } ArchiveDesc;
 static void ad_dealloc(id o) { free(((ArchiveDesc *)o)->path); }
 static void ad_url(id o, SEL s, id u) { (void)s; free(((ArchiveDesc *)o)->path); const char *p = fake_url_path(u); ((ArchiveDesc *)o)->path = p ? strdup(p) : NULL; }
 FAKE_CLASS(fake_ArchiveDesc, "MTLBinaryArchiveDescriptor", ad_dealloc, sizeof(ArchiveDesc), 0, M("setUrl:", ad_url));
-#define ARCHIVE_HEAD "fake Metal archive\n"
-#define ARCHIVE_END "end of archive\n"
-/* Its lines, to be freed; NULL when the file is none or torn. */
-static char *archive_read(const char *path)
-{
-    char text[65536];
-    FILE *f = fopen(path, "rb");
-    const size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0, head = strlen(ARCHIVE_HEAD), end = strlen(ARCHIVE_END);
-    if (f) fclose(f);
-    text[n] = 0;
-    if (n < head + end || memcmp(text, ARCHIVE_HEAD, head) || memcmp(text + n - end, ARCHIVE_END, end)) return NULL;
-    return strndup(text + head, n - head - end);
-}
 static id dev_archive(id d, SEL s, id desc, id *err)
 {
     (void)d; (void)s;
     need(desc, &fake_ArchiveDesc, "newBinaryArchiveWithDescriptor:");
     const char *path = ((ArchiveDesc *)desc)->path;
-    char *text = fake_fault("archive") ? NULL : path ? archive_read(path) : strdup("");
-    if (err) *err = text ? NULL : fake_error("MTLBinaryArchiveDomain", 1, path ? "Invalid file" : "an injected fault");
-    if (!text) return NULL;
+    static const char head[] = "fake Metal archive\n", end[] = "end of archive\n";
+    char *text = NULL;
+    size_t n = 0, cap = 1 << 20;
+    if (err) *err = NULL;
+    if (path) {
+        FILE *f = fopen(path, "rb");
+        text = calloc(1, cap);
+        if (f && text) n = fread(text, 1, cap - 1, f);
+        if (f) fclose(f);
+        if (!f || !text || n < sizeof head + sizeof end - 2 || strncmp(text, head, sizeof head - 1) || strcmp(text + n - (sizeof end - 1), end)) {     /* none, or torn */
+            if (err) *err = fake_error("MTLBinaryArchiveDomain", 1, f ? "Invalid file" : "File not found");
+            free(text);
+            return NULL;
+        }
+        text[n - (sizeof end - 1)] = 0;
+        memmove(text, text + sizeof head - 1, n - (sizeof head - 1) - (sizeof end - 1) + 1);
+    }
+    if (fake_fault("archive")) { if (err) *err = fake_error("MTLBinaryArchiveDomain", 1, "an injected fault"); free(text); return NULL; }
     Archive *a = (Archive *)fake_new(&fake_Archive, sizeof *a);
-    a->text = text;
+    a->text = text ? text : strdup("");
     return (id)a;
 }
 static OBJCBOOL ar_add(id o, SEL s, id desc, id *err)
@@ -320,9 +340,10 @@ static OBJCBOOL ar_add(id o, SEL s, id desc, id *err)
     if (err) *err = NULL;
     if (fake_fault("archive")) { if (err) *err = fake_error("MTLBinaryArchiveDomain", 4, "an injected fault"); return 0; }
     Archive *a = (Archive *)o;
-    char *t = NULL, line[1024];
-    archive_line((const fake_fn *)((PsoDesc *)desc)->fn, line, sizeof line);
-    if (asprintf(&t, "%s%s", a->text, line) < 0) return 0;
+    char *t = NULL, key[200];
+    need(((PsoDesc *)desc)->fn, &fake_Fn, "addComputePipelineFunctionsWithDescriptor: computeFunction");
+    archive_key((fake_fn *)((PsoDesc *)desc)->fn, key, sizeof key);
+    if (asprintf(&t, "%s%s", a->text, key) < 0) return 0;
     free(a->text);
     a->text = t;
     return 1;
@@ -334,7 +355,7 @@ static OBJCBOOL ar_write(id o, SEL s, id url, id *err)
     if (err) *err = NULL;
     FILE *f = path && !fake_fault("archive") ? fopen(path, "wb") : NULL;
     if (!f) { if (err) *err = fake_error("MTLBinaryArchiveDomain", 1, "the archive cannot be written"); return 0; }
-    fprintf(f, ARCHIVE_HEAD "%s" ARCHIVE_END, ((Archive *)o)->text);
+    fprintf(f, "fake Metal archive\n%send of archive\n", ((Archive *)o)->text);
     return fclose(f) == 0;
 }
 static void ar_dealloc(id o) { free(((Archive *)o)->text); }

@@ -430,7 +430,7 @@ static NSUInteger cb_status(id o, SEL s)
     pthread_mutex_unlock(&lock);
     return (NSUInteger)r;
 }
-static id cb_error(id o, SEL s) { (void)s; Cmd *c = (Cmd *)o; return c->error[0] ? fake_error("MTLCommandBufferErrorDomain", 1, c->error) : NULL; }
+static id cb_error(id o, SEL s) { (void)s; Cmd *c = (Cmd *)o; return c->error[0] ? fake_error("MTLCommandBufferErrorDomain", fake_set.error_code, c->error) : NULL; }
 static double cb_t0(id o, SEL s) { (void)s; return ((Cmd *)o)->t0; }
 static double cb_t1(id o, SEL s) { (void)s; return ((Cmd *)o)->t1; }
 static void cb_handler(id o, SEL s, void *b) { (void)s; Cmd *c = (Cmd *)o; if (c->status >= 2) fake_die("addCompletedHandler: after commit"); if (c->n_done == 16) fake_die("too many handlers"); c->done[c->n_done++] = fake_block_copy(b); }
@@ -563,12 +563,12 @@ static void dispatch(Enc *e, MTLSize g, MTLSize t, bool exact)
     if (t.w > 1024 || t.h > 1024 || t.d > 1024 || t.w * t.h * t.d > op->pso->max_threads)
         fake_die("kernel %s: %lu threads a threadgroup, its pipeline takes %u", name, t.w * t.h * t.d, op->pso->max_threads);
     if (op->pso->needs_full_simd && t.w * t.h * t.d % 32) fake_die("kernel %s: %lu threads, not a multiple of 32 as its pipeline promised", name, t.w * t.h * t.d);
-    size_t tg = 0;
+    size_t tg = op->pso->static_tg;
     for (int i = 0; i < MSL_BUFFERS; i++) {
         tg += op->tgmem[i];
         if (op->bind[i].buf) { alive(op->bind[i].buf, &fake_Buf, op, "buffer", i); hold(e->cb, op->bind[i].buf); }
     }
-    if (tg > MSL_TG_MEMORY) fake_die("kernel %s: %zu bytes of threadgroup memory, at most %d", name, tg, MSL_TG_MEMORY);
+    if (tg > MSL_TG_MEMORY) fake_die("kernel %s: %zu bytes of threadgroup memory (%zu of them its own variables), at most %d", name, tg, op->pso->static_tg, MSL_TG_MEMORY);
     hold(e->cb, op->pso);
     op->kind = OP_DISPATCH;
     op->exact = exact;

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 fake_settings fake_set = { .os = 15.0, .family = 1007, .working_set = 10ull << 30, .max_buffer = 8ull << 30, .max_threads = MSL_MAX_THREADS,
-    .races = true, .workers = 2 };
+    .races = true, .workers = 2, .error_code = 1 };
 char fake_doing[160];
 
 void fake_die(const char *f, ...)
@@ -38,6 +38,7 @@ int fakemetal_set(const char *what, double v)
     else if (!strcmp(what, "async")) fake_set.async = v != 0;
     else if (!strcmp(what, "races")) fake_set.races = v != 0;
     else if (!strcmp(what, "workers")) fake_set.workers = (unsigned)v;
+    else if (!strcmp(what, "error-code")) fake_set.error_code = (long)v;
     else if (!strcmp(what, "fast")) fake_set.fast = v != 0;
     else return -1;
     return 0;

@@ -497,7 +497,7 @@ static void emit_kernel(tr *t, tr_text *o, tr_text *table, const tr_func *f, con
     reach(t, f->start, t->tok[f->body].match, fs, needs, cs);
     free(fs);
     free(cs);
-    tr_put(table, "{%s, &msl_e%d::body, msl_b%d, msl_e%d::param, msl_e%d::n, %uu, {%luul,%luul,%luul,%luul}},\n", host, serial, serial, serial, serial, f->max_threads, needs[0], needs[1], needs[2], needs[3]);
+    tr_put(table, "{%s, &msl_e%d::body, msl_b%d, msl_e%d::param, msl_e%d::n, %uu, {%luul,%luul,%luul,%luul}, %uu, %uu},\n", host, serial, serial, serial, serial, f->max_threads, needs[0], needs[1], needs[2], needs[3], f->tg_from, f->tg_to);
 }
 static void emit_tables(tr *t, tr_text *o)
 {
@@ -524,7 +524,7 @@ static void emit_tables(tr *t, tr_text *o)
         emit_kernel(t, o, &table, f, host, target, serial++);
         free(target);
     }
-    tr_put(o, "static const msl_kernel msl_kernel_table[] = {\n%s{nullptr,nullptr,nullptr,nullptr,0,0,{0,0,0,0}}};\nstatic const msl_constant msl_constant_table[] = {\n", table.s);
+    tr_put(o, "static const msl_kernel msl_kernel_table[] = {\n%s{nullptr,nullptr,nullptr,nullptr,0,0,{0,0,0,0},0,0}};\nstatic const msl_constant msl_constant_table[] = {\n", table.s);
     for (size_t c = 0; c < t->n_constants; c++) {
         const tr_tok *k = &t->tok[t->constant[c].name];
         const int n = (int)k->n;
@@ -540,7 +540,7 @@ static void emit_tables(tr *t, tr_text *o)
         tr_put(o, "%.*s %s;\n", (int)t->tok[k->name].n, t->tok[k->name].s, e);
         free(e);
     }
-    tr_put(o, "}\nextern \"C\" __attribute__((visibility(\"default\"))) const msl_library msl_library_table = { MSL_ABI, msl_kernel_table, %du, msl_constant_table, %zuu, msl_init_constants };\n#endif\n", serial, t->n_constants);
+    tr_put(o, "}\nextern \"C\" { extern const msl_tg_entry __start_msl_tg[] __attribute__((weak, visibility(\"hidden\"))), __stop_msl_tg[] __attribute__((weak, visibility(\"hidden\"))); }\nextern \"C\" __attribute__((visibility(\"default\"))) const msl_library msl_library_table = { MSL_ABI, msl_kernel_table, %du, msl_constant_table, %zuu, msl_init_constants, __start_msl_tg, __stop_msl_tg };\n#endif\n", serial, t->n_constants);
     free(table.s);
 }
 static void constants(tr *t)
@@ -579,7 +579,8 @@ char *fake_translate(const char *text, char **log)
     }
     tr_text o = { 0 };
     if (!t->errors) {
-        for (size_t f = 0; f < t->n_funcs; f++)
+        for (size_t f = 0; f < t->n_funcs; f++) {
+            t->func[f].tg_from = (unsigned)t->n_tgvars;
             for (size_t i = t->func[f].body; i < t->tok[t->func[f].body].match; i++)
                 if (tr_is(t, i, "threadgroup")) {
                     const size_t p = tr_prev(t, i);
@@ -587,6 +588,8 @@ char *fake_translate(const char *text, char **log)
                     while (end < t->n && !tr_is(t, end, ";")) end = tr_is(t, end, "(") || tr_is(t, end, "[") || tr_is(t, end, "{") ? t->tok[end].match + 1 : end + 1;
                     if (tr_is(t, p, ";") || tr_is(t, p, "{") || tr_is(t, p, "}") || tr_is(t, p, ")")) threadgroup_variable(t, &t->func[f], i, end);
                 }
+            t->func[f].tg_to = (unsigned)t->n_tgvars;
+        }
         for (size_t i = 0; i < t->n; i++) {
             if (t->tok[i].kind == '0') literal(t, i);
             if (t->tok[i].kind == 'i') casts(t, i);

@@ -18,7 +18,7 @@ typedef struct tr_tok {
 typedef struct tr_text { char *s; size_t n, cap; } tr_text;
 typedef struct tr_names { char **s; size_t n; } tr_names;
 typedef struct tr_param { char kind; int index; size_t name, fc; } tr_param;
-typedef struct tr_func { size_t start, name, open, body; bool kernel, is_template; unsigned max_threads; tr_param param[40]; int n_params; } tr_func;
+typedef struct tr_func { size_t start, name, open, body; bool kernel, is_template; unsigned max_threads, tg_from, tg_to; tr_param param[40]; int n_params; } tr_func;
 typedef struct tr_constant { size_t name, from, to, eq; int index; } tr_constant;
 typedef struct tr_inst { size_t host, name, close; } tr_inst;
 typedef struct tr {

@@ -15,6 +15,7 @@
 #define MSL_CONSTANT const
 #define MSL_THREADGROUP
 #define MSL_TGVAR(id, type, name, dims) typedef type msl_tg_##id dims; \
+    static const msl_tg_entry msl_tge_##id __attribute__((section("msl_tg"), used)) = { id, sizeof(msl_tg_##id) }; \
     msl_tg_##id &name = *(msl_tg_##id *)msl_w()->rt->tgvar(msl_w(), id, sizeof(msl_tg_##id), alignof(msl_tg_##id), #name)
 #define MSL_FCONST(type, name) static type name
 #endif

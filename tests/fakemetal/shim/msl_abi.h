@@ -7,7 +7,7 @@
 #define MSL_ALIGN(n) _Alignas(n)
 #endif
 enum {
-    MSL_ABI = 3,
+    MSL_ABI = 4,
     MSL_BUFFERS = 31,
     MSL_MAX_THREADS = 1024,
     MSL_TG_MEMORY = 32768,              /* what a threadgroup may use: family Apple7 */
@@ -81,8 +81,10 @@ typedef struct msl_kernel {
     int n;
     unsigned max_threads;               /* [[max_total_threads_per_threadgroup]], 0: none */
     unsigned long needs[4];             /* function constants that the kernel uses: bits of msl_constants */
+    unsigned tg_from, tg_to;            /* its threadgroup variables: those with these numbers, times 16 */
 } msl_kernel;
 typedef struct msl_constant { const char *name; unsigned index, type; void *at; unsigned size; unsigned char *defined; char optional; } msl_constant;
+typedef struct msl_tg_entry { unsigned id; unsigned long size; } msl_tg_entry;     /* one threadgroup variable, in the section msl_tg */
 typedef struct msl_library {
     unsigned abi;
     const msl_kernel *kernels;
@@ -90,4 +92,5 @@ typedef struct msl_library {
     const msl_constant *constants;
     unsigned n_constants;
     void (*init_constants)(void);       /* what is computed from function constants */
+    const msl_tg_entry *tg, *tg_end;
 } msl_library;
