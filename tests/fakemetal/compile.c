@@ -126,7 +126,7 @@ static const char *metal_version(long language)
 }
 #define STRICT "-std=c++17 -nostdinc -nostdinc++ -fsigned-char -nostdlib++ -fno-exceptions -fno-rtti -Werror=return-type -Werror=uninitialized -Wno-everything " \
                "-fno-lax-vector-conversions -Xclang -ffloat16-excess-precision=none -ffp-contract=off -fno-math-errno"
-#define CHECKED "-gline-tables-only -DMSL_CHECKED -fsanitize=kernel-address -mllvm -asan-instrumentation-with-call-threshold=0 -mllvm -asan-stack=0 -mllvm -asan-globals=0 -mllvm -asan-kernel-mem-intrinsic-prefix=1"
+#define CHECKED "-gline-tables-only -DMSL_CHECKED -fsanitize=kernel-address -mllvm -asan-instrumentation-with-call-threshold=0 -mllvm -asan-opt-same-temp=0 -mllvm -asan-stack=0 -mllvm -asan-globals=0 -mllvm -asan-kernel-mem-intrinsic-prefix=1"
 
 static char *build(const char *source, const char *cxx, const char *version, const char *tmp, const char *out, char **log)
 {

@@ -13,6 +13,7 @@
 
 enum { ST_NEW, ST_RUN, ST_SIMD, ST_TG, ST_DONE };
 enum { REDZONE = 64, STACK = 49152, STAGGER = 1088, ARENA = 131072, CANARY = 256 };
+#define CANARY_WORD 0x5ac0ffee5ac0ffeeull
 enum { STACKS_AT = 2 << 20, ARENA_AT = 1 << 20 };
 _Static_assert(sizeof(fake_worker) < ARENA_AT, "the worker fits before its threadgroup memory");
 _Static_assert(STACKS_AT + (size_t)MSL_MAX_THREADS * STACK + 64 * STAGGER < MSL_REGION, "the stacks fit into the region");
@@ -128,12 +129,13 @@ static void check_stack(fake_worker *w, unsigned i)
 {
     const uint64_t *p = (const uint64_t *)(void *)stack_base(w, i);
     for (unsigned k = 0; k < CANARY / 8; k++)
-        if (p[k] != 0x5ac0ffee5ac0ffeeull) fake_kernel_die(w, 0, "a thread uses more than %d bytes of its own memory", STACK - CANARY);
+        if (p[k] != CANARY_WORD) fake_kernel_die(w, 0, "a thread uses more than %d bytes of its own memory", STACK - CANARY);
 }
 /* Leaves the running thread, whose state is set already. */
 static void leave(fake_worker *w)
 {
     msl_thread *t = w->m.t, *u = pick(w);
+    if (*(const uint64_t *)(void *)stack_base(w, t->stack) != CANARY_WORD) check_stack(w, t->stack);
     if (!u) stuck(w);
     w->m.t = u;
     if (u->state == ST_NEW) {
@@ -304,7 +306,7 @@ static fake_worker *worker_make(unsigned index)
     for (unsigned i = 0; i < MSL_MAX_THREADS; i++) {
         w->free_stack[MSL_MAX_THREADS - 1 - i] = (unsigned short)i;
         uint64_t *c = (uint64_t *)(void *)stack_base(w, i);
-        for (unsigned k = 0; k < CANARY / 8; k++) c[k] = 0x5ac0ffee5ac0ffeeull;
+        for (unsigned k = 0; k < CANARY / 8; k++) c[k] = CANARY_WORD;
     }
     w->n_free = MSL_MAX_THREADS;
     fake_check_worker(w, ARENA);
@@ -446,8 +448,9 @@ void fake_run_dispatch(fake_run *r)
             pthread_t t;
             sigset_t all, old;
             sigfillset(&all);
+            sigdelset(&all, SIGSEGV);
+            sigdelset(&all, SIGBUS);
             pthread_sigmask(SIG_BLOCK, &all, &old);     /* the program's signals are for its own threads */
-            sigdelset(&all, SIGSEGV); sigdelset(&all, SIGBUS);
             crew.born[++crew.started] = crew.round;
             if (pthread_create(&t, NULL, helper, (void *)(uintptr_t)crew.started)) fake_die("no thread");
             pthread_detach(t);

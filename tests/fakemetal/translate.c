@@ -416,6 +416,17 @@ static void threadgroup_variable(tr *t, const tr_func *f, size_t i, size_t end)
 }
 static void casts(tr *t, size_t i)
 {
+    /* (space T *) x: a check that x is in the same space */
+    if (tr_is(t, i, "(") && t->tok[i].match < t->n) {
+        const size_t close = t->tok[i].match, star = tr_prev(t, close), prev = tr_prev(t, i), next = tr_next(t, close);
+        static const char *const spaces[] = { "device", "constant", "threadgroup", "thread", "const", NULL };
+        bool space = false;
+        for (size_t k = i + 1; k < close; k++) space |= tr_in(t, k, spaces) && !tr_is(t, k, "const");
+        const bool value = t->tok[next].kind == 'i' || t->tok[next].kind == '0' || tr_is(t, next, "(") || tr_is(t, next, "&") || tr_is(t, next, "*");
+        if (space && tr_is(t, star, "*") && tr_in(t, i + 1, spaces) && value && !(prev != SIZE_MAX && ((t->tok[prev].kind == 'i' && !tr_in(t, prev, not_values)) || tr_is(t, prev, ")") || tr_is(t, prev, "]"))))
+            replace(t, i, "MSL_PCAST(");
+        return;
+    }
     /* T(...) */
     size_t last = i;
     if (tr_is(t, i, "vec") && tr_is(t, i + 1, "<")) { last = tr_angle(t, i + 1); if (last == i + 1) return; }
@@ -592,7 +603,7 @@ char *fake_translate(const char *text, char **log)
         }
         for (size_t i = 0; i < t->n; i++) {
             if (t->tok[i].kind == '0') literal(t, i);
-            if (t->tok[i].kind == 'i') casts(t, i);
+            if (t->tok[i].kind == 'i' || tr_is(t, i, "(")) casts(t, i);
             for (int q = 0; qualifiers[q].word && !t->tok[i].rep; q++) if (tr_is(t, i, qualifiers[q].word)) replace(t, i, "%s", qualifiers[q].to);
         }
         constants(t);

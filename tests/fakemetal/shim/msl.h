@@ -9,6 +9,7 @@
 #define MSL_CONSTANT __attribute__((address_space(2))) const
 #define MSL_THREADGROUP __attribute__((address_space(3)))
 #define MSL_TGVAR(id, type, name, dims) static __attribute__((address_space(3), unused)) type name dims
+#define MSL_PCAST(...) msl_pcast<__VA_ARGS__>{}->*
 #define MSL_FCONST(type, name) extern __attribute__((address_space(2))) const type name
 #else
 #define MSL_DEVICE
@@ -17,6 +18,7 @@
 #define MSL_TGVAR(id, type, name, dims) typedef type msl_tg_##id dims; \
     static const msl_tg_entry msl_tge_##id __attribute__((section("msl_tg"), used)) = { id, sizeof(msl_tg_##id) }; \
     msl_tg_##id &name = *(msl_tg_##id *)msl_w()->rt->tgvar(msl_w(), id, sizeof(msl_tg_##id), alignof(msl_tg_##id), #name)
+#define MSL_PCAST(...) (__VA_ARGS__)
 #define MSL_FCONST(type, name) static type name
 #endif
 #define MSL_THREAD
@@ -110,6 +112,13 @@ template<class T, class A, class B, class... R> MSL_TEMPLATE T msl_make(A a, B b
 template<class T> struct msl_cast { template<class A> MSL_TEMPLATE constexpr T operator->*(A a) const { return msl_make<T>(a); } };
 
 #ifdef MSL_CHECK
+/* (space T *)x: x has to be in that space already */
+template<class P> struct msl_space { static constexpr int v = -1; };
+template<class T> struct msl_space<T *> { static constexpr int v = 0; };
+template<class T> struct msl_space<__attribute__((address_space(1))) T *> { static constexpr int v = 1; };
+template<class T> struct msl_space<__attribute__((address_space(2))) T *> { static constexpr int v = 2; };
+template<class T> struct msl_space<__attribute__((address_space(3))) T *> { static constexpr int v = 3; };
+template<class P> struct msl_pcast { template<class A> P operator->*(A a) const { static_assert(msl_space<P>::v == msl_space<A>::v, "a cast to another address space"); return (P)a; } };
 MSL_INLINE msl_worker *msl_w() { return nullptr; }
 #else
 /* The stack pointer tells the worker: every kernel thread runs on a stack inside its worker's region. */
