@@ -166,6 +166,9 @@ char *fake_library_path(const char *source, long language, char **log)
     for (size_t i = 0; i < sizeof shim / sizeof *shim; i++) h = hash(h, shim[i].text);
     extern const char fake_translator_hash[];
     h = hash(hash_cpu(h), fake_translator_hash);
+    static uint64_t bad;                                    /* what did not compile is not tried again in this process */
+    static char *why;
+    if (bad == h && why) { *log = strdup(why); return NULL; }
     char out[600], lock[640];
     snprintf(out, sizeof out, "%s/%016llx.so", cache_dir(), (unsigned long long)h);
     if (access(out, R_OK) == 0) return strdup(out);
@@ -187,6 +190,7 @@ char *fake_library_path(const char *source, long language, char **log)
     }
     if (fd >= 0) { unlink(lock); close(fd); }
     if (!r && !*log) *log = strdup("compiling failed");
+    if (!r) { free(why); why = strdup(*log); bad = h; }
     return r;
 }
 char *fakemetal_compile(const char *source)

@@ -122,6 +122,7 @@ typedef struct fake_run {
     const fake_fn *fn;
     fake_binding bind[MSL_BUFFERS];
     size_t tgmem[MSL_BUFFERS];
+    bool uses_tg[MSL_BUFFERS];          /* declared by the kernel */
     uint32_t groups[3], threads[3], grid[3];
     bool exact;                         /* dispatchThreads: the last groups are smaller */
     id *resident; size_t n_resident;    /* buffers that may be read through addresses */

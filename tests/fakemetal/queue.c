@@ -303,6 +303,7 @@ static void run_dispatch(Cmd *c, Op *op)
         const msl_param *p = &f->k->param[i];
         if ((b->kind != 'b' && b->kind != 't') || !constant_true(f, b->fc)) continue;
         if (b->kind == 't') {
+            r.uses_tg[b->index] = true;
             if (!op->tgmem[b->index]) fake_die("kernel %s: threadgroup memory %d (%s) has no length", f->k->name, b->index, b->name);
             if (p->ref && op->tgmem[b->index] < p->size) fake_die("kernel %s: threadgroup memory %d (%s) has %zu bytes, its type %u", f->k->name, b->index, b->name, op->tgmem[b->index], p->size);
             continue;
@@ -565,7 +566,7 @@ static void dispatch(Enc *e, MTLSize g, MTLSize t, bool exact)
     if (op->pso->needs_full_simd && t.w * t.h * t.d % 32) fake_die("kernel %s: %lu threads, not a multiple of 32 as its pipeline promised", name, t.w * t.h * t.d);
     size_t tg = op->pso->static_tg;
     for (int i = 0; i < MSL_BUFFERS; i++) {
-        tg += op->tgmem[i];
+        for (int k = 0; k < op->pso->fn->k->n; k++) if (op->pso->fn->k->bind[k].kind == 't' && op->pso->fn->k->bind[k].index == i) tg += op->tgmem[i];
         if (op->bind[i].buf) { alive(op->bind[i].buf, &fake_Buf, op, "buffer", i); hold(e->cb, op->bind[i].buf); }
     }
     if (tg > MSL_TG_MEMORY) fake_die("kernel %s: %zu bytes of threadgroup memory (%zu of them its own variables), at most %d", name, tg, op->pso->static_tg, MSL_TG_MEMORY);

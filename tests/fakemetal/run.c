@@ -336,7 +336,7 @@ static void run_group(fake_worker *w, uint64_t number)
     w->tg_bytes = 0;
     w->n_tgvars = w->n_tg_ranges = w->last_tg = 0;
     for (int i = 0; i < MSL_BUFFERS; i++)
-        m->tgmem[i] = r->tgmem[i] ? (char *)m->tg_base + tg_reserve(w, r->tgmem[i], 64) : NULL;
+        m->tgmem[i] = r->uses_tg[i] && r->tgmem[i] ? (char *)m->tg_base + tg_reserve(w, r->tgmem[i], 64) : NULL;
     unsigned x = 0, y = 0, z = 0;
     for (unsigned i = 0; i < m->n; i++) {
         msl_thread *t = &m->thread[i];

@@ -96,7 +96,7 @@ static void small_struct(void) { oid cb = command(), e = encoder(cb, 1); uint16_
 static void bytes_to_write(void) { oid cb = command(), e = encoder(cb, 1); float x[16] = { 0 }; encode(e, buffer(64)); bytes(e, x, sizeof x, 0); dispatch(e, 1, 32); END(e); run(cb); }
 static void odd_tg(void) { CALL(void, encoder(command(), 1), "setThreadgroupMemoryLength:atIndex:", (unsigned long, unsigned long), 20ul, 0ul); }
 static void no_tg(void) { oid cb = command(), e = encoder(cb, 1); use(e, pipeline(lib, "outside_tg")); bind(e, buffer(256), 0, 0); dispatch(e, 1, 32); END(e); run(cb); }
-static void big_tg(void) { oid e = encoder(command(), 1); encode(e, buffer(64)); CALL(void, e, "setThreadgroupMemoryLength:atIndex:", (unsigned long, unsigned long), 32784ul, 0ul); dispatch(e, 1, 32); }
+static void big_tg(void) { oid e = encoder(command(), 1); use(e, pipeline(lib, "outside_tg")); bind(e, buffer(256), 0, 0); CALL(void, e, "setThreadgroupMemoryLength:atIndex:", (unsigned long, unsigned long), 32784ul, 0ul); dispatch(e, 1, 32); }
 static void both_tg(void) { oid e = encoder(command(), 1); use(e, pipeline(lib, "too_much_tg")); bind(e, buffer(256), 0, 0); CALL(void, e, "setThreadgroupMemoryLength:atIndex:", (unsigned long, unsigned long), 16384ul, 0ul); dispatch(e, 1, 32); }
 static void unknown_selector(void) { CALL0(void, queue, "status"); }
 static void wrong_kind(void) { use(encoder(command(), 1), queue); }

@@ -60,6 +60,12 @@ static void replace(tr *t, size_t i, const char *f, ...)
     if (vasprintf(&t->tok[i].rep, f, a) < 0) abort();
     va_end(a);
 }
+static void append(tr *t, size_t i, const char *s)
+{
+    char *old = t->tok[i].after;
+    if (asprintf(&t->tok[i].after, "%s%s", old ? old : "", s) < 0) abort();
+    free(old);
+}
 static void drop(tr *t, size_t from, size_t to) { for (size_t i = from; i < to; i++) if (t->tok[i].kind != 'D') t->tok[i].gone = true; }
 
 /* ---- tokens */
@@ -414,17 +420,63 @@ static void threadgroup_variable(tr *t, const tr_func *f, size_t i, size_t end)
     replace(t, i, "%s", o.s);
     free(o.s);
 }
+/* is the pair of parentheses at i a cast? Only names, *, <> and :: in it, a type first, and an operand behind it */
+static bool is_cast(const tr *t, size_t i)
+{
+    static const char *const types[] = { "device", "constant", "threadgroup", "thread", "const", "float", "half", "int", "uint", "short", "ushort", "char", "uchar", "long", "ulong", "bool", "size_t", "unsigned", "vec", NULL };
+    static const char *const unary[] = { "-", "+", "!", "~", "*", "&", "++", "--", "(", NULL };
+    const size_t close = t->tok[i].match, next = close < t->n ? tr_next(t, close) : t->n, first = tr_next(t, i);
+    if (close >= t->n || next >= t->n || !(tr_in(t, first, types) || castable(t, first) || tr_has(&t->structs, &t->tok[first]))) return false;
+    int angle = 0;
+    for (size_t k = first; k < close; k++) {
+        angle += tr_is(t, k, "<") - tr_is(t, k, ">");
+        if (t->tok[k].kind != 'i' && !tr_is(t, k, "*") && !tr_is(t, k, "::") && !tr_is(t, k, "<") && !tr_is(t, k, ">") && !(angle && (t->tok[k].kind == '0' || tr_is(t, k, ",")))) return false;
+    }
+    return t->tok[next].kind == 'i' || t->tok[next].kind == '0' || tr_in(t, next, unary);
+}
+/* a token before '(' after which it is a cast, not a call or an index */
+static bool before_cast(const tr *t, size_t i)
+{
+    const size_t p = tr_prev(t, i);
+    if (p == SIZE_MAX) return true;
+    if (t->tok[p].kind == 'i') return tr_in(t, p, not_values);
+    if (tr_is(t, p, ")")) return is_cast(t, t->tok[p].match) && before_cast(t, t->tok[p].match);
+    return !tr_is(t, p, "]") && !tr_is(t, p, ">");
+}
+/* i: where an operand of a cast begins; its last token */
+static size_t operand_end(const tr *t, size_t i)
+{
+    static const char *const unary[] = { "-", "+", "!", "~", "*", "&", "++", "--", NULL };
+    while (tr_in(t, i, unary)) i = tr_next(t, i);
+    if (tr_is(t, i, "(")) {
+        if (is_cast(t, i)) return operand_end(t, tr_next(t, t->tok[i].match));
+        i = t->tok[i].match;
+    }
+    for (;;) {
+        size_t n = tr_next(t, i);
+        if (t->tok[i].kind == 'i' && tr_is(t, n, "<")) {
+            const size_t gt = tr_angle(t, n), after = gt == n ? n : tr_next(t, gt);
+            if (gt != n && (tr_is(t, after, "(") || tr_is(t, after, "::") || tr_is(t, after, "{"))) { i = gt; n = after; }
+        }
+        if (tr_is(t, n, "(") || tr_is(t, n, "[")) i = t->tok[n].match;
+        else if (tr_is(t, n, ".") || tr_is(t, n, "->") || tr_is(t, n, "::")) i = tr_next(t, n);
+        else if (tr_is(t, n, "++") || tr_is(t, n, "--")) i = n;
+        else return i;
+    }
+}
 static void casts(tr *t, size_t i)
 {
     /* (space T *) x: a check that x is in the same space */
     if (tr_is(t, i, "(") && t->tok[i].match < t->n) {
-        const size_t close = t->tok[i].match, star = tr_prev(t, close), prev = tr_prev(t, i), next = tr_next(t, close);
-        static const char *const spaces[] = { "device", "constant", "threadgroup", "thread", "const", NULL };
+        const size_t close = t->tok[i].match, next = tr_next(t, close);
+        static const char *const spaces[] = { "device", "constant", "threadgroup", "thread", NULL };
         bool space = false;
-        for (size_t k = i + 1; k < close; k++) space |= tr_in(t, k, spaces) && !tr_is(t, k, "const");
-        const bool value = t->tok[next].kind == 'i' || t->tok[next].kind == '0' || tr_is(t, next, "(") || tr_is(t, next, "&") || tr_is(t, next, "*");
-        if (space && tr_is(t, star, "*") && tr_in(t, i + 1, spaces) && value && !(prev != SIZE_MAX && ((t->tok[prev].kind == 'i' && !tr_in(t, prev, not_values)) || tr_is(t, prev, ")") || tr_is(t, prev, "]"))))
+        for (size_t k = i + 1; k < close; k++) space |= tr_in(t, k, spaces);
+        if (space && tr_is(t, tr_prev(t, close), "*") && is_cast(t, i) && before_cast(t, i)) {
             replace(t, i, "MSL_PCAST(");
+            replace(t, close, ", ");
+            append(t, operand_end(t, next), ")");
+        }
         return;
     }
     /* T(...) */
@@ -435,16 +487,16 @@ static void casts(tr *t, size_t i)
     static const char *const decl[] = { "const", "device", "constant", "threadgroup", "thread", "operator", "struct", "typename", "static", "inline", "constexpr", "::", "~", NULL };
     if (tr_is(t, next, "(") && !tr_in(t, prev, decl)) {
         replace(t, i, "msl_make<%.*s", (int)t->tok[i].n, t->tok[i].s);
-        t->tok[last].after = ">";
+        append(t, last, ">");
         return;
     }
     /* (T) x */
     if (!tr_is(t, next, ")") || !tr_is(t, prev, "(")) return;
-    const size_t before = tr_prev(t, prev), after = tr_next(t, next);
-    if (before != SIZE_MAX && ((t->tok[before].kind == 'i' && !tr_in(t, before, not_values)) || tr_is(t, before, ")") || tr_is(t, before, "]") || tr_is(t, before, ">"))) return;
-    if (!(t->tok[after].kind == 'i' || t->tok[after].kind == '0' || tr_is(t, after, "(") || tr_is(t, after, "-") || tr_is(t, after, "+") || tr_is(t, after, "*") || tr_is(t, after, "&") || tr_is(t, after, "!") || tr_is(t, after, "~"))) return;
-    replace(t, prev, "msl_cast<");
-    replace(t, next, ">{}->*");
+    const size_t after = tr_next(t, next);
+    if (!is_cast(t, prev) || !before_cast(t, prev)) return;
+    replace(t, prev, "msl_make<");
+    replace(t, next, ">(");
+    append(t, operand_end(t, after), ")");
 }
 static void literal(tr *t, size_t i)
 {
@@ -618,7 +670,7 @@ char *fake_translate(const char *text, char **log)
         }
         emit_tables(t, &o);
     }
-    for (size_t i = 0; i < t->n; i++) free(t->tok[i].rep);
+    for (size_t i = 0; i < t->n; i++) { free(t->tok[i].rep); free(t->tok[i].after); }
     tr_names *lists[] = { &t->types, &t->structs, &t->constants };
     for (int l = 0; l < 3; l++) { for (size_t i = 0; i < lists[l]->n; i++) free(lists[l]->s[i]); free(lists[l]->s); }
     free(t->tok);

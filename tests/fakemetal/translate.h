@@ -8,8 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 typedef struct tr_tok {
-    const char *s, *ws, *after;
-    char *rep;                          /* what stands there instead */
+    const char *s, *ws;
+    char *rep, *after;                  /* what stands there instead, and after it */
     size_t n, ws_n, match;              /* match: the other bracket */
     int line;
     char kind;                          /* i identifier, 0 number, " string, p punctuation, D line marker or pragma */

@@ -9,7 +9,7 @@
 #define MSL_CONSTANT __attribute__((address_space(2))) const
 #define MSL_THREADGROUP __attribute__((address_space(3)))
 #define MSL_TGVAR(id, type, name, dims) static __attribute__((address_space(3), unused)) type name dims
-#define MSL_PCAST(...) msl_pcast<__VA_ARGS__>{}->*
+#define MSL_PCAST(T, ...) msl_pcast<T>(__VA_ARGS__)
 #define MSL_FCONST(type, name) extern __attribute__((address_space(2))) const type name
 #else
 #define MSL_DEVICE
@@ -18,7 +18,7 @@
 #define MSL_TGVAR(id, type, name, dims) typedef type msl_tg_##id dims; \
     static const msl_tg_entry msl_tge_##id __attribute__((section("msl_tg"), used)) = { id, sizeof(msl_tg_##id) }; \
     msl_tg_##id &name = *(msl_tg_##id *)msl_w()->rt->tgvar(msl_w(), id, sizeof(msl_tg_##id), alignof(msl_tg_##id), #name)
-#define MSL_PCAST(...) (__VA_ARGS__)
+#define MSL_PCAST(T, ...) ((T)(__VA_ARGS__))
 #define MSL_FCONST(type, name) static type name
 #endif
 #define MSL_THREAD
@@ -86,7 +86,7 @@ typedef bool bool2 __attribute__((ext_vector_type(2))); typedef bool bool3 __att
         operator T##3() const { return T##3{x, y, z}; } };
 MSL_VECTORS(MSL_PACKED)
 
-/* T(args): what msl_make<T>(args) stands for after translation. (T)x for a vector type: msl_cast<T>{}->*x. */
+/* What T(args), and (T)x for a vector type, become. */
 namespace msl {
 template<class V, class A> MSL_TEMPLATE void put(V &r, int &n, A a) {
     if constexpr (elem<A>::vec) { for (int i = 0; i < elem<A>::n; i++) r[n++] = (typename elem<V>::t)a[i]; }
@@ -109,7 +109,6 @@ template<class T, class A, class B, class... R> MSL_TEMPLATE T msl_make(A a, B b
         return v;
     } else return T(a, b, r...);
 }
-template<class T> struct msl_cast { template<class A> MSL_TEMPLATE constexpr T operator->*(A a) const { return msl_make<T>(a); } };
 
 #ifdef MSL_CHECK
 /* (space T *)x: x has to be in that space already */
@@ -118,7 +117,7 @@ template<class T> struct msl_space<T *> { static constexpr int v = 0; };
 template<class T> struct msl_space<__attribute__((address_space(1))) T *> { static constexpr int v = 1; };
 template<class T> struct msl_space<__attribute__((address_space(2))) T *> { static constexpr int v = 2; };
 template<class T> struct msl_space<__attribute__((address_space(3))) T *> { static constexpr int v = 3; };
-template<class P> struct msl_pcast { template<class A> P operator->*(A a) const { static_assert(msl_space<P>::v == msl_space<A>::v, "a cast to another address space"); return (P)a; } };
+template<class P, class A> P msl_pcast(A a) { static_assert(msl_space<P>::v == msl_space<A>::v, "a cast to another address space"); return (P)a; }
 MSL_INLINE msl_worker *msl_w() { return nullptr; }
 #else
 /* The stack pointer tells the worker: every kernel thread runs on a stack inside its worker's region. */
