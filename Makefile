@@ -150,6 +150,11 @@ $(BUILD)/tests/%.o: tests/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) "  CC  $<"
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
+# The fake Metal, always without sanitizers: its threads are fibers.
+$(BUILD)/fakemetal/%.o: tests/fakemetal/%.c $(wildcard tests/fakemetal/*.h tests/fakemetal/shim/*.h) tests/fakemetal/translate.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(SAY) "  CC  $<"
+	$(Q)$(CC) -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -fno-omit-frame-pointer $(WARN) -Wno-missing-prototypes -DFAKEMETAL_SHIM='"$(CURDIR)/tests/fakemetal/shim"' -c $< -o $@
 $(BUILD)/src/backend/cpu/isa_%.o: src/backend/cpu/isa_%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) "  CC  $<"
@@ -205,11 +210,6 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIBSILL)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBSILL)
 	$(SAY) "  LD  $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(LIBSILL) $(LIBS)
-# The fake Metal, always without sanitizers: its threads are fibers.
-$(BUILD)/fakemetal/%.o: tests/fakemetal/%.c $(wildcard tests/fakemetal/*.h tests/fakemetal/shim/*.h) tests/fakemetal/translate.c $(BUILD)/flags
-	@mkdir -p $(@D)
-	$(SAY) "  CC  $<"
-	$(Q)$(CC) -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -fno-omit-frame-pointer $(WARN) -Wno-missing-prototypes -DFAKEMETAL_SHIM='"$(CURDIR)/tests/fakemetal/shim"' -c $< -o $@
 $(BUILD)/libfakemetal.so: $(FAKE_SRC:tests/fakemetal/%.c=$(BUILD)/fakemetal/%.o)
 	$(SAY) "  LD  $@"
 	$(Q)$(CC) -shared -Wl,-soname,libfakemetal.so -o $@ $^ -lm -lpthread -ldl

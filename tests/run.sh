@@ -18,7 +18,8 @@ export SILL_PACKED_MAX_MIB=0 # no packed copies in the user's cache; the tests o
 strict=0
 case ${SILL_CI:-${CI:-}} in 1 | true | yes) strict=1 ;; esac
 found() { [ -e "$1" ]; } # a pattern that the shell has widened
-limited() { # SECONDS COMMAND...: macOS has no timeout; an alarm that nobody heeds ends the process, and stays over exec
+# SECONDS COMMAND...: macOS has no timeout(1). An alarm that is not waited for ends the process, and stays set over exec.
+limited() {
     if command -v timeout >/dev/null; then timeout "$@"; else
         python3 -c 'import os, signal, sys; signal.alarm(int(sys.argv[1])); os.execvp(sys.argv[2], sys.argv[2:])' "$@"
     fi
