@@ -241,6 +241,7 @@ static inline void matmul_tile(constant mtl_mat_args &a, mat_weights w, O out, d
 
 /* ----------------------------------------------------------------- kernels */
 
+[[max_total_threads_per_threadgroup(MTL_THREADS)]]
 kernel void skinny(constant mtl_mat_args &a [[buffer(0)]], device const uchar *w0 [[buffer(1)]],
                    device const uchar *w1 [[buffer(2)]], device const uchar *w2 [[buffer(3)]],
                    device const float *scales [[buffer(4)]], device const float *x [[buffer(5)]],
@@ -256,6 +257,7 @@ kernel void skinny(constant mtl_mat_args &a [[buffer(0)]], device const uchar *w
     else skinny_tile<2, linear_out>(a, w, o, x, gamma, beta, rows, stats, local, group, tid, sg, lane);
 }
 
+[[max_total_threads_per_threadgroup(MTL_THREADS)]]
 kernel void skinny_qkv(constant mtl_mat_args &a [[buffer(0)]], device const uchar *w0 [[buffer(1)]],
                        device const uchar *w1 [[buffer(2)]], device const uchar *w2 [[buffer(3)]],
                        device const float *scales [[buffer(4)]], device const float *x [[buffer(5)]],
@@ -274,6 +276,7 @@ kernel void skinny_qkv(constant mtl_mat_args &a [[buffer(0)]], device const ucha
     else skinny_tile<2, qkv_out>(a, w, o, x, gamma, beta, positions, stats, local, group, tid, sg, lane);
 }
 
+[[max_total_threads_per_threadgroup(MTL_THREADS)]]
 kernel void matmul(constant mtl_mat_args &a [[buffer(0)]], device const uchar *w0 [[buffer(1)]],
                    device const uchar *w1 [[buffer(2)]], device const uchar *w2 [[buffer(3)]],
                    device const float *scales [[buffer(4)]], device const float *x [[buffer(5)]],
@@ -289,6 +292,7 @@ kernel void matmul(constant mtl_mat_args &a [[buffer(0)]], device const uchar *w
     else matmul_tile<64, linear_out>(a, w, o, x, gamma, beta, rows, stats, local, group, tid, sg, lane);
 }
 
+[[max_total_threads_per_threadgroup(MTL_THREADS)]]
 kernel void matmul_qkv(constant mtl_mat_args &a [[buffer(0)]], device const uchar *w0 [[buffer(1)]],
                        device const uchar *w1 [[buffer(2)]], device const uchar *w2 [[buffer(3)]],
                        device const float *scales [[buffer(4)]], device const float *x [[buffer(5)]],
