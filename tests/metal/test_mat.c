@@ -247,7 +247,7 @@ static void transposed_types(void) {
         {SILL__TYPE_F32, SILL__COMPUTE_F32, true, 1, {70}, 67},   {SILL__TYPE_F16, SILL__COMPUTE_F16, true, 1, {98}, 129},
         {SILL__TYPE_F16, SILL__COMPUTE_F16, true, 1, {71}, 64},   {SILL__TYPE_BF16, SILL__COMPUTE_BF16, true, 1, {100}, 33},
         {SILL__TYPE_F32, SILL__COMPUTE_F32, true, 2, {24, 24}, 40},
-        {SILL__TYPE_F16, SILL__COMPUTE_F16, true, 1, {64}, 1030},
+        {SILL__TYPE_F16, SILL__COMPUTE_F16, true, 1, {64}, 1030}, {SILL__TYPE_F32, SILL__COMPUTE_F16, true, 1, {71}, 33},
     };
     for (size_t i = 0; i < SILL_ARRAY_LEN(shapes); i++) compare_linear(&shapes[i], 1e-11);
 }

@@ -239,6 +239,8 @@ static void decide(const sill__weight_src *src, part_plan *p) {
     }
     if (p->type == p->t->type) return;
     p->fate = p->type == SILL__TYPE_F16 || p->type == SILL__TYPE_BF16 ? FATE_CONVERT : FATE_QUANTIZE;
+    /* Made anew as it is, a matrix gets its rows along memory, which the kernel for a single row divides better. */
+    if (p->fate == FATE_CONVERT && src->transposed && src->n_parts == 1) p->fate = FATE_QUANTIZE;
 }
 
 static sill_status plan_weight(const sill__weight_src *src, weight_plan *plan, sill_error *err) {
@@ -393,6 +395,14 @@ static void make_int8(const float *x, size_t n, int8_t *codes, float *scale) {
     for (size_t i = 0; i < n; i++) codes[i] = finite ? (int8_t)rintf(x[i] * inverse) : 0;
 }
 
+static void round_values(sill__type type, const float *values, uint16_t *out, size_t n) {
+    if (type == SILL__TYPE_F16)
+        for (size_t i = 0; i < n; i++) out[i] = sill__f32_to_f16(values[i]);
+    else
+        for (size_t i = 0; i < n; i++) out[i] = sill__f32_to_bf16(values[i]);
+}
+
+/* Row by row, from any orientation. */
 static void quantize_rows(const make_job *job, uint64_t first, uint64_t n, const float *rows) {
     const part_plan *p = job->part;
     size_t cols = (size_t)job->src->cols, bytes = sill__row_bytes(p->type, cols);
@@ -400,6 +410,7 @@ static void quantize_rows(const make_job *job, uint64_t first, uint64_t n, const
         uint8_t *to = job->to + (size_t)(first + r) * bytes;
         const float *row = rows + (size_t)r * cols;
         if (p->type == SILL__TYPE_I8) make_int8(row, cols, (int8_t *)to, &job->scales[first + r]);
+        else if (sill__type_get(p->type)->block == 1) round_values(p->type, row, (uint16_t *)(void *)to, cols);
         else sill__quantize(p->type, row, to, cols);
     }
 }
@@ -408,10 +419,7 @@ static void convert_line(const part_plan *p, uint64_t line, float *values, uint8
     const size_t n = (size_t)p->line;
     uint16_t *out = (uint16_t *)(void *)(to + (size_t)line * n * 2);
     sill__dequant(p->t->type, p->t->data + (size_t)line * sill__row_bytes(p->t->type, n), values, n);
-    if (p->type == SILL__TYPE_F16)
-        for (size_t i = 0; i < n; i++) out[i] = sill__f32_to_f16(values[i]);
-    else
-        for (size_t i = 0; i < n; i++) out[i] = sill__f32_to_bf16(values[i]);
+    round_values(p->type, values, out, n);
 }
 
 static void make_some(void *arg, int i, int n) {
