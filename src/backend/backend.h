@@ -94,7 +94,12 @@ typedef enum sill__act {
 } sill__act;
 
 /* x row i = tokens[i]'s row of wte (+ row positions[i] of wpe). All activations are f32 (rows, width). */
-typedef struct sill__op_embed { const sill__weight *wte, *wpe; sill__ref out; int32_t width; } sill__op_embed;
+typedef struct sill__op_embed {
+    const sill__weight *wte, *wpe;
+    sill__ref out;
+    int32_t width;
+    sill__ref fed;         /* i32 ids that earlier ops leave on the device: a token id t below 0 stands for fed[-1 - t]; or absent */
+} sill__op_embed;
 
 /* out = act(norm(in) w^T + bias), added to out when `residual` is set. in: (n, cols), out: (n, rows). */
 typedef struct sill__op_linear {
@@ -162,7 +167,9 @@ typedef struct sill__op_head {
     sill__ref top_logprobs; /* out f32 (n_out, n_top) */
 } sill__op_head;
 
-/* Device-side sampling from logits kept by op_head, for devices where reading them back is dear. Optional. */
+/* Device-side sampling from logits kept by op_head, for devices where reading them back is dear. Optional. The logits as
+ * they stand, filtered as src/engine/sampler.c does it. ids: -1 where a logit is NaN or +infinity, -2 where all are
+ * -infinity. logprobs: of the logits unfiltered. Replayed, `step` counts on with the position of the output row. */
 typedef struct sill__sample_row { float temperature, top_p, min_p; int32_t top_k; uint64_t seed, key; uint32_t sequence, step; } sill__sample_row;
 typedef struct sill__op_sample {
     sill__ref logits; int32_t n_vocab; const sill__sample_row *rows; /* (n_out) */

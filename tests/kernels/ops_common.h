@@ -288,7 +288,7 @@ static inline void record(world *w, const rows *r, bool keep_logits) {
     const sill__backend *ops = w->ops;
     sill__ref none = {0}, bias = s->bias ? w->bias : none;
     sill__norm norm = {s->norm, w->norm_w, s->norm == SILL__NORM_LAYER ? w->norm_b : none, 1e-5f}, no_norm = {.eps = 0};
-    ops->embed(w->queue, &(sill__op_embed){w->wte, s->positions ? w->wpe : NULL, w->x, s->width});
+    ops->embed(w->queue, &(sill__op_embed){.wte = w->wte, .wpe = s->positions ? w->wpe : NULL, .out = w->x, .width = s->width});
     for (int32_t layer = 0; layer < 2; layer++) {
         if (layer == 0) copy_rows(w, w->x, T_EMBED);
         ops->qkv(w->queue, &(sill__op_qkv){

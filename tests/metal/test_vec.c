@@ -119,7 +119,7 @@ static void embeddings_are_those_of_the_reference(void) {
             out[i] = put(s, NULL, 7 * width);
             if (w[0] && w[1]) {
                 s->ops->begin(s->queue, &batch);
-                s->ops->embed(s->queue, &(sill__op_embed){w[0], cases[k].positions ? w[1] : NULL, out[i], cases[k].width});
+                s->ops->embed(s->queue, &(sill__op_embed){.wte = w[0], .wpe = cases[k].positions ? w[1] : NULL, .out = out[i], .width = cases[k].width});
                 finish(s);
             }
             for (int j = 0; j < 2; j++) s->ops->weight_free(s->d, w[j]);
@@ -586,6 +586,119 @@ static void samples_as_the_host_does(void) {
     side_close(&s);
 }
 
+/* ------------------------------------------------------- steps without the host */
+
+#define CHAIN 9
+#define CHAIN_VOCAB 300
+
+/* A model of two operations: the next token's logits are its embedding times the head. Runs CHAIN steps from token 7,
+ * with how = 0 each token fed by the host, 1: by the device, several steps in flight, 2: by the device, recorded once for
+ * each of two places and replayed. Sampled, or the best. */
+static void chain(side *s, bool sampled, int how, int32_t out[CHAIN]) {
+    enum { WIDTH = 48 };
+    static float tables[2][CHAIN_VOCAB * WIDTH];
+    const sill__backend *ops = s->ops;
+    sill__weight *w[2] = {NULL, NULL};
+    sill__program *programs[2] = {NULL, NULL};
+    sill_error err = {0};
+    const int32_t blocks[1] = {0}, out_rows[1] = {0};
+    int32_t tokens[CHAIN], positions[CHAIN];
+    sill__run runs[CHAIN];
+    sill__batch batches[CHAIN];
+    s->used = 0;
+    seed = 31;
+    for (int i = 0; i < 2; i++) {
+        const sill__tensor t = {.name = "t", .n_dims = 2, .dims = {CHAIN_VOCAB, WIDTH}, .data = (const uint8_t *)tables[i],
+                                .bytes = sizeof tables[i]};
+        for (int k = 0; k < CHAIN_VOCAB * WIDTH; k++) tables[i][k] = uniform(1);
+        sill__weight_src src = {.parts = {&t}, .n_parts = 1, .rows = CHAIN_VOCAB, .cols = WIDTH, .name = "table",
+                                .role = i ? SILL__ROLE_HEAD : SILL__ROLE_EMBED};
+        CHECK_OK(ops->weight_import(s->d, &src, &w[i], &err), err);
+    }
+    sill__ref x = put(s, NULL, WIDTH), logits = put(s, NULL, CHAIN_VOCAB), ids = put(s, NULL, CHAIN);
+    for (int i = 0; i < CHAIN && w[0] && w[1]; i++) {
+        const bool replayed = how == 2 && i >= 3;
+        const int place = how == 2 ? i % 2 : i, last = how == 2 ? (i + 1) % 2 : i - 1;
+        const sill__ref id = {ids.buf, ids.at + 4 * (size_t)place};
+        tokens[i] = i == 0 ? 7 : how ? -1 - last : out[i - 1];
+        positions[i] = 100 + i;
+        runs[i] = (sill__run){0, 1, positions[i], blocks};
+        batches[i] = (sill__batch){1, 0, 1, &tokens[i], &positions[i], &runs[i], out_rows};
+        const sill__sample_row row = {.temperature = 0.8f, .top_p = 0.95f, .top_k = 40, .seed = 99, .key = 1234567, .step = (uint32_t)i};
+        const sill__op_head head = {.in = x, .w = w[1], .n_vocab = CHAIN_VOCAB, .logits = logits, .n_top = sampled ? 0 : 1,
+                                    .top_ids = sampled ? (sill__ref){0} : id};
+        const bool record = how == 2 && (i == 1 || i == 2);
+        if (record) ops->record_begin(s->queue, &batches[i]);
+        else if (!replayed) ops->begin(s->queue, &batches[i]);
+        if (!replayed) {
+            ops->embed(s->queue, &(sill__op_embed){.wte = w[0], .out = x, .width = WIDTH, .fed = how ? ids : (sill__ref){0}});
+            ops->head(s->queue, &head);
+            if (sampled) ops->sample(s->queue, &(sill__op_sample){.logits = logits, .n_vocab = CHAIN_VOCAB, .rows = &row, .ids = id});
+        }
+        if (record) CHECK_OK(ops->record_end(s->queue, &programs[i % 2], &err), err);
+        if (record || replayed) CHECK_OK(ops->replay(s->queue, programs[i % 2], &batches[i], NULL, &err), err);
+        else CHECK_OK(ops->submit(s->queue, NULL, &err), err);
+        if (how != 1) {
+            CHECK_OK(ops->wait(s->queue, 0, &err), err);
+            out[i] = ((const int32_t *)(const void *)at(s, ids))[place];
+        }
+    }
+    CHECK_OK(ops->wait(s->queue, 0, &err), err);
+    if (how == 1) memcpy(out, at(s, ids), CHAIN * 4);
+    for (int i = 0; i < 2; i++) {
+        ops->program_free(s->queue, programs[i]);
+        ops->weight_free(s->d, w[i]);
+    }
+}
+
+static void the_device_feeds_itself(void) {
+    side s;
+    if (side_open(&s, "metal", SILL__PATH_LATENCY))
+        for (int sampled = 0; sampled < 2; sampled++) {
+            int32_t want[CHAIN] = {0}, got[CHAIN] = {0};
+            int n_ids = 1;
+            chain(&s, sampled, 0, want);
+            for (int i = 1; i < CHAIN; i++) n_ids += want[i] != want[i - 1];
+            CHECK(n_ids > CHAIN / 2); /* not one token again and again */
+            for (int how = 1; how < 3; how++) {
+                chain(&s, sampled, how, got);
+                for (int i = 0; i < CHAIN; i++) CHECK_INT(got[i], want[i]);
+            }
+        }
+    side_close(&s);
+}
+
+static void what_is_refused(void) {
+    side s;
+    sill_error err = {0};
+    int32_t token = 5, position = 0, out_row = 0;
+    float values[64] = {0};
+    const sill__run run = {0, 1, 0, &position};
+    const sill__batch batch = {1, 1, 1, &token, &position, &run, &out_row};
+    if (side_open(&s, "metal", SILL__PATH_BATCH)) {
+        const sill__kv_shape shape = {1, 2, 8, SILL__KV_F16, 3};
+        sill__kv *kv = NULL;
+        sill__ref x = put(&s, values, 64);
+        CHECK_OK(s.ops->kv_create(s.d, &shape, &kv, &err), err);
+        for (int k = 0; kv && k < 6; k++) {
+            s.ops->begin(s.queue, &batch);
+            if (k == 0) s.ops->attention(s.queue, &(sill__op_attention){.q = x, .out = x, .kv = kv, .n_heads = 3, .n_kv_heads = 2, .head_dim = 8});
+            if (k == 1) s.ops->attention(s.queue, &(sill__op_attention){.q = x, .out = x, .kv = kv, .layer = 1, .n_heads = 2, .n_kv_heads = 2, .head_dim = 8});
+            if (k == 2) s.ops->kv_copy(s.queue, kv, 0, 3, 1);
+            if (k == 3) s.ops->tap(s.queue, &(sill__op_tap){.in = x, .out = x, .width = 1 << 30});
+            if (k == 4) s.ops->sample(s.queue, &(sill__op_sample){.logits = x, .n_vocab = 64, .rows = &(sill__sample_row){0}, .ids = x});
+            if (k == 5) sill__mtl_head_rows(s.queue, &(sill__op_head){.n_vocab = 64, .n_top = 129, .top_ids = x}, 0, 1, sill__mtl_in(x, 256), 64);
+            sill_status st = s.ops->submit(s.queue, NULL, &err);
+            if (st == SILL_OK) st = s.ops->wait(s.queue, 0, &err);
+            CHECK_INT(st, k == 5 ? SILL_ERANGE : SILL_EINVAL);
+        }
+        s.ops->kv_free(s.d, kv);
+        const sill__queue_shape many = {4, 4, 64, 600000, SILL__PATH_BATCH};
+        CHECK(s.ops->queue_bytes(s.d, &many) == UINT64_MAX);
+    }
+    side_close(&s);
+}
+
 int main(int argc, char **argv) {
     fake_open(argv[0]);
 #ifndef __APPLE__
@@ -601,6 +714,8 @@ int main(int argc, char **argv) {
     TEST(a_shared_prefix_and_a_fork);
     TEST(results_of_the_output_head);
     TEST(samples_as_the_host_does);
+    TEST(the_device_feeds_itself);
+    TEST(what_is_refused);
     sill__mtl_forget(); /* so that the fake device has nothing to complain of */
     TEST_EXIT();
 }

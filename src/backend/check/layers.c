@@ -136,7 +136,7 @@ static void record(const check_case *c, check_bench *b, world *w) {
     const sill__backend *ops = b->ops;
     sill__ref none = {0}, bias = s->bias ? w->bias : none;
     sill__norm norm = {s->norm, w->norm_w, s->norm == SILL__NORM_LAYER ? w->norm_b : none, 1e-5f};
-    ops->embed(b->queue, &(sill__op_embed){w->w[WTE], s->positions ? w->w[WPE] : NULL, w->x, s->width});
+    ops->embed(b->queue, &(sill__op_embed){.wte = w->w[WTE], .wpe = s->positions ? w->w[WPE] : NULL, .out = w->x, .width = s->width});
     for (int32_t layer = 0; layer < 2; layer++) {
         ops->qkv(b->queue, &(sill__op_qkv){.in = w->x, .q = w->q, .norm = norm, .w = w->w[QKV], .bias = bias,
                                            .rope = {s->rope, s->rope_dims, w->inv_freq, 1.0f}, .kv = b->kv, .layer = layer,

@@ -63,7 +63,7 @@ static void run_embed(const check_case *c, check_bench *b, int variant, float *c
     sill__ref out = sill__chk_room(b, c->outs[0].n);
     sill__chk_queue(b, N_TOKENS, c->v[WIDTH], 1, SILL__PATH_BATCH);
     sill__chk_begin(b, &t->rows.batch);
-    if (sill__chk_ok(b)) b->ops->embed(b->queue, &(sill__op_embed){table, positions, out, c->v[WIDTH]});
+    if (sill__chk_ok(b)) b->ops->embed(b->queue, &(sill__op_embed){.wte = table, .wpe = positions, .out = out, .width = c->v[WIDTH]});
     sill__chk_end(b);
     sill__chk_read(b, out, outs[0], c->outs[0].n);
 }

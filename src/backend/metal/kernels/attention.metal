@@ -125,7 +125,8 @@ kernel void attention_tiles(constant mtl_attention_args &a [[buffer(0)]], device
                             device const int *tables [[buffer(4)]], device float *out [[buffer(5)]],
                             uint2 group [[threadgroup_position_in_grid]],
                             uint simd [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
-    threadgroup float stage[32 * ATTN_STRIDE];
+    threadgroup float4 stage4[32 * ATTN_STRIDE / 4]; /* float4: for its alignment */
+    threadgroup float *stage = (threadgroup float *)stage4;
     threadgroup float scores[ATTN_ROWS * 32];   /* then the weights */
     threadgroup float products[4 * 8 * 16];     /* of a SIMD group, on the way to its sums */
     threadgroup float shrink[ATTN_ROWS];        /* at last the totals */
