@@ -20,13 +20,25 @@ static bool cpuid_bit(unsigned leaf, unsigned sub, int reg, int bit) {
     return __get_cpuid_count(leaf, sub, &r[0], &r[1], &r[2], &r[3]) && (r[reg] >> bit & 1u);
 }
 
-/* The compiler's test includes the system's saving of the wide registers. */
-static bool have_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpuid_bit(1, 0, 2, 29);
+/* Whether the system saves these registers (bits of XCR0). The compilers' __builtin_cpu_supports is not asked: in zig's
+ * run-time library it is always false. */
+static bool saved(unsigned bits) {
+    unsigned low, high;
+    if (!cpuid_bit(1, 0, 2, 27)) return false; /* OSXSAVE: xgetbv may be used */
+    __asm__ __volatile__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & bits) == bits;
 }
-static bool have_avx512(void) {
-    return have_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+
+static bool have_avx2(void) { /* AVX, FMA, F16C; AVX2; the halves of the 256-bit registers */
+    return cpuid_bit(1, 0, 2, 28) && cpuid_bit(1, 0, 2, 12) && cpuid_bit(1, 0, 2, 29) && cpuid_bit(7, 0, 1, 5) && saved(0x06);
+}
+static bool have_avx512(void) { /* F, DQ, BW, VL; masks and the 512-bit registers */
+#ifdef __APPLE__
+    const bool kept = true; /* macOS saves them from a thread's first use on; before it XCR0 does not show them */
+#else
+    const bool kept = saved(0xe6);
+#endif
+    return have_avx2() && kept && cpuid_bit(7, 0, 1, 16) && cpuid_bit(7, 0, 1, 17) && cpuid_bit(7, 0, 1, 30) && cpuid_bit(7, 0, 1, 31);
 }
 static bool have_avx512vnni(void) { /* VBMI, VNNI, BF16 */
     return have_avx512() && cpuid_bit(7, 0, 2, 1) && cpuid_bit(7, 0, 2, 11) && cpuid_bit(7, 1, 0, 5);
