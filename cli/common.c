@@ -151,9 +151,11 @@ sill_status cli_read_stdin(size_t max, char **text, size_t *n, sill_error *err) 
 
 static void log_line(void *user, int level, const char *line) {
     (void)user;
-    if (cli_general.quiet || (level > 1 && !cli_general.verbose)) return;
-    fprintf(stderr, "sill: %s%s\n", level == 1 ? "warning: " : "", line);
+    if ((cli_general.quiet && level > 0) || (level > 1 && !cli_general.verbose)) return;
+    fprintf(stderr, "sill: %s%s\n", level == 0 ? "error: " : level == 1 ? "warning: " : "", line);
 }
+
+void cli_show_log(void) { sill_set_log(log_line, NULL); }
 
 /* ---- signals */
 
@@ -264,7 +266,7 @@ int cli_engine_open(const char *command, const cli_model_options *options, const
     int status = cli_check_model(command, options);
     if (status >= 0) return status;
     cli_fill_options(options, &mo, &so);
-    sill_set_log(log_line, NULL);
+    cli_show_log();
     sill_status s = cli_model_path(options->model, engine->path, sizeof engine->path, &err);
     if (s == SILL_OK) s = sill_plan(engine->path, &mo, &so, &plan, &err);
     if (s == SILL_OK && (status = check_needs(command, needs, plan.n_ctx)) >= 0) return status;

@@ -55,6 +55,8 @@ int cli_exit_status(sill_status code);
 /* The same for a model that could not be planned or loaded: an option out of range is wrong usage. */
 int cli_fail_model(const sill_error *err);
 bool cli_is_terminal(FILE *stream);
+/* The library's warnings and errors on stderr from now on. */
+void cli_show_log(void);
 /* stdout written and checked: EXIT_OK, or EXIT_FAILED with a message. */
 int cli_flush_stdout(void);
 
@@ -148,6 +150,8 @@ int cli_detokenize(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_plan(int argc, char **argv);
 int cli_bench(int argc, char **argv);
+int cli_check(int argc, char **argv);
+int cli_doctor(int argc, char **argv);
 int cli_quantize(int argc, char **argv);
 
 #endif

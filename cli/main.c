@@ -16,6 +16,8 @@ static const struct { const char *name; cli_command_fn run; const char *what; } 
     {"quantize", cli_quantize, "a smaller model, with a certificate of what was lost"},
     {"inspect", cli_inspect, "what is in a model file"},
     {"plan", cli_plan, "what a model will need in memory, before it is loaded"},
+    {"check", cli_check, "whether this machine computes right: every operation and small models"},
+    {"doctor", cli_doctor, "devices, memory, caches, versions: what works here and why not"},
     {"bench", cli_bench, "how fast a model is on this machine"},
 };
 

@@ -170,6 +170,8 @@ typedef struct sill_model_info {
     int32_t bos_id, eos_id, pad_id; /* -1 where there is none */
     int32_t add_bos;       /* 1 when the model expects BOS before every text */
     int32_t n_threads;
+    char device_check[64]; /* what is known of the device: "passed 2026-11-22T14:10:00Z (first use)", "failed ...",
+                              "not checked" (the CPU, unless sill_check was run) */
 } sill_model_info;
 
 /* Fills the first info_size bytes of *info (pass sizeof *info). Never fails. */
@@ -536,6 +538,27 @@ typedef struct sill_certificate {
  * ECANCELLED. */
 SILL_USE_RESULT SILL_API sill_status sill_quantize(const char *path, const char *out, const sill_quantize_options *options,
                                                    sill_certificate *certificate, sill_error *err);
+
+/* ------------------------------------------------------------------- check */
+
+typedef struct sill_check_options {
+    size_t size;
+    const char *device;    /* "cpu": every instruction set of this machine (SILL_CPU_ISA: that one alone), "metal", ...; NULL
+                              or "all": all devices that open */
+    const char *model;     /* this model too, on a short text: the slow part for a large one; NULL: none */
+    int32_t quick;         /* 1: operations only, each type once or twice, as before the first use of a GPU */
+    int32_t n_threads;     /* as in sill_model_options */
+    int (*progress)(void *user, double share); /* non-zero cancels; may be NULL */
+    void *user;
+} sill_check_options;
+
+/* Whether this machine computes what it should: every operation with every type of weights and of KV cache over odd shapes,
+ * and the logits of small models, against the scalar reference; and the same bits for rows alone, in company, in pieces,
+ * with one thread. *json is a report (free with sill_free): for each device each check with its cases, its worst error and
+ * bound. *passed: 1 when all devices that were checked pass. What is found is kept in the cache directory, and "auto" takes
+ * no GPU that failed. Errors: EINVAL, EUNSUPPORTED (no such device, or it does not open), ENOMEM, ECANCELLED, and those of
+ * sill_model_load; a device that computes wrong is no error, but *passed = 0. */
+SILL_USE_RESULT SILL_API sill_status sill_check(const sill_check_options *options, char **json, int32_t *passed, sill_error *err);
 
 /* ----------------------------------------------------------------- inspect */
 

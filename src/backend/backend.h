@@ -248,6 +248,8 @@ typedef struct sill__backend {
     const char *name;      /* "cpu", "ref", "metal", "cuda" */
 
     sill_status (*open)(const sill__device_options *, sill__device **out, sill_error *err);
+    /* The I-th name that options.isa may take on this machine, the best first; NULL behind them. NULL: there are none. */
+    const char *(*isa_at)(int i);
     void (*close)(sill__device *);
     void (*describe)(const sill__device *, char *out, size_t cap); /* "cpu avx512", for people and records */
     int32_t (*n_threads)(const sill__device *);

@@ -58,6 +58,9 @@ typedef struct sill__file sill__file;
  * .safetensors, or one .gguf (also as the only .gguf of a directory without safetensors). The kind is
  * told by contents, not by name. A file of another kind (a PyTorch pickle, say) is refused by name. */
 sill_status sill__file_open(const char *path, sill__file **out, sill_error *err);
+/* One file that lies in memory, which must outlive it; PATH stands in messages. For checks and tests: the sanitizers see
+ * the true end of the bytes, which a map's last page hides. */
+sill_status sill__file_open_memory(const void *data, size_t bytes, const char *path, sill__file **out, sill_error *err);
 void sill__file_close(sill__file *file);
 sill__file_kind sill__file_get_kind(const sill__file *file);
 /* Directory that config.json and tokenizer.json are looked for in ("" for a GGUF). */

@@ -50,9 +50,4 @@ sill__shown sill__show(const char *s, size_t n);
 sill_status sill__safetensors_read(sill__file *f, const sill__map *map, const char *path, sill_error *err);
 sill_status sill__gguf_read(sill__file *f, const sill__map *map, const char *path, sill_error *err);
 
-/* Opens a file that lies in memory, which must outlive it; PATH stands in messages. For tests: the
- * sanitizers see the true end of the bytes, which a map's last page hides. */
-sill_status sill__file_open_memory(const void *data, size_t bytes, const char *path, sill__file **out,
-                                   sill_error *err);
-
 #endif

@@ -2,6 +2,7 @@
  * load.c - from a path to a model that is ready: opens the file, settles types and device, checks that it
  * fits in memory, imports the weights. Also what sill.h tells about a loaded model.
  */
+#include "backend/check/check.h"
 #include "base/pool.h"
 #include "model/family.h"
 #include "tokenizer/chat_form.h"
@@ -459,5 +460,8 @@ void sill_model_get_info(const sill_model *m, sill_model_info *info, size_t info
         i.is_instruct = sill__chat_kind(m->tokenizer) != SILL__CHAT_NONE;
     }
     i.n_threads = m->ops->n_threads(m->device);
+    sill__check_record record;
+    (void)sill__check_recall(m->ops, m->device, &record);
+    sill__check_record_text(&record, i.device_check, sizeof i.device_check);
     memcpy(info, &i, SILL_MIN(info_size, sizeof i));
 }

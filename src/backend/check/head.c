@@ -14,7 +14,7 @@ typedef struct shape { int32_t vocab, cols, n, top; } shape;
 static const shape full[] = {{50257, 33, 9, 5}, {32767, 5, 3, 1}, {32768, 7, 2, 40}, {1009, 64, 17, 7}, {3, 9, 5, 5}};
 static const shape quick[] = {{50257, 7, 3, 5}};
 #define SPARE 3      /* rows of the matrix behind the vocabulary: never seen */
-#define N_FORMS 14   /* of the table: each type once */
+#define N_FORMS 22   /* of the table: each type once in each way it is computed with */
 #define MAX_TOP 40
 #define MAX_WORK 20000000
 
@@ -27,10 +27,12 @@ static bool pick_head(check_case *c, sill__check_level level, int i) {
     if (form >= N_FORMS || (last && form > last)) return false;
     const check_form *f = &sill__check_forms[form];
     const shape *s = &list[i % n];
-    c->v[FORM] = form, c->v[VOCAB] = s->vocab, c->v[COLS] = sill__chk_cols(f, s->cols), c->v[TOP] = s->top;
-    c->v[N] = (int32_t)SILL_MAX(1, SILL_MIN(MAX_WORK / ((int64_t)s->vocab * c->v[COLS]), s->n));
+    /* Blocks of 256 make large matrices: one of them is enough here, products have them all. */
+    int32_t vocab = sill__type_get(f->type)->block == 256 && s->vocab > 32000 && s->vocab < 50000 ? s->vocab / 64 : s->vocab;
+    c->v[FORM] = form, c->v[VOCAB] = vocab, c->v[COLS] = sill__chk_cols(f, s->cols), c->v[TOP] = s->top;
+    c->v[N] = (int32_t)SILL_MAX(1, SILL_MIN(MAX_WORK / ((int64_t)vocab * c->v[COLS]), s->n));
     snprintf(c->name, sizeof c->name, "%s computed in %s, vocabulary %d, %d wide, %d rows", sill__type_get(f->type)->name, f->name,
-             (int)s->vocab, (int)c->v[COLS], (int)c->v[N]);
+             (int)vocab, (int)c->v[COLS], (int)c->v[N]);
     return true;
 }
 

@@ -23,6 +23,12 @@ static sill_status find_isa(const char *name, const sill__cpu_isa **out, sill_er
                       name, names);
 }
 
+static const char *cpu_isa_at(int i) {
+    for (int k = 0; sill__cpu_isas[k]; k++)
+        if (sill__cpu_isas[k]->available() && i-- == 0) return sill__cpu_isas[k]->name;
+    return NULL;
+}
+
 static void cpu_close(sill__device *d) {
     if (!d) return;
     for (cpu_slab *slab = d->slabs, *next; slab; slab = next) {
@@ -403,6 +409,7 @@ static void cpu_kv_free(sill__device *d, sill__kv *kv) {
 static const sill__backend cpu_backend = {
     .name = "cpu",
     .open = cpu_open,
+    .isa_at = cpu_isa_at,
     .close = cpu_close,
     .describe = cpu_describe,
     .n_threads = cpu_n_threads,
