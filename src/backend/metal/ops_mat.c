@@ -172,13 +172,14 @@ static void shape_matvec(const product *p, sill__mtl_call *c, const struct mtl_m
     if (p->w->transposed) {
         const uint32_t each = c->constants[0] == MTL_TYPE_F32 ? 4 : 8, lanes = a->rows >= each * 8 * 32 ? 8 : 4;
         c->constants[1] = lanes;
-        n_sg = a->k >= 2048 ? 16 : 8;
+        n_sg = a->k >= 2048 ? MTL_VEC_THREADS / 32 : 8;
         floats += n_sg * 64;
         groups = (a->rows + each * lanes - 1) / (each * lanes);
     } else {
         const uint32_t rows = a->rows >= MANY_ROWS ? 4 : 2;
         c->constants[1] = rows;
-        n_sg = !staged ? 2 : a->rows >= 8 * MANY_ROWS ? 8 : 4;
+        /* A staged row serves the whole group: more rows for it where there are many, or where it takes much memory. */
+        n_sg = !staged ? 2 : a->rows >= 8 * MANY_ROWS || a->k > 1536 ? 8 : 4;
         groups = (a->rows + rows * n_sg - 1) / (rows * n_sg);
     }
     c->groups[0] = groups;

@@ -37,6 +37,7 @@
 #define MTL_SLICES 4u         /* a sum over the inputs is that of these slices, each in ascending order, added in order */
 #define MTL_TILE_TOKENS 32u   /* rows of a tile of matmul */
 #define MTL_THREADS 128u      /* of a group of the tiled kernels */
+#define MTL_VEC_THREADS 512u   /* of a group of matvec, at most */
 #define MTL_SKINNY_ROWS 16u   /* weight rows of a tile of skinny */
 #define MTL_STAGED_MAX 4096u  /* inputs that fit in threadgroup memory */
 #define MTL_INT8_OUTLIER 6.0f

@@ -306,6 +306,7 @@ static inline void matvec_t_body(constant mtl_mat_args &a, mat_weights w, O out,
 
 /* ----------------------------------------------------------------- kernels */
 
+[[max_total_threads_per_threadgroup(MTL_VEC_THREADS)]]
 kernel void matvec(constant mtl_mat_args &a [[buffer(0)]], device const uchar *w0 [[buffer(1)]],
                    device const uchar *w1 [[buffer(2)]], device const uchar *w2 [[buffer(3)]],
                    device const float *scales [[buffer(4)]], device const float *x [[buffer(5)]],
@@ -322,6 +323,7 @@ kernel void matvec(constant mtl_mat_args &a [[buffer(0)]], device const uchar *w
     else matvec_body<linear_out>(a, w, o, x, gamma, beta, local, group, tid, sg, n_sg, lane);
 }
 
+[[max_total_threads_per_threadgroup(MTL_VEC_THREADS)]]
 kernel void matvec_qkv(constant mtl_mat_args &a [[buffer(0)]], device const uchar *w0 [[buffer(1)]],
                        device const uchar *w1 [[buffer(2)]], device const uchar *w2 [[buffer(3)]],
                        device const float *scales [[buffer(4)]], device const float *x [[buffer(5)]],
