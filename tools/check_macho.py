@@ -120,7 +120,11 @@ def check_segments(p):
         for name, address, size, at, align, kind in s.sections:
             must(s.address <= address and address + size <= s.address + s.size, f"section {name} is not inside {s.name}")
             must(address % (1 << align) == 0, f"section {name} is not aligned to {1 << align} bytes")
-            zero = kind & 0xFF in (1, 0xC, 0x12)
+            kind &= 0xFF
+            if kind in (0x9, 0xA, 0x13):  # initializers, terminators, descriptors of thread-local variables
+                must(address % 8 == 0 and size % (24 if kind == 0x13 else 8) == 0, f"section {name} does not hold whole, aligned pointers")
+                must(kind != 0x13 or p.flags & 0x800000, "thread-local variables, which the header does not announce")
+            zero = kind in (1, 0xC, 0x12)
             must(zero or (at - s.at == address - s.address and at + size <= s.at + s.bytes), f"section {name} is elsewhere in the file")
     for a, b in zip(p.segments, p.segments[1:]):
         must(a.address + a.size <= b.address, f"{a.name} and {b.name} overlap in memory, or are out of order")

@@ -80,6 +80,7 @@ def faults(arm):
     yield "a segment between pages", changed(arm, data + 40, "<Q", struct.unpack_from("<Q", arm, data + 40)[0] + 4096), "multiple of a page"
     yield "segments that overlap", changed(arm, const + 32, "<Q", 1 << 20), "overlap in memory"
     yield "a section outside of its segment", changed(arm, data + 72 + 40, "<Q", 1 << 30), "not inside"
+    yield "thread-local variables that nobody sets up", changed(arm, 24, "<I", flags & ~0x800000), "does not announce"
     yield "a file that is cut off", arm[:-1], "__LINKEDIT"
     yield "a file that goes on", arm + bytes(16), "__LINKEDIT"
     yield "tables that overlap", changed(arm, place(arm, macho.DYLD_INFO_ONLY) + 16, "<I", info[0]), "overlaps"
