@@ -15,19 +15,30 @@ int sill__crowd_threads(sill__crowd *c, double now) {
     return c->n - c->fewer;
 }
 
+/* Fewer threads did not help: whatever keeps them waiting is not what this cures. All are used for a while. */
+static void give_up(sill__crowd *c, double now) {
+    c->fewer = c->falling = 0;
+    c->patience = LONG;
+    c->retry_at = now + LONG;
+}
+
 void sill__crowd_saw(sill__crowd *c, double now, double seconds, double robbed) {
     int n = c->n - c->fewer;
     c->ran += seconds;
     c->robbed += robbed;
     if (c->ran < WINDOW) return;
-    bool too_many = n > 1 && c->robbed > c->ran * (1.0 / n + MARGIN);
+    const bool too_many = n > 1 && c->robbed > c->ran * (1.0 / n + MARGIN);
     c->ran = c->robbed = 0;
-    if (too_many) {
+    if (!c->fewer && now < c->retry_at) return;
+    c->falling = too_many && !c->trying ? c->falling + 1 : 0;
+    if (too_many && (c->falling > SILL_MAX(2, c->n / 4) || 2 * (n - 1) < c->n)) {
+        give_up(c, now);
+    } else if (too_many) {
         c->patience = c->trying ? SILL_MIN(2 * c->patience, LONG) : SHORT;
         c->fewer++;
     } else if (c->trying) {
         c->patience = SHORT;
     }
-    if (too_many || c->trying) c->retry_at = now + c->patience;
+    if (c->fewer && (too_many || c->trying)) c->retry_at = now + c->patience;
     c->trying = false;
 }

@@ -15,9 +15,10 @@ typedef struct sill__crowd {
     double retry_at;       /* when one more is tried again */
     double patience;       /* seconds until then, doubled by each vain attempt */
     bool trying;
+    int falling;           /* times in a row that one fewer was not enough */
 } sill__crowd;
 
-/* Threads for the next piece of work, 1 to n. NOW: seconds. */
+/* Threads for the next piece of work, n / 2 (at least 1) to n. NOW: seconds. */
 int sill__crowd_threads(sill__crowd *c, double now);
 /* A piece of work took SECONDS, and for ROBBED of them the thread that got least was ready but had no core. */
 void sill__crowd_saw(sill__crowd *c, double now, double seconds, double robbed);

@@ -21,13 +21,14 @@
 
 #define SPINS 1024       /* pauses before the first yield: 20 to 50 us */
 #define YIELDS 64        /* yields before parking */
+#define LATE 0.0005      /* seconds: less is what waking takes, more a time slice of somebody else's */
 #define CACHE_LINE 64
 #define MAX_THREADS 1024
 
-/* The seconds of one thread in one piece of work: those in which it had something to do, and those of them that it got a
- * core for. Waiting beyond the first spins is neither. */
+/* The seconds of one thread in one piece of work: those in which it had something to do, those of them that it got a core
+ * for, and those that passed between the end of a wait and its going on. Waiting itself is neither. */
 typedef struct account {
-    _Alignas(CACHE_LINE) double wall, cpu;
+    _Alignas(CACHE_LINE) double wall, cpu, late;
 } account;
 
 typedef struct worker { struct sill__pool *pool; pthread_t thread; int i; } worker;
@@ -53,6 +54,10 @@ struct sill__pool {
     _Alignas(CACHE_LINE) atomic_uint arrived; /* threads at the barrier */
     _Alignas(CACHE_LINE) atomic_uint phase;   /* barriers passed */
     _Alignas(CACHE_LINE) atomic_uint parked;
+    /* Threads that wait beyond the first spins; for them, when the last word changed, to what, and at what time. */
+    _Alignas(CACHE_LINE) atomic_uint n_waiting;
+    _Alignas(CACHE_LINE) atomic_uint changed_to;
+    _Atomic double changed_at;
 };
 
 static inline void pause_cpu(void) {
@@ -80,7 +85,9 @@ static void wait_change(sill__pool *p, atomic_uint *word, unsigned old, account 
         if (atomic_load_explicit(word, memory_order_acquire) != old) return;
         pause_cpu();
     }
+    const double since = waiter ? sill__now() : 0;
     if (waiter) count(waiter, 1);
+    atomic_fetch_add(&p->n_waiting, 1);
     bool changed = false;
     for (int i = 0; i < YIELDS && !changed; i++) {
         changed = atomic_load_explicit(word, memory_order_acquire) != old;
@@ -95,10 +102,18 @@ static void wait_change(sill__pool *p, atomic_uint *word, unsigned old, account 
         pthread_mutex_unlock(&p->park);
         atomic_fetch_sub(&p->parked, 1);
     }
-    if (waiter) count(waiter, -1);
+    atomic_fetch_sub(&p->n_waiting, 1);
+    if (!waiter) return;
+    count(waiter, -1);
+    const double at = atomic_load(&p->changed_at), late = sill__now() - SILL_MAX(at, since);
+    if (late > LATE && atomic_load(&p->changed_to) == atomic_load(word)) waiter->late += late;
 }
 
 static void publish(sill__pool *p, atomic_uint *word, unsigned value) {
+    if (atomic_load(&p->n_waiting)) {
+        atomic_store(&p->changed_at, sill__now());
+        atomic_store(&p->changed_to, value);
+    }
     atomic_store(word, value);
     if (atomic_load(&p->parked) == 0) return;
     pthread_mutex_lock(&p->park);
@@ -114,7 +129,7 @@ static void run_part(sill__pool *p, int i) {
         return;
     }
     mine = &p->accounts[i];
-    mine->wall = mine->cpu = 0;
+    mine->wall = mine->cpu = mine->late = 0;
     count(mine, -1);
     p->fn(p->arg, i, p->active);
     count(mine, 1);
@@ -173,7 +188,10 @@ void sill__pool_run_some(sill__pool *p, sill__pool_fn fn, void *arg) {
     start(p, fn, arg, active, true);
     run_part(p, 0);
     if (active > 1) wait_change(p, &p->ended, before, NULL);
-    for (int i = 0; i < active; i++) robbed = SILL_MAX(robbed, p->accounts[i].wall - p->accounts[i].cpu);
+    for (int i = 0; i < active; i++) {
+        const account *a = &p->accounts[i];
+        robbed = SILL_MAX(robbed, a->wall - a->cpu + a->late);
+    }
     double now = sill__now();
     sill__crowd_saw(&p->crowd, now, now - began, robbed);
 }
