@@ -94,12 +94,7 @@ typedef enum sill__act {
 } sill__act;
 
 /* x row i = tokens[i]'s row of wte (+ row positions[i] of wpe). All activations are f32 (rows, width). */
-typedef struct sill__op_embed {
-    const sill__weight *wte, *wpe;
-    sill__ref out;
-    int32_t width;
-    sill__ref fed;         /* i32 ids that earlier ops leave on the device: a token id t below 0 stands for fed[-1 - t]; or absent */
-} sill__op_embed;
+typedef struct sill__op_embed { const sill__weight *wte, *wpe; sill__ref out; int32_t width; } sill__op_embed;
 
 /* out = act(norm(in) w^T + bias), added to out when `residual` is set. in: (n, cols), out: (n, rows). */
 typedef struct sill__op_linear {

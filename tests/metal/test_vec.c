@@ -586,20 +586,19 @@ static void samples_as_the_host_does(void) {
     side_close(&s);
 }
 
-/* ------------------------------------------------------- steps without the host */
+/* ---------------------------------------------------------- recorded steps */
 
 #define CHAIN 9
 #define CHAIN_VOCAB 300
 
 /* A model of two operations: the next token's logits are its embedding times the head. Runs CHAIN steps from token 7,
- * with how = 0 each token fed by the host, 1: by the device, several steps in flight, 2: by the device, recorded once for
- * each of two places and replayed. Sampled, or the best. */
-static void chain(side *s, bool sampled, int how, int32_t out[CHAIN]) {
+ * recorded once and replayed, or each told anew. Sampled, or the best. */
+static void chain(side *s, bool sampled, bool replay, int32_t out[CHAIN]) {
     enum { WIDTH = 48 };
     static float tables[2][CHAIN_VOCAB * WIDTH];
     const sill__backend *ops = s->ops;
     sill__weight *w[2] = {NULL, NULL};
-    sill__program *programs[2] = {NULL, NULL};
+    sill__program *program = NULL;
     sill_error err = {0};
     const int32_t blocks[1] = {0}, out_rows[1] = {0};
     int32_t tokens[CHAIN], positions[CHAIN];
@@ -615,55 +614,44 @@ static void chain(side *s, bool sampled, int how, int32_t out[CHAIN]) {
                                 .role = i ? SILL__ROLE_HEAD : SILL__ROLE_EMBED};
         CHECK_OK(ops->weight_import(s->d, &src, &w[i], &err), err);
     }
-    sill__ref x = put(s, NULL, WIDTH), logits = put(s, NULL, CHAIN_VOCAB), ids = put(s, NULL, CHAIN);
+    sill__ref x = put(s, NULL, WIDTH), logits = put(s, NULL, CHAIN_VOCAB), id = put(s, NULL, 1);
     for (int i = 0; i < CHAIN && w[0] && w[1]; i++) {
-        const bool replayed = how == 2 && i >= 3;
-        const int place = how == 2 ? i % 2 : i, last = how == 2 ? (i + 1) % 2 : i - 1;
-        const sill__ref id = {ids.buf, ids.at + 4 * (size_t)place};
-        tokens[i] = i == 0 ? 7 : how ? -1 - last : out[i - 1];
+        tokens[i] = i == 0 ? 7 : out[i - 1];
         positions[i] = 100 + i;
         runs[i] = (sill__run){0, 1, positions[i], blocks};
         batches[i] = (sill__batch){1, 0, 1, &tokens[i], &positions[i], &runs[i], out_rows};
         const sill__sample_row row = {.temperature = 0.8f, .top_p = 0.95f, .top_k = 40, .seed = 99, .key = 1234567, .step = (uint32_t)i};
         const sill__op_head head = {.in = x, .w = w[1], .n_vocab = CHAIN_VOCAB, .logits = logits, .n_top = sampled ? 0 : 1,
                                     .top_ids = sampled ? (sill__ref){0} : id};
-        const bool record = how == 2 && (i == 1 || i == 2);
+        const bool record = replay && i == 2;
         if (record) ops->record_begin(s->queue, &batches[i]);
-        else if (!replayed) ops->begin(s->queue, &batches[i]);
-        if (!replayed) {
-            ops->embed(s->queue, &(sill__op_embed){.wte = w[0], .out = x, .width = WIDTH, .fed = how ? ids : (sill__ref){0}});
+        else if (!program) ops->begin(s->queue, &batches[i]);
+        if (!program) {
+            ops->embed(s->queue, &(sill__op_embed){.wte = w[0], .out = x, .width = WIDTH});
             ops->head(s->queue, &head);
             if (sampled) ops->sample(s->queue, &(sill__op_sample){.logits = logits, .n_vocab = CHAIN_VOCAB, .rows = &row, .ids = id});
         }
-        if (record) CHECK_OK(ops->record_end(s->queue, &programs[i % 2], &err), err);
-        if (record || replayed) CHECK_OK(ops->replay(s->queue, programs[i % 2], &batches[i], NULL, &err), err);
+        if (record) CHECK_OK(ops->record_end(s->queue, &program, &err), err);
+        if (program) CHECK_OK(ops->replay(s->queue, program, &batches[i], NULL, &err), err);
         else CHECK_OK(ops->submit(s->queue, NULL, &err), err);
-        if (how != 1) {
-            CHECK_OK(ops->wait(s->queue, 0, &err), err);
-            out[i] = ((const int32_t *)(const void *)at(s, ids))[place];
-        }
+        CHECK_OK(ops->wait(s->queue, 0, &err), err);
+        memcpy(&out[i], at(s, id), 4);
     }
-    CHECK_OK(ops->wait(s->queue, 0, &err), err);
-    if (how == 1) memcpy(out, at(s, ids), CHAIN * 4);
-    for (int i = 0; i < 2; i++) {
-        ops->program_free(s->queue, programs[i]);
-        ops->weight_free(s->d, w[i]);
-    }
+    ops->program_free(s->queue, program);
+    for (int i = 0; i < 2; i++) ops->weight_free(s->d, w[i]);
 }
 
-static void the_device_feeds_itself(void) {
+static void replayed_steps_choose_as_told_ones(void) {
     side s;
     if (side_open(&s, "metal", SILL__PATH_LATENCY))
         for (int sampled = 0; sampled < 2; sampled++) {
             int32_t want[CHAIN] = {0}, got[CHAIN] = {0};
             int n_ids = 1;
-            chain(&s, sampled, 0, want);
+            chain(&s, sampled, false, want);
             for (int i = 1; i < CHAIN; i++) n_ids += want[i] != want[i - 1];
             CHECK(n_ids > CHAIN / 2); /* not one token again and again */
-            for (int how = 1; how < 3; how++) {
-                chain(&s, sampled, how, got);
-                for (int i = 0; i < CHAIN; i++) CHECK_INT(got[i], want[i]);
-            }
+            chain(&s, sampled, true, got);
+            for (int i = 0; i < CHAIN; i++) CHECK_INT(got[i], want[i]);
         }
     side_close(&s);
 }
@@ -714,7 +702,7 @@ int main(int argc, char **argv) {
     TEST(a_shared_prefix_and_a_fork);
     TEST(results_of_the_output_head);
     TEST(samples_as_the_host_does);
-    TEST(the_device_feeds_itself);
+    TEST(replayed_steps_choose_as_told_ones);
     TEST(what_is_refused);
     sill__mtl_forget(); /* so that the fake device has nothing to complain of */
     TEST_EXIT();

@@ -122,9 +122,8 @@ bool sill__mtl_ok(const sill__queue *q);
 /* `rows` rows of `width` 4-byte values lie in the buffer. */
 bool sill__mtl_check_ref(sill__queue *q, const char *what, sill__ref r, int64_t rows, int64_t width, bool may_be_absent);
 bool sill__mtl_check_norm(sill__queue *q, const sill__norm *norm, int32_t width);
-/* The batch's ids are from `least` (0, or below it where the device's own are fed) and below n_tokens, its positions
- * below n_positions (INT32_MAX: any). */
-bool sill__mtl_check_ids(sill__queue *q, int32_t least, int32_t n_tokens, int32_t n_positions);
+/* The batch's ids are below n_tokens and its positions below n_positions (INT32_MAX: any). */
+bool sill__mtl_check_ids(sill__queue *q, int32_t n_tokens, int32_t n_positions);
 /* The runs' blocks are this cache's. */
 bool sill__mtl_check_blocks(sill__queue *q, const sill__kv *kv);
 

@@ -55,12 +55,8 @@ static size_t table_row(const sill__weight *w) {
 void sill__mtl_embed(sill__queue *q, const sill__op_embed *op) {
     const sill__batch *b = ready(q);
     const sill__weight *wte = op->wte, *wpe = op->wpe;
-    const bool fed = op->fed.buf != NULL;
-    /* Ids that may lie there; the buffer is the bound. */
-    const size_t room = fed && op->fed.at <= op->fed.buf->bytes ? (op->fed.buf->bytes - op->fed.at) / 4 : 0;
-    const int32_t n_fed = (int32_t)SILL_MIN(room, INT32_MAX);
-    if (!b || (fed && !sill__mtl_check_ref(q, "ids of the device", op->fed, 1, 1, false)) || !check_table(q, wte, op->width) || (wpe && !check_table(q, wpe, op->width)) ||
-        !sill__mtl_check_ids(q, -n_fed, wte->rows, wpe ? wpe->rows : INT32_MAX) ||
+    if (!b || !check_table(q, wte, op->width) || (wpe && !check_table(q, wpe, op->width)) ||
+        !sill__mtl_check_ids(q, wte->rows, wpe ? wpe->rows : INT32_MAX) ||
         !sill__mtl_check_ref(q, "embedding", op->out, b->n_tokens, op->width, false))
         return;
     const struct mtl_embed_args args = {.width = (uint32_t)op->width, .n_ids = (uint32_t)wte->rows,
@@ -68,11 +64,10 @@ void sill__mtl_embed(sill__queue *q, const sill__op_embed *op) {
     const sill__mtl_batch *refs = sill__mtl_batch_refs(q);
     sill__mtl_dispatch(q, &(sill__mtl_call){
         .kernel = "embed_rows", .args = &args, .args_size = sizeof args,
-        .constants = {wte->parts[0].type, wpe != NULL, wpe ? wpe->parts[0].type : 0, fed}, .n_constants = 4,
+        .constants = {wte->parts[0].type, wpe != NULL, wpe ? wpe->parts[0].type : 0}, .n_constants = 3,
         .bufs = {sill__mtl_part_arg(&wte->parts[0]), wpe ? sill__mtl_part_arg(&wpe->parts[0]) : (sill__mtl_arg){0},
-                 refs->tokens, refs->positions, fed ? sill__mtl_in(op->fed, (size_t)n_fed * 4) : (sill__mtl_arg){0},
-                 sill__mtl_out(op->out, (size_t)b->n_tokens * (size_t)op->width * 4)},
-        .n_bufs = 6, .groups = {over(op->width, 128), (uint32_t)b->n_tokens, 1}, .threads = {128, 1, 1}});
+                 refs->tokens, refs->positions, sill__mtl_out(op->out, (size_t)b->n_tokens * (size_t)op->width * 4)},
+        .n_bufs = 5, .groups = {over(op->width, 128), (uint32_t)b->n_tokens, 1}, .threads = {128, 1, 1}});
 }
 
 void sill__mtl_tap(sill__queue *q, const sill__op_tap *op) {

@@ -50,7 +50,7 @@ typedef struct step {
 
 typedef struct span { mtl_id buffer; size_t start, end; bool write; } span;
 
-struct sill__program { list list; uploads uploads; int32_t n_tokens, n_runs, n_out; int32_t min_token, max_token, max_position, max_block; };
+struct sill__program { list list; uploads uploads; int32_t n_tokens, n_runs, n_out; int32_t max_token, max_position, max_block; };
 
 struct sill__queue {
     sill__device *device;
@@ -275,15 +275,14 @@ bool sill__mtl_check_blocks(sill__queue *q, const sill__kv *kv) {
     return true;
 }
 
-bool sill__mtl_check_ids(sill__queue *q, int32_t least, int32_t n_tokens, int32_t n_positions) {
+bool sill__mtl_check_ids(sill__queue *q, int32_t n_tokens, int32_t n_positions) {
     if (q->recording) {
-        q->recording->min_token = SILL_MAX(q->recording->min_token, least);
         q->recording->max_token = SILL_MIN(q->recording->max_token, n_tokens);
         q->recording->max_position = SILL_MIN(q->recording->max_position, n_positions);
     }
     for (int32_t i = 0; i < q->batch->n_tokens; i++) {
         int32_t id = q->batch->tokens[i], position = n_positions < INT32_MAX ? q->batch->positions[i] : 0;
-        if (!sill__mtl_require(q, id >= least && id < n_tokens, SILL_ERANGE, "token id %d of a vocabulary of %d", id, n_tokens) ||
+        if (!sill__mtl_require(q, id >= 0 && id < n_tokens, SILL_ERANGE, "token id %d of a vocabulary of %d", id, n_tokens) ||
             !sill__mtl_require(q, position >= 0 && position < n_positions, SILL_ERANGE, "position %d, the model has %d",
                                position, n_positions))
             return false;
@@ -593,7 +592,6 @@ void sill__mtl_record_begin(sill__queue *q, const sill__batch *batch) {
     p->n_tokens = batch->n_tokens;
     p->n_runs = batch->n_runs;
     p->n_out = batch->n_out;
-    p->min_token = INT32_MIN;
     p->max_token = p->max_position = p->max_block = INT32_MAX;
     start_list(q, &p->list, &p->uploads);
     stage(q, batch);
@@ -619,7 +617,7 @@ static void check_replayed(sill__queue *q, const sill__program *p, const sill__b
                            p->n_out, b->n_tokens, b->n_runs, b->n_out))
         return;
     if ((p->max_token < INT32_MAX || p->max_position < INT32_MAX) &&
-        !sill__mtl_check_ids(q, p->min_token, p->max_token, p->max_position))
+        !sill__mtl_check_ids(q, p->max_token, p->max_position))
         return;
     if (p->max_block < INT32_MAX) sill__mtl_check_blocks(q, &kv);
     q->checked_kv = NULL;

@@ -69,19 +69,15 @@ static inline float embed_value(device const uchar *row, uint type, uint i) {
 #define EMBED_TYPE FC0
 #define EMBED_POSITIONS FC1 /* there is a table of positions */
 #define EMBED_POSITION_TYPE FC2
-#define EMBED_FED FC3 /* ids below 0 stand for ids that the device made */
 
 /* Grid (width / 128, n_tokens). An id or position outside its table gives NaN. */
 kernel void embed_rows(constant mtl_embed_args &a [[buffer(0)]], device const uchar *wte [[buffer(1)]],
                   device const uchar *wpe [[buffer(2)]], device const int *tokens [[buffer(3)]],
-                  device const int *positions [[buffer(4)]], device const int *fed [[buffer(5)]],
-                  device float *out [[buffer(6)]],
+                  device const int *positions [[buffer(4)]], device float *out [[buffer(5)]],
                   uint2 group [[threadgroup_position_in_grid]], uint2 thread_at [[thread_position_in_threadgroup]]) {
     const uint i = group.x * 128 + thread_at.x, row = group.y;
     if (i >= a.width) return;
-    int id = tokens[row];
-    if (EMBED_FED != 0 && id < 0) id = fed[-1 - id];
-    const uint token = (uint)id;
+    const uint token = (uint)tokens[row];
     float v = NAN;
     if (token < a.n_ids) v = embed_value(wte + (ulong)token * a.wte_row, EMBED_TYPE, i);
     if (EMBED_POSITIONS != 0) {
