@@ -56,13 +56,16 @@ template<class T> constexpr unsigned msl_type_code() {      /* MTLDataType */
 #ifdef MSL_CHECKED
 /* clang calls these before every access that is not to the thread's own variables (-fsanitize=kernel-address, all outlined) */
 extern "C" {
+/* the worker and the stacks in its region are no memory of the GPU */
+#define MSL_TOUCH(a, n, write) msl_worker *w = msl_w(); if ((a) - (unsigned long)w < MSL_REGION && (a) - w->tg_base >= w->tg_size) return; \
+    w->pc = (unsigned long)__builtin_return_address(0); w->rt->touch(w, a, n, write);
 #define MSL_HOOK __attribute__((visibility("hidden"), no_sanitize("kernel-address"), no_sanitize("address")))
 #define MSL_ACCESS(n) \
-    MSL_HOOK void __asan_load##n##_noabort(unsigned long a) { msl_worker *w = msl_w(); w->pc = (unsigned long)__builtin_return_address(0); w->rt->touch(w, a, n, 0); } \
-    MSL_HOOK void __asan_store##n##_noabort(unsigned long a) { msl_worker *w = msl_w(); w->pc = (unsigned long)__builtin_return_address(0); w->rt->touch(w, a, n, 1); }
+    MSL_HOOK void __asan_load##n##_noabort(unsigned long a) { MSL_TOUCH(a, n, 0) } \
+    MSL_HOOK void __asan_store##n##_noabort(unsigned long a) { MSL_TOUCH(a, n, 1) }
 MSL_ACCESS(1) MSL_ACCESS(2) MSL_ACCESS(4) MSL_ACCESS(8) MSL_ACCESS(16)
-MSL_HOOK void __asan_loadN_noabort(unsigned long a, unsigned long n) { msl_worker *w = msl_w(); w->pc = (unsigned long)__builtin_return_address(0); w->rt->touch(w, a, n, 0); }
-MSL_HOOK void __asan_storeN_noabort(unsigned long a, unsigned long n) { msl_worker *w = msl_w(); w->pc = (unsigned long)__builtin_return_address(0); w->rt->touch(w, a, n, 1); }
+MSL_HOOK void __asan_loadN_noabort(unsigned long a, unsigned long n) { MSL_TOUCH(a, n, 0) }
+MSL_HOOK void __asan_storeN_noabort(unsigned long a, unsigned long n) { MSL_TOUCH(a, n, 1) }
 MSL_HOOK void *__asan_memcpy(void *d, const void *s, unsigned long n) { msl_worker *w = msl_w(); w->pc = (unsigned long)__builtin_return_address(0); w->rt->touch(w, (unsigned long)s, n, 0); w->rt->touch(w, (unsigned long)d, n, 1); return __builtin_memcpy(d, s, n); }
 MSL_HOOK void *__asan_memset(void *d, int c, unsigned long n) { msl_worker *w = msl_w(); w->pc = (unsigned long)__builtin_return_address(0); w->rt->touch(w, (unsigned long)d, n, 1); return __builtin_memset(d, c, n); }
 MSL_HOOK void __asan_handle_no_return(void) {}
