@@ -63,7 +63,7 @@ static struct fake_shadow *shadow(fake_buf *b)
     }
     return b->shadow;
 }
-static const char *source_line(const fake_lib *l, int line, char *out, size_t n)
+const char *fake_source_line(const fake_lib *l, int line, char *out, size_t n)
 {
     const char *p = l->source;
     for (int i = 1; p && i < line; i++) { p = strchr(p, '\n'); if (p) p++; }
@@ -90,7 +90,7 @@ const char *fake_where(const fake_worker *w, char *out, size_t n)
         const int line = at ? atoi(at + 15) : 0;
         if (line <= 0 || shown == 4) continue;
         const size_t used = strlen(out);
-        snprintf(out + used, n - used, "%s line %d: %s", shown ? "; from" : " [", line, source_line(w->run->fn->lib, line, src, sizeof src));
+        snprintf(out + used, n - used, "%s line %d: %s", shown ? "; from" : " [", line, fake_source_line(w->run->fn->lib, line, src, sizeof src));
         shown++;
     }
     pclose(p);

@@ -160,6 +160,7 @@ typedef struct fake_worker {            /* at the start of a worker's region, be
     unsigned tg_serial;
     uint64_t n_read, n_written;
 } fake_worker;
+const char *fake_source_line(const fake_lib *l, int line, char *out, size_t n);
 const char *fake_where(const fake_worker *w, char *out, size_t n);
 __attribute__((noreturn, format(printf, 3, 4))) void fake_kernel_die(fake_worker *w, int line, const char *f, ...);
 #endif

@@ -112,9 +112,12 @@ void tr_lint(tr *t)
                 tr_error(t, i, "a lambda: Metal before 3.2 has none");
         }
     }
+    for (size_t i = 0; i + 3 < t->n; i++)
+        if ((tr_is(t, i, "struct") || tr_is(t, i, "class")) && tr_is(t, i + 2, ":")) tr_error(t, i, "a derived class");
     unsigned char *state = calloc(t->n_funcs + 1, 1);
     if (!state) abort();
     for (size_t f = 0; f < t->n_funcs; f++) {
+        if (tr_is(t, t->func[f].name, "main")) tr_error(t, t->func[f].name, "a function is not to be named main");
         parameters(t, &t->func[f]);
         pointers(t, &t->func[f]);
         if (state[f] == 0) calls(t, f, state);

@@ -301,6 +301,12 @@ static void run_dispatch(Cmd *c, Op *op)
     for (int i = 0; i < f->k->n; i++) {
         const msl_bind *b = &f->k->bind[i];
         const msl_param *p = &f->k->param[i];
+        if (strchr("pinGdgN", b->kind)) {       /* positions and sizes: all the dimensions that are dispatched */
+            const MTLSize *g = &op->groups, *t = &op->threads;
+            const NSUInteger y = (strchr("inGdN", b->kind) ? t->h : 1) * (strchr("pGgN", b->kind) ? g->h : 1), z = (strchr("inGdN", b->kind) ? t->d : 1) * (strchr("pGgN", b->kind) ? g->d : 1);
+            if ((p->align < 2 && y > 1) || (p->align < 3 && z > 1)) fake_die("kernel %s: parameter %s has %u dimension%s, the dispatch has more", f->k->name, b->name, p->align, p->align == 1 ? "" : "s");
+            continue;
+        }
         if ((b->kind != 'b' && b->kind != 't') || !constant_true(f, b->fc)) continue;
         if (b->kind == 't') {
             r.uses_tg[b->index] = true;

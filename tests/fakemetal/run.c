@@ -40,6 +40,7 @@ static const char *const op_names[] = {
 };
 static int skip_line;                   /* the mutation: barriers of this line do nothing */
 static int seen_lines[1024];
+static char *seen_text[1024];
 static size_t n_seen;
 
 static fake_worker *of(msl_worker *w) { return (fake_worker *)(void *)w; }
@@ -215,27 +216,29 @@ static int meet(msl_worker *mw, int op, int line)
     t->mat_hash = 0;
     return 0;
 }
-static bool skipped(int line)
+static bool skipped(const fake_worker *w, int line)
 {
     size_t n = __atomic_load_n(&n_seen, __ATOMIC_RELAXED);
     for (size_t i = 0; i < n; i++)
         if (seen_lines[i] == line) return line == skip_line;
     if (n < sizeof seen_lines / sizeof *seen_lines) {
+        char text[200];
         seen_lines[n] = line;
+        seen_text[n] = strdup(fake_source_line(w->run->fn->lib, line, text, sizeof text));
         __atomic_store_n(&n_seen, n + 1, __ATOMIC_RELAXED);
     }
     return line == skip_line;
 }
 static void simd_barrier(msl_worker *mw, unsigned flags, int line)
 {
-    if (skipped(line)) return;
+    if (skipped(of(mw), line)) return;
     msl_sg *s = &mw->sg[mw->t->sg];
     if (meet(mw, MSL_OP_BARRIER, line) && (flags & 3)) s->epoch++;
 }
 static void barrier(msl_worker *mw, unsigned flags, int line)
 {
     fake_worker *w = of(mw);
-    if (skipped(line)) return;
+    if (skipped(w, line)) return;
     msl_thread *t = mw->t;
     msl_sg *s = &mw->sg[t->sg];
     if (s->waiting || s->done) { t->state = ST_TG; t->line = line; unready(w, t); stuck(w); }
@@ -473,6 +476,15 @@ void fake_run_dispatch(fake_run *r)
     fake_doing[0] = 0;
 }
 
+/* FAKEMETAL_BARRIERS=file: the kernel barriers that ran, for tools/metal_mutate.sh */
+__attribute__((destructor)) static void write_barriers(void)
+{
+    const char *path = getenv("FAKEMETAL_BARRIERS");
+    FILE *f = path && n_seen ? fopen(path, "a") : NULL;
+    if (!f) return;
+    for (size_t i = 0; i < n_seen; i++) fprintf(f, "%d\t%s\n", seen_lines[i], seen_text[i] ? seen_text[i] : "");
+    fclose(f);
+}
 void fakemetal_skip_barrier(int line)
 {
     skip_line = line > 0 ? line : 0;

@@ -98,6 +98,14 @@ static void odd_tg(void) { CALL(void, encoder(command(), 1), "setThreadgroupMemo
 static void no_tg(void) { oid cb = command(), e = encoder(cb, 1); use(e, pipeline(lib, "outside_tg")); bind(e, buffer(256), 0, 0); dispatch(e, 1, 32); END(e); run(cb); }
 static void big_tg(void) { oid e = encoder(command(), 1); use(e, pipeline(lib, "outside_tg")); bind(e, buffer(256), 0, 0); CALL(void, e, "setThreadgroupMemoryLength:atIndex:", (unsigned long, unsigned long), 32784ul, 0ul); dispatch(e, 1, 32); }
 static void both_tg(void) { oid e = encoder(command(), 1); use(e, pipeline(lib, "too_much_tg")); bind(e, buffer(256), 0, 0); CALL(void, e, "setThreadgroupMemoryLength:atIndex:", (unsigned long, unsigned long), 16384ul, 0ul); dispatch(e, 1, 32); }
+static void flat_position(void)
+{
+    oid cb = command(), e = encoder(cb, 1);
+    encode(e, buffer(64));
+    CALL(void, e, "dispatchThreadgroups:threadsPerThreadgroup:", (osize, osize), ((osize){ 1, 2, 1 }), ((osize){ 32, 1, 1 }));
+    END(e);
+    run(cb);
+}
 static void unknown_selector(void) { CALL0(void, queue, "status"); }
 static void wrong_kind(void) { use(encoder(command(), 1), queue); }
 static void fast_math(void)
@@ -212,6 +220,7 @@ static void host_mistakes(void)
     CASE(no_tg, "threadgroup memory 0 (t) has no length");
     CASE(big_tg, "32784 bytes of threadgroup memory");
     CASE(both_tg, "40960 bytes of threadgroup memory (24576 of them");
+    CASE(flat_position, "parameter i has 1 dimension, the dispatch has more");
     CASE(unknown_selector, "-[MTLCommandQueue status]: unrecognized selector");
     CASE(wrong_kind, "setComputePipelineState: MTLCommandQueue");
     CASE(fast_math, "math mode is not safe");

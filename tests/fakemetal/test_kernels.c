@@ -47,6 +47,9 @@ static void refused_texts(void)
     refused("virtual", HEAD "struct S { virtual float f(); };\nkernel void k(device float *x [[buffer(0)]]) { x[0] = 0; }", "no virtual");
     refused("constant initialized", HEAD "constant uint c [[function_constant(0)]] = 3;\nkernel void k(device float *x [[buffer(0)]]) { x[0] = c; }", "neither constexpr nor initialized");
     refused("constant twice", HEAD "constant uint c [[function_constant(0)]];\nconstant uint d [[function_constant(0)]];\nkernel void k(device float *x [[buffer(0)]]) { x[0] = c + d; }", "declared twice");
+    refused("derived class", HEAD "struct A { float x; };\nstruct B : A { float y; };\nkernel void k(device float *x [[buffer(0)]]) { x[0] = 1; }", "a derived class");
+    refused("attribute twice", HEAD "kernel void k(device float *x [[buffer(0)]], uint i [[threads_per_simdgroup]], uint j [[thread_execution_width]]) { x[0] = i + j; }", "two parameters with the same attribute");
+    refused("main", HEAD "float main(float a) { return a; }\nkernel void k(device float *x [[buffer(0)]]) { x[0] = main(1.0f); }", "named main");
     refused("hexadecimal half", KERNEL("x[i] = 1h;"), "needs a point");
     refused("kernel called", HEAD "kernel void a(device float *x [[buffer(0)]]) { x[0] = 1; }\nkernel void k(device float *x [[buffer(0)]]) { a(x); }", "a kernel is called");
     refused("unclosed", HEAD "kernel void k(device float *x [[buffer(0)]]) { x[0] = (1; }", "unbalanced");

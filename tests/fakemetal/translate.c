@@ -251,6 +251,8 @@ static void kernel_param(tr *t, tr_func *f, size_t from, size_t to)
     if (p->kind == 'b' && dev + cst != 1) tr_error(t, from, "[[buffer]] parameter needs the address space device or constant");
     if (p->kind == 't' && !tg) tr_error(t, from, "[[threadgroup]] parameter needs the address space threadgroup");
     for (int i = 0; i + 1 < f->n_params; i++)
+        if (!mem && f->param[i].kind == p->kind) tr_error(t, from, "two parameters with the same attribute");
+    for (int i = 0; i + 1 < f->n_params; i++)
         if (mem && f->param[i].kind == p->kind && f->param[i].index == p->index && f->param[i].fc == SIZE_MAX && p->fc == SIZE_MAX)
             tr_error(t, from, "two parameters at [[%s(%d)]]", p->kind == 'b' ? "buffer" : "threadgroup", p->index);
 }

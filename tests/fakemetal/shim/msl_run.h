@@ -34,7 +34,7 @@ template<class A> struct msl_arg {
         }
     }
 };
-template<class A> struct msl_param_of { static constexpr msl_param v = { 0, 1, 0, 0 }; };
+template<class A> struct msl_param_of { static constexpr msl_param v = { 0, (unsigned)msl::elem<A>::n, 0, 0 }; };
 template<class T> struct msl_param_of<T *> { static constexpr msl_param v = { sizeof(T), alignof(T), 0, __is_const(T) }; };
 template<class T> struct msl_param_of<T &> { static constexpr msl_param v = { sizeof(T), alignof(T), 1, __is_const(T) }; };
 template<> struct msl_param_of<void *> { static constexpr msl_param v = { 1, 1, 0, 0 }; };
