@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Takes the barriers out of the Metal kernels, one at a time, and asks whether the tests notice; then the barriers that
-# the host puts between dispatches. Runs on the fake Metal (docs/INTERNALS.md); nothing is compiled again for it.
+# Takes the barriers out of the Metal kernels, one at a time, and asks whether the tests notice. Runs on the fake Metal
+# (docs/INTERNALS.md); nothing is compiled again for it.
 #
 #   BUILD=dir tools/metal_mutate.sh [TEST...]     tests as metal/test_vec; without any, those of the kernels
 #
@@ -40,4 +40,6 @@ if [ -f "$BUILD/metal_source.h" ]; then
         done
 fi
 echo "$n barriers of kernels, $lost could be left out unnoticed"
-[ $lost -eq 0 ] && [ $n -gt 0 ]
+if [ $lost -eq 0 ] && [ $n -gt 0 ]; then echo "PASS every barrier of the Metal kernels is missed"; exit 0; fi
+echo "FAIL every barrier of the Metal kernels is missed"
+exit 1

@@ -3,12 +3,12 @@
 #
 #   tools/test_all.sh            make test, then the rest
 #   tools/test_all.sh --rest     the rest only
-#   tools/test_all.sh NAME...    suites by name: test clang sanitize tsan isa aarch64 macos fuzz live
+#   tools/test_all.sh NAME...    suites by name: test clang sanitize tsan isa aarch64 metal macos fuzz live
 #
 # Needs `tools/deps.sh --test`. Each suite builds into its own build/DIR, so nothing is rebuilt for nothing.
 set -u
 cd "$(dirname "$0")/.."
-rest='clang sanitize tsan isa aarch64 macos fuzz live'
+rest='clang sanitize tsan isa aarch64 metal macos fuzz live'
 case ${1:-} in
     '') suites="test $rest" ;;
     --rest) suites=$rest ;;
@@ -104,7 +104,7 @@ suite_aarch64() {
         return
     fi
     build BUILD=build/aarch64 CC=aarch64-linux-gnu-gcc WERROR=1 all tests || { broken build; return; }
-    local cpu tests='base kernels model/test_parity model/test_stories engine task/test_parity'
+    local cpu tests='base kernels model/test_parity model/test_stories engine task/test_parity fakemetal metal/test_host'
     for cpu in max cortex-a72; do
         echo "-- qemu-aarch64 -cpu $cpu"
         RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $cpu" TEST_TIMEOUT=900 run_tests build/aarch64 release $tests
@@ -117,6 +117,15 @@ suite_aarch64() {
         SILL_CPU_ISA=$isa RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max" TEST_TIMEOUT=900 \
             run_tests build/aarch64 release kernels/test_mat kernels/test_made model/test_parity model/test_stories
     done
+}
+# The Metal backend on the fake Metal (make test runs it first to last): threads, groups and dispatches last to first, and
+# each barrier of the kernels left out in turn. On AArch64, whose calls are Metal's own, in suite_aarch64.
+suite_metal() {
+    [ "$(uname -s)" = Linux ] || { absent "the fake Metal is for Linux"; return; }
+    build all tests || { broken build; return; }
+    FAKEMETAL_SCHEDULE=1 run_tests build/release release metal
+    BUILD=build/release tools/metal_mutate.sh >"$log" 2>&1 </dev/null
+    count_lines $? 'barriers of the Metal kernels'
 }
 # The program for Macs, cross-compiled; it cannot be run here, so its form is checked, and the checker with it.
 suite_macos() {

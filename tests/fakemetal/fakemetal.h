@@ -14,6 +14,7 @@ typedef struct fakemetal_dispatch {     /* one dispatch that ran */
     uint64_t bytes_read, bytes_written; /* distinct bytes of device memory; 0 when not counted (mode fast) */
     double seconds;
 } fakemetal_dispatch;
+struct fake_obj;                        /* an object of the runtime */
 typedef struct fakemetal_totals {
     uint64_t command_buffers, encoders, dispatches, barriers;
     uint64_t bytes_read, bytes_written; /* sums over dispatches */
@@ -38,6 +39,8 @@ FAKEMETAL_API int fakemetal_set(const char *what, double value);
 FAKEMETAL_API void fakemetal_skip_barrier(int line);         /* kernel barriers of this source line do nothing; 0: none, -1: forget those seen */
 FAKEMETAL_API size_t fakemetal_barriers(int *lines, size_t max); /* source lines of the kernel barriers that ran */
 FAKEMETAL_API const char *fakemetal_compiler(void);          /* the C++ compiler's command, or NULL when none was found */
+/* Between setBuffer and dispatch: only so many bytes of the buffer at an index are meant, from its offset on; 0: all. */
+FAKEMETAL_API void fakemetal_extent(struct fake_obj *encoder, unsigned long index, unsigned long bytes);
 /* Compiles a text of kernels as newLibraryWithSource would; NULL: it compiles, else what is wrong (to be freed). */
 FAKEMETAL_API char *fakemetal_compile(const char *source);
 #endif

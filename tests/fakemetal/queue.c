@@ -319,7 +319,9 @@ static void run_dispatch(Cmd *c, Op *op)
         if (v->buf) {
             alive(v->buf, &fake_Buf, op, "buffer", b->index);
             v->p = v->buf->p + v->at;
-            v->n = v->buf->n - v->at;
+            const size_t rest = v->buf->n - v->at;
+            if (v->n > rest) fake_die("kernel %s: buffer %d (%s) is said to have %zu bytes, from its offset on it has %zu", f->k->name, b->index, b->name, v->n, rest);
+            if (v->n == 0) v->n = rest;
             if ((uintptr_t)v->p % (p->align < 4 ? 4 : p->align)) fake_die("kernel %s: buffer %d (%s): offset %zu is not a multiple of %u", f->k->name, b->index, b->name, v->at, p->align < 4 ? 4 : p->align);
         } else if (!p->konst) fake_die("kernel %s: setBytes for buffer %d (%s), which the kernel may write", f->k->name, b->index, b->name);
         if (v->n < p->size && (p->ref || v->n == 0)) fake_die("kernel %s: buffer %d (%s) has %zu bytes, its type %u", f->k->name, b->index, b->name, v->n, p->size);
@@ -518,6 +520,13 @@ static void e_buffer(id o, SEL s, id b, NSUInteger at, NSUInteger i)
     if (b && at >= ((fake_buf *)b)->n) fake_die("setBuffer: offset %lu of a buffer of %zu bytes (index %lu)", at, ((fake_buf *)b)->n, i);
     if (at % 4) fake_die("setBuffer: offset %lu is not a multiple of 4 (index %lu)", at, i);
     e->cur.bind[i] = (fake_binding){ .buf = (fake_buf *)b, .at = at };
+}
+/* How many bytes of a bound buffer the next dispatches mean; 0: all to its end. For hosts that bind parts of large buffers. */
+EXPORT void fakemetal_extent(id o, NSUInteger i, NSUInteger n)
+{
+    Enc *e = enc(o, "fakemetal_extent");
+    if (i >= MSL_BUFFERS || !e->cur.bind[i].buf) fake_die("fakemetal_extent: no buffer at index %lu", i);
+    e->cur.bind[i].n = n;
 }
 static void e_buffers(id o, SEL s, const id *b, const NSUInteger *at, NSRange r) { for (NSUInteger i = 0; i < r.n; i++) e_buffer(o, s, b[i], at[i], r.at + i); }
 static void e_offset(id o, SEL s, NSUInteger at, NSUInteger i)

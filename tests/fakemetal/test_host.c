@@ -106,6 +106,15 @@ static void flat_position(void)
     END(e);
     run(cb);
 }
+static void past_extent(void)
+{
+    oid cb = command(), e = encoder(cb, 1);
+    encode(e, buffer(64));
+    ((void (*)(oid, unsigned long, unsigned long))dlsym(o_lib, "fakemetal_extent"))(e, 0, 32);
+    dispatch(e, 1, 32);
+    END(e);
+    run(cb);
+}
 static void unknown_selector(void) { CALL0(void, queue, "status"); }
 static void wrong_kind(void) { use(encoder(command(), 1), queue); }
 static void fast_math(void)
@@ -221,6 +230,7 @@ static void host_mistakes(void)
     CASE(big_tg, "32784 bytes of threadgroup memory");
     CASE(both_tg, "40960 bytes of threadgroup memory (24576 of them");
     CASE(flat_position, "parameter i has 1 dimension, the dispatch has more");
+    CASE(past_extent, "of buffer 0 (x), which is bound with 32 bytes");
     CASE(unknown_selector, "-[MTLCommandQueue status]: unrecognized selector");
     CASE(wrong_kind, "setComputePipelineState: MTLCommandQueue");
     CASE(fast_math, "math mode is not safe");

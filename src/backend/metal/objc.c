@@ -60,6 +60,10 @@ static void open_once(void) {
         !find(objc, "objc_autoreleasePoolPush", &r->pool_push) || !find(objc, "objc_autoreleasePoolPop", &r->pool_pop) ||
         !find(metal, "MTLCreateSystemDefaultDevice", &r->default_device))
         return;
+#ifndef __APPLE__
+    void *extent = dlsym(metal, "fakemetal_extent");
+    memcpy(&r->extent, &extent, sizeof extent);
+#endif
     for (int i = 0; i < MTL_SEL_COUNT; i++) r->sel[i] = selector(selectors[i]);
 }
 

@@ -117,6 +117,7 @@ typedef struct sill__mtl_runtime {
     mtl_id (*default_device)(void);        /* MTLCreateSystemDefaultDevice */
     void *(*pool_push)(void);
     void (*pool_pop)(void *pool);
+    void (*extent)(mtl_id encoder, mtl_uint index, mtl_uint bytes); /* the fake's alone: how much of a bound buffer is meant */
     mtl_sel sel[MTL_SEL_COUNT];
 } sill__mtl_runtime;
 extern sill__mtl_runtime sill__mtl_rt;

@@ -17,7 +17,7 @@
 /* What of a step's own a call uses, so that replay can put another step's in its place. */
 typedef enum symbol { SYM_NONE, SYM_BATCH, SYM_TABLES } symbol;
 
-typedef struct binding { mtl_id buffer; size_t at; symbol symbol; } binding;
+typedef struct binding { mtl_id buffer; size_t at, bytes; symbol symbol; } binding;
 
 typedef struct call {
     mtl_id pipeline;
@@ -458,7 +458,7 @@ void sill__mtl_dispatch(sill__queue *q, const sill__mtl_call *c) {
     l->n_args += args;
     for (int i = 0; i < c->n_bufs; i++) {
         const sill__mtl_arg *a = &c->bufs[i];
-        binding b = {.buffer = a->buffer ? a->buffer : q->device->nothing, .at = a->buffer ? a->at : 0};
+        binding b = {.buffer = a->buffer ? a->buffer : q->device->nothing, .at = a->buffer ? a->at : 0, .bytes = a->buffer ? a->bytes : 0};
         b.symbol = q->recording ? symbol_of(q, b.buffer) : SYM_NONE;
         l->bindings[l->n_bindings++] = b;
     }
@@ -481,10 +481,10 @@ static void encode(sill__queue *q, mtl_id encoder, const list *l, const step *sl
         for (int k = 0; k < c->n_bufs; k++) {
             const binding *b = &l->bindings[c->bufs_at + (size_t)k];
             mtl_id buffer = b->symbol == SYM_BATCH ? slot->batch.buffer : b->symbol == SYM_TABLES ? slot->tables.buffer : b->buffer;
-            if (bound[k] == buffer && bound_at[k] == b->at) continue;
-            mtl_encoder_buffer(encoder, buffer, b->at, (mtl_uint)k + 1);
+            if (bound[k] != buffer || bound_at[k] != b->at) mtl_encoder_buffer(encoder, buffer, b->at, (mtl_uint)k + 1);
             bound[k] = buffer;
             bound_at[k] = b->at;
+            if (sill__mtl_rt.extent) sill__mtl_rt.extent(encoder, (mtl_uint)k + 1, b->bytes);
         }
         /* The length stays for the calls behind, where it would count beside what their kernels declare. */
         uint32_t wanted = c->local_bytes ? c->local_bytes : SILL_MIN(local, 16u);
