@@ -7,6 +7,7 @@
 # One line a barrier: which test noticed, or NOT NOTICED; also the barriers of the kernels that no test ran. Exit status 1
 # when a barrier could be left out unnoticed.
 set -u
+tab=$'\t'
 cd "$(dirname "$0")/.."
 : "${BUILD:=build/release}"
 export BUILD FAKEMETAL_QUIET=1
@@ -24,7 +25,7 @@ lost=0 n=0
 while IFS=$'\t' read -r line text; do
     n=$((n + 1)) noticed=
     for t in "${tests[@]}"; do
-        grep -q "^$line	" "$tmp/$(basename "$t").lines" || continue
+        grep -q "^$line$tab" "$tmp/$(basename "$t").lines" || continue
         FAKEMETAL_SKIP_BARRIER=$line timeout 900 "$BUILD/tests/$t" >"$tmp/log" 2>&1 && continue
         noticed=$t
         break
@@ -36,7 +37,7 @@ done < <(cat "$tmp"/*.lines | sort -n -u)
 if [ -f "$BUILD/metal_source.h" ]; then
     sed -n 's/^"\(.*\)\\n"$/\1/p' "$BUILD/metal_source.h" | grep -nE '(threadgroup|simdgroup)_barrier *\(' | cut -d: -f1 |
         while read -r line; do
-            cat "$tmp"/*.lines | grep -q "^$line	" || echo "line $line: no test runs this barrier"
+            cat "$tmp"/*.lines | grep -q "^$line$tab" || echo "line $line: no test runs this barrier"
         done
 fi
 echo "$n barriers of kernels, $lost could be left out unnoticed"
