@@ -184,7 +184,7 @@ $(BUILD)/metal_source.h: $(METAL_KERNELS) Makefile
 	@mkdir -p $(@D) && { echo 'static const char metal_source[] =' && \
 	{ printf '#include <metal_stdlib>\n#include <metal_simdgroup_matrix>\nusing namespace metal;\n#pragma METAL fp contract(off)\n' && \
 	cat $(METAL_KERNELS) | sed -e '/^#include "/d'; } | sed -e 's/[\\"]/\\&/g' -e 's/.*/"&\\n"/' && echo ';'; } >$@
-$(BUILD)/src/backend/metal/pipelines.o: $(BUILD)/metal_source.h
+$(BUILD)/src/backend/metal/pipelines.o $(BUILD)/tests/metal/test_mat.o: $(BUILD)/metal_source.h
 $(CLI_OBJ): | $(BUILD)/build_info.h $(BUILD)/sample_text.h
 $(BUILD)/cli/quantize.o: $(BUILD)/sample_text.h
 

@@ -507,6 +507,86 @@ static void every_byte_is_read_once(void) {
     fake.keep(false);
 }
 
+/* ---------------------------------------------------------------- barriers */
+
+#include "metal_source.h"
+
+/* All kernels of products once: in a process of its own with one barrier left out. */
+static void barrier_probe(void) {
+    static const shape shapes[] = {
+        {SILL__TYPE_F16, SILL__COMPUTE_F16, false, 1, {38}, 200}, {SILL__TYPE_F16, SILL__COMPUTE_F16, true, 1, {38}, 200},
+        {SILL__TYPE_F32, SILL__COMPUTE_INT8, false, 1, {38}, 160},
+    };
+    static const struct { int path, n; } ways[] = {{1, 1}, {0, 8}, {0, 33}};
+    static const call c = {SILL__NORM_LAYER, true, false, false, SILL__ACT_GELU_TANH};
+    if (!open_all()) return;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(shapes); i++)
+        for (size_t k = 0; k < SILL_ARRAY_LEN(ways); k++) {
+            const shape *s = &shapes[i];
+            matrix m;
+            make_inputs(s->cols);
+            if (!matrix_make(&m, &ref, &metal[ways[k].path], s)) return;
+            run_linear(&ref, m.w[0], &c, s->cols, s->rows[0], 0, ways[k].n, want);
+            run_linear(&metal[ways[k].path], m.w[1], &c, s->cols, s->rows[0], 0, ways[k].n, got);
+            double e = normalized_error(got, want, (size_t)(ways[k].n * s->rows[0]));
+            if (!(e <= (s->compute == SILL__COMPUTE_INT8 ? 1e-5 : 1e-11))) FAIL("shape %zu, %d rows: error %.3g", i, ways[k].n, e);
+            matrix_free(&m, &ref, &metal[ways[k].path]);
+        }
+}
+
+/* Whether line LINE of the kernels' text says that the fake keeps this order without its barrier. */
+static bool known_order(int line) {
+    const char *at = metal_source;
+    while (--line > 0 && at) at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL;
+    const char *end = at ? strchr(at, '\n') : NULL, *note = at ? strstr(at, "not seen on the fake") : NULL;
+    return note && end && note < end;
+}
+
+/* The line of the kernels' text with this in it. */
+static int line_with(const char *text) {
+    const char *at = strstr(metal_source, text);
+    int line = 1;
+    for (const char *p = metal_source; at && p < at; p++) line += *p == '\n';
+    return at ? line : 0;
+}
+
+/* A barrier of mat.metal, matmul.metal or matvec.metal that may be left out unnoticed is one too many, or not tested. */
+static void every_barrier_matters(void) {
+    int lines[64];
+    if (!fake.handle) SKIP("this machine has a real Metal device, whose barriers stay");
+    size_t (*barriers)(int *, size_t);
+    *(void **)(void *)&barriers = dlsym(fake.handle, "fakemetal_barriers");
+    fakemetal_dispatch d[1];
+    fake.keep(true);
+    fake.reset();
+    barrier_probe();
+    fake.keep(false);
+    if (fake.dispatches(d, 1) > 0 && d[0].bytes_read == 0) SKIP("the fake Metal is in its fast mode");
+    const size_t n = barriers(lines, SILL_ARRAY_LEN(lines));
+    const int first = line_with(" * mat.metal - "), end = line_with(" * sample.metal - ");
+    int tried = 0;
+    CHECK(n < SILL_ARRAY_LEN(lines) && first > 0 && end > first);
+    for (size_t i = 0; i < n && i < SILL_ARRAY_LEN(lines); i++) {
+        char text[16];
+        int status = 0;
+        if (lines[i] < first || lines[i] >= end) continue;
+        tried++;
+        snprintf(text, sizeof text, "%d", lines[i]);
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            setenv("FAKEMETAL_SKIP_BARRIER", text, 1);
+            if (!freopen("/dev/null", "w", stdout) || !freopen("/dev/null", "w", stderr)) _exit(0);
+            execl("/proc/self/exe", "test_mat", "barrier_probe", (char *)NULL);
+            _exit(0);
+        }
+        if (child < 0 || waitpid(child, &status, 0) != child) FAIL("no process to try line %d in", lines[i]);
+        else if ((status == 0) != known_order(lines[i])) FAIL("the barrier of line %d: its absence %s", lines[i],
+                                                               status ? "shows, against the note there" : "does not show");
+    }
+    CHECK_INT(tried, 11);
+}
+
 int main(int argc, char **argv) {
     fake_open(argv[0]);
 #ifndef __APPLE__
@@ -526,6 +606,8 @@ int main(int argc, char **argv) {
     TEST(qkv_token_by_token);
     TEST(head_products);
     TEST(every_byte_is_read_once);
+    TEST(every_barrier_matters);
+    if (argc > 1) TEST(barrier_probe);
     close_all();
     sill__mtl_forget(); /* so that the fake device has nothing to complain of */
     TEST_EXIT();

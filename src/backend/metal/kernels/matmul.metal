@@ -148,7 +148,7 @@ static inline void skinny_tile(constant mtl_mat_args &a, mat_weights w, O out, d
                 UNROLL for (uint j = 0; j < 2; j++) simdgroup_multiply_accumulate(acc[i][j], mx[i], mw[j], acc[i][j]);
         }
     }
-    simdgroup_barrier(mem_flags::mem_threadgroup); /* behind all lanes' loads of the last tile, where the sums go now */
+    simdgroup_barrier(mem_flags::mem_threadgroup); /* all lanes have loaded the last tile: not seen on the fake */
     UNROLL for (uint i = 0; i < B; i++)
         UNROLL for (uint j = 0; j < 2; j++) simdgroup_store(acc[i][j], wt + i * 128 + j * 8, 16);
     threadgroup_barrier(mem_flags::mem_threadgroup);
