@@ -110,6 +110,8 @@ SHARED_FLAGS = -shared -Wl,-soname,$(SHARED_ABI) $(if $(SANITIZE),,-Wl,--no-unde
 endif
 SHARED = $(BUILD)/$(SHARED_NAME)
 
+# A compiler that is stopped may leave an empty object.
+.DELETE_ON_ERROR:
 .PHONY: all lib static shared cli tests bench-programs run test test-all lint model deps install uninstall bench dist macos help clean FORCE
 all: lib shared cli
 lib: static
