@@ -120,6 +120,7 @@ static inline void attn_add(threadgroup const float *weights, threadgroup const 
 /* Grid (tiles, n_kv_heads), 128 threads. Query rows of a run and a KV head: token by token, in each the heads that
  * share the KV head. A threadgroup takes 32 of them; where fewer are left, the SIMD groups share tiles: they split
  * positions of the scores and values of the head, never a sum. */
+[[max_total_threads_per_threadgroup(128)]]
 kernel void attention_tiles(constant mtl_attention_args &a [[buffer(0)]], device const float *q [[buffer(1)]],
                             device const uchar *kv [[buffer(2)]], device const mtl_run *runs [[buffer(3)]],
                             device const int *tables [[buffer(4)]], device float *out [[buffer(5)]],
@@ -238,6 +239,7 @@ kernel void attention_tiles(constant mtl_attention_args &a [[buffer(0)]], device
 
 /* Grid (n_heads, n_tokens), 256 threads. A SIMD group looks at four positions at once, eight lanes each, and joins the
  * states in the order of the SIMD groups. */
+[[max_total_threads_per_threadgroup(256)]]
 kernel void attention_vector(constant mtl_attention_args &a [[buffer(0)]], device const float *q [[buffer(1)]],
                              device const uchar *kv [[buffer(2)]], device const mtl_run *runs [[buffer(3)]],
                              device const int *tables [[buffer(4)]], device const int *row_run [[buffer(5)]],

@@ -38,6 +38,7 @@ static inline void head_best(thread float &value, thread int &id, threadgroup fl
 
 /* Grid (chunks, rows), 256 threads. stats: (rows, chunks, 2) maximum and sum of e^(x - maximum); best: (rows, chunks,
  * n_top) bits of the value, id. A NaN makes the sum one, and counts as the least among the best. */
+[[max_total_threads_per_threadgroup(256)]]
 kernel void head_chunks(constant mtl_head_args &a [[buffer(0)]], device const float *logits [[buffer(1)]],
                         device float *stats [[buffer(2)]], device uint2 *best [[buffer(3)]],
                         uint2 group [[threadgroup_position_in_grid]], uint simd [[simdgroup_index_in_threadgroup]],
@@ -87,6 +88,7 @@ kernel void head_chunks(constant mtl_head_args &a [[buffer(0)]], device const fl
 /* Grid (rows), 256 threads, at most 256 chunks. starts: (rows + 1), counted from first_target, where the targets and
  * their output begin. The list of a chunk is in order: each
  * thread holds the head of one. A log-probability is (x - maximum) - log(sum): nothing is lost for large logits. */
+[[max_total_threads_per_threadgroup(256)]]
 kernel void head_join(constant mtl_head_args &a [[buffer(0)]], device const float *logits [[buffer(1)]],
                       device const float *stats [[buffer(2)]], device const uint2 *best [[buffer(3)]],
                       device const int *starts [[buffer(4)]], device const int *targets [[buffer(5)]],

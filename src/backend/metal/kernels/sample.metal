@@ -111,6 +111,7 @@ static inline void sample_tell(constant mtl_sample_args &a, device int *ids, dev
 
 /* Grid (rows), 512 threads. Steps count on with the position of the output row. The id is -1 where a logit is NaN or
  * +infinity, -2 where no token is left; logprobs are of the whole distribution, before the filters. */
+[[max_total_threads_per_threadgroup(SAMPLE_THREADS)]]
 kernel void sample_rows(constant mtl_sample_args &a [[buffer(0)]], device const float *logits [[buffer(1)]],
                    device const mtl_sample_row *rows [[buffer(2)]], device const int *positions [[buffer(3)]],
                    device const int *out_rows [[buffer(4)]], device int *ids [[buffer(5)]],
