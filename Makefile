@@ -93,6 +93,7 @@ TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 # The fake Metal that the Metal backend is tested on (Linux).
 FAKE_SRC := $(filter-out tests/fakemetal/test_%.c,$(wildcard tests/fakemetal/*.c))
 FAKE_METAL := $(if $(filter Linux,$(UNAME_S)),$(BUILD)/libfakemetal.so)
+CUDA_SRC := $(filter-out tests/metalcuda/test_%.c,$(wildcard tests/metalcuda/*.c))
 BENCH_SRC := $(wildcard bench/*.c bench/*/*.c)
 BENCH_BIN := $(BENCH_SRC:%.c=$(BUILD)/%)
 
@@ -112,7 +113,7 @@ SHARED = $(BUILD)/$(SHARED_NAME)
 
 # A compiler that is stopped may leave an empty object.
 .DELETE_ON_ERROR:
-.PHONY: all lib static shared cli tests bench-programs run test test-all lint model deps install uninstall bench dist macos help clean FORCE
+.PHONY: all lib static shared cli tests metal-cuda bench-programs run test test-all lint model deps install uninstall bench dist macos help clean FORCE
 all: lib shared cli
 lib: static
 static: $(LIBSILL)
@@ -126,6 +127,7 @@ help:
 	@echo "make run           install what is missing, build, fetch the default model, label examples/reviews.csv"
 	@echo "make test          build and run the tests; AREAS=\"tokenizer format\" runs some areas only"
 	@echo "make test-all      all suites: sanitizers, forced instruction sets, clang, aarch64, fuzzing, live parity"
+	@echo "make metal-cuda    the Metal kernels on an NVIDIA GPU: their tests, whole models, compute-sanitizer (docs/GPU-TESTS.md)"
 	@echo "make lint          the project's own source checks"
 	@echo "make model         fetch the default model into the cache"
 	@echo "make deps          install what building and running need"
@@ -152,6 +154,10 @@ $(BUILD)/tests/%.o: tests/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) "  CC  $<"
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
+$(BUILD)/metalcuda/%.o: tests/metalcuda/%.c $(wildcard tests/metalcuda/*.h tests/metalcuda/shim/*.h) tests/fakemetal/fake.h $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(SAY) "  CC  $<"
+	$(Q)$(CC) -std=gnu11 -O2 -g -fPIC -fvisibility=hidden $(WARN) -Wno-missing-prototypes -DMETALCUDA_SHIM='"$(CURDIR)/tests/metalcuda/shim"' -c $< -o $@
 # The fake Metal, always without sanitizers: its threads are fibers.
 $(BUILD)/fakemetal/%.o: tests/fakemetal/%.c $(wildcard tests/fakemetal/*.h tests/fakemetal/shim/*.h) tests/fakemetal/translate.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -215,6 +221,10 @@ $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBSILL)
 $(BUILD)/libfakemetal.so: $(FAKE_SRC:tests/fakemetal/%.c=$(BUILD)/fakemetal/%.o)
 	$(SAY) "  LD  $@"
 	$(Q)$(CC) -shared -Wl,-soname,libfakemetal.so -o $@ $^ -lm -lpthread -ldl
+# The same kernels on an NVIDIA GPU: the fake Metal, whose dispatches go to CUDA's driver (docs/GPU-TESTS.md).
+$(BUILD)/libmetalcuda.so: $(FAKE_SRC:tests/fakemetal/%.c=$(BUILD)/fakemetal/%.o) $(CUDA_SRC:tests/metalcuda/%.c=$(BUILD)/metalcuda/%.o)
+	$(SAY) "  LD  $@"
+	$(Q)$(CC) -shared -Wl,-soname,libmetalcuda.so -o $@ $^ -lm -lpthread -ldl
 .SECONDARY: $(TEST_BIN:=.o) $(BENCH_BIN:=.o)
 
 # ---- using
@@ -236,6 +246,9 @@ test:
 test-all:
 	@tools/deps.sh --test
 	@tools/test_all.sh
+metal-cuda:
+	@$(MAKE) $(PARALLEL) --no-print-directory cli shared tests $(BUILD)/libmetalcuda.so
+	@BUILD=$(BUILD) tests/metalcuda/run.sh all
 lint:
 	@tools/lint.sh
 bench:

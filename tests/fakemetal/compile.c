@@ -51,9 +51,13 @@ static const char *tool(void)
     return found[0] ? found : NULL;
 }
 const char *fake_compiler(void) { return tool(); }
-const char *fakemetal_compiler(void) { return tool(); }
+/* Where libraries lie that were compiled on another machine (FAKEMETAL_PREBUILT): found there by the source and the translator
+ * alone, and put there by a compiler that has made one. */
+static const char *prebuilt(void) { const char *s = getenv("FAKEMETAL_PREBUILT"); return s && *s ? s : NULL; }
+const char *fakemetal_compiler(void) { return tool() ? tool() : prebuilt(); }
 
 static uint64_t hash(uint64_t h, const char *s) { for (; *s; s++) h = (h ^ (unsigned char)*s) * 0x100000001b3ull; return (h ^ 0xff) * 0x100000001b3ull; }
+uint64_t fake_hash(uint64_t h, const char *s) { return hash(h, s); }
 /* -march=native means another thing on another processor */
 static uint64_t hash_cpu(uint64_t h)
 {
@@ -86,7 +90,7 @@ static bool write_all(const char *dir, const char *name, const char *text)
     return fclose(f) == 0 && ok;
 }
 /* runs a command; false: it failed, and *log has what it said (nothing else of it is kept) */
-__attribute__((format(printf, 2, 3))) static bool run(char **log, const char *f, ...)
+__attribute__((format(printf, 2, 3))) bool fake_run_command(char **log, const char *f, ...)
 {
     char *cmd = NULL;
     va_list a;
@@ -128,28 +132,35 @@ static const char *metal_version(long language)
                "-fno-lax-vector-conversions -Xclang -ffloat16-excess-precision=none -ffp-contract=off -fno-math-errno"
 #define CHECKED "-gline-tables-only -DMSL_CHECKED -fsanitize=kernel-address -mllvm -asan-instrumentation-with-call-threshold=0 -mllvm -asan-opt-same-temp=0 -mllvm -asan-stack=0 -mllvm -asan-globals=0 -mllvm -asan-kernel-mem-intrinsic-prefix=1"
 
-static char *build(const char *source, const char *cxx, const char *version, const char *tmp, const char *out, char **log)
+char *fake_library_text(const char *source, const char *version, const char *macros, const char *tmp, char **log)
 {
     char path[700];
+    const char *cxx = tool();
+    if (!cxx) { *log = strdup("no clang++ 16 or later to compile kernels with (FAKEMETAL_CXX names one; tools/deps.sh --test installs one)"); return NULL; }
     snprintf(path, sizeof path, "%s/simd", tmp);
     mkdir(path, 0700);
     bool ok = write_all(tmp, "program_source", source);
     for (size_t i = 0; i < sizeof shim / sizeof *shim; i++) ok = ok && write_all(tmp, shim[i].name, shim[i].text);
     for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) ok = ok && write_all(tmp, headers[i], "\n");
     if (!ok) { *log = strdup("cannot write the files to be compiled"); return NULL; }
-    /* UNROLL: the kernels' hint for registers that this machine does not have; it would take ten times as long to compile. */
-    if (!run(log, "cd '%s' && %s -x c++ -std=c++14 -undef -nostdinc -nostdinc++ -I. -D__METAL__=1 -D__METAL_MACOS__=1 -D__METAL_VERSION__=%s -D__HAVE_SIMDGROUP_MATRIX__=1 -DUNROLL= -DUNROLL_4= -E program_source -o k.i 2>&1", tmp, cxx, version)) return NULL;
+    if (!fake_run_command(log, "cd '%s' && %s -x c++ -std=c++14 -undef -nostdinc -nostdinc++ -I. -D__METAL__=1 -D__METAL_MACOS__=1 -D__METAL_VERSION__=%s -D__HAVE_SIMDGROUP_MATRIX__=1 %s -E program_source -o k.i 2>&1", tmp, cxx, version, macros)) return NULL;
     snprintf(path, sizeof path, "%s/k.i", tmp);
     char *text = read_all(path);
     if (!text) { *log = strdup("the preprocessor's output is not there"); return NULL; }
     char *cpp = fake_translate(text, log);
     free(text);
+    return cpp;
+}
+static char *build(const char *source, const char *cxx, const char *version, const char *tmp, const char *out, char **log)
+{
+    /* UNROLL: the kernels' hint for registers that this machine does not have; it would take ten times as long to compile. */
+    char path[700], *cpp = fake_library_text(source, version, "-DUNROLL= -DUNROLL_4=", tmp, log);
     if (!cpp) return NULL;
-    ok = write_all(tmp, "k.cpp", cpp);
+    const bool ok = write_all(tmp, "k.cpp", cpp);
     free(cpp);
     if (!ok) { *log = strdup("cannot write the translated text"); return NULL; }
     /* both at once: the check of address spaces, and the library */
-    if (!run(log, "cd '%s' || exit 1; %s " STRICT " -DMSL_CHECK -fsyntax-only -I. k.cpp >check.log 2>&1 & c=$!; %s " STRICT " -O2 -fvisibility=hidden -fPIC -shared %s -I. k.cpp -o k.so -lm >build.log 2>&1; b=$?; "
+    if (!fake_run_command(log, "cd '%s' || exit 1; %s " STRICT " -DMSL_CHECK -fsyntax-only -I. k.cpp >check.log 2>&1 & c=$!; %s " STRICT " -O2 -fvisibility=hidden -fPIC -shared %s -I. k.cpp -o k.so -lm >build.log 2>&1; b=$?; "
                   "wait $c; c=$?; if [ $b = 0 ]; then cat check.log; else cat build.log; fi; [ $b = 0 ] && [ $c = 0 ]", tmp, cxx, cxx, fake_set.fast ? "" : CHECKED)) return NULL;
     snprintf(path, sizeof path, "%s/k.so", tmp);
     if (rename(path, out)) { *log = strdup("cannot move the compiled library into the cache"); return NULL; }
@@ -158,13 +169,19 @@ static char *build(const char *source, const char *cxx, const char *version, con
 char *fake_library_path(const char *source, long language, char **log)
 {
     const char *cxx = tool();
+    char ready[600] = "";
     *log = NULL;
+    if (prebuilt()) {
+        uint64_t h = hash(hash(hash(0xcbf29ce484222325ull, source), metal_version(language)), fake_translator_hash);
+        for (size_t i = 0; i < sizeof shim / sizeof *shim; i++) h = hash(h, shim[i].text);
+        snprintf(ready, sizeof ready, "%s/%016llx.so", prebuilt(), (unsigned long long)h);
+        if (access(ready, R_OK) == 0) return strdup(ready);
+    }
     if (!cxx) { *log = strdup("no clang++ 16 or later to compile kernels with (FAKEMETAL_CXX names one; tools/deps.sh --test installs one)"); return NULL; }
     const char *version = metal_version(language);
     uint64_t h = hash(0xcbf29ce484222325ull, source);
     h = hash(hash(hash(hash(h, cxx), version), STRICT CHECKED), fake_set.fast ? "fast" : "checked");
     for (size_t i = 0; i < sizeof shim / sizeof *shim; i++) h = hash(h, shim[i].text);
-    extern const char fake_translator_hash[];
     h = hash(hash_cpu(h), fake_translator_hash);
     static uint64_t bad;                                    /* what did not compile is not tried again in this process */
     static char *why;
@@ -184,11 +201,14 @@ char *fake_library_path(const char *source, long language, char **log)
         else {
             r = build(source, cxx, version, tmp, out, log);
             char *none = NULL;
-            if (!getenv("FAKEMETAL_KEEP")) run(&none, "rm -rf '%s'", tmp);
+            if (!getenv("FAKEMETAL_KEEP")) fake_run_command(&none, "rm -rf '%s'", tmp);
             free(none);
         }
     }
     if (fd >= 0) { unlink(lock); close(fd); }
+    char *none = NULL;
+    if (r && ready[0]) fake_run_command(&none, "mkdir -p '%s' && cp '%s' '%s'", prebuilt(), r, ready);
+    free(none);
     if (!r && !*log) *log = strdup("compiling failed");
     if (!r) { free(why); why = strdup(*log); bad = h; }
     return r;

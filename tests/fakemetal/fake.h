@@ -99,6 +99,7 @@ typedef struct fake_buf {
     void *deallocator;
     uint64_t id;
     struct fake_shadow *shadow;         /* check.c: who wrote and read what; made when needed */
+    void *elsewhere;                    /* what fake_elsewhere keeps of it */
     struct fake_buf *next, *prev;       /* all of them */
 } fake_buf;
 extern fake_class fake_Device, fake_Queue, fake_Lib, fake_Fn, fake_Pso, fake_Buf, fake_Cmd, fake_Enc, fake_Options, fake_Constants,
@@ -109,16 +110,31 @@ extern fake_buf *fake_buffers;
 fake_buf *fake_buffer_at(const void *p, size_t n);      /* the buffer that holds these bytes */
 bool fake_residency_has(id set, const fake_buf *b);
 
+/* ---- kernels that run elsewhere than on this CPU (tests/metalcuda); NULL: run.c runs them */
+struct fake_run;
+typedef struct fake_executor {
+    const char *(*name)(void);          /* of the device; NULL: there is none */
+    void (*dispatch)(struct fake_run *r);       /* may return before it has run */
+    void (*finish)(void);               /* all that was dispatched has run; the host may look */
+    void (*gone)(struct fake_buf *b);
+} fake_executor;
+extern const fake_executor *fake_elsewhere;
+
 /* ---- compile.c, translate.c */
 /* NULL: *log (to be freed) says why. */
 const char *fake_compiler(void);
 char *fake_library_path(const char *source, long language, char **log);
+/* The text through preprocessor and translator, in the directory tmp. NULL: *log says what is wrong. */
+char *fake_library_text(const char *source, const char *version, const char *macros, const char *tmp, char **log);
+bool fake_run_command(char **log, const char *f, ...);
+uint64_t fake_hash(uint64_t h, const char *s);
+extern const char fake_msl[], fake_msl_abi[], fake_translator_hash[];
 /* C++ text of an MSL text that has been through the preprocessor; NULL: *log says what is wrong. */
 char *fake_translate(const char *text, char **log);
 
 /* ---- run.c */
 typedef struct fake_binding { const void *p; size_t n; fake_buf *buf; size_t at; } fake_binding;
-typedef struct fake_run {
+typedef struct fake_run {               /* a dispatch */
     const fake_fn *fn;
     fake_binding bind[MSL_BUFFERS];
     size_t tgmem[MSL_BUFFERS];

@@ -453,6 +453,7 @@ static void buf_dealloc(id o)
         ((void (*)(void *, void *, NSUInteger))((fake_block *)b->deallocator)->invoke)(b->deallocator, b->p, b->n);
         fake_block_release(b->deallocator);
     }
+    if (fake_elsewhere) fake_elsewhere->gone(b);
     if (b->map) munmap(b->map, b->map_bytes);
     fake_check_buffer_gone(b);
     fake_shadow_free(b->shadow);
@@ -520,7 +521,7 @@ static id dev_residency(id d, SEL s, id desc, id *err)
 
 /* ---- the device */
 static id device;
-static id dev_name(id d, SEL s) { (void)d; (void)s; return fake_string("Fake Apple GPU (CPU)"); }
+static id dev_name(id d, SEL s) { (void)d; (void)s; return fake_string(fake_elsewhere ? fake_elsewhere->name() : "Fake Apple GPU (CPU)"); }
 static OBJCBOOL dev_yes(id d, SEL s) { (void)d; (void)s; return 1; }
 static OBJCBOOL dev_no(id d, SEL s) { (void)d; (void)s; return 0; }
 static uint64_t dev_working_set(id d, SEL s) { (void)d; (void)s; return fake_set.working_set; }
@@ -543,7 +544,7 @@ FAKE_CLASS(fake_Device, "MTLDevice", NULL, 0, 0, M("name", dev_name), M("hasUnif
            M("newEvent", fake_event_new), M("newSharedEvent", fake_shared_event_new), M("newFence", fake_fence_new));
 EXPORT id MTLCreateSystemDefaultDevice(void)
 {
-    if (getenv("FAKEMETAL_NO_DEVICE")) return NULL;
+    if (getenv("FAKEMETAL_NO_DEVICE") || (fake_elsewhere && !fake_elsewhere->name())) return NULL;
     pthread_mutex_lock(&lock);
     id r = device && device->isa == &fake_Device ? device : NULL;
     pthread_mutex_unlock(&lock);

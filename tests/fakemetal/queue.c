@@ -332,8 +332,9 @@ static void run_dispatch(Cmd *c, Op *op)
     uint32_t *to[3] = { r.groups, r.threads, r.grid };
     for (int i = 0; i < 3; i++) { to[i][0] = (uint32_t)g[i]->w; to[i][1] = (uint32_t)g[i]->h; to[i][2] = (uint32_t)g[i]->d; }
     const double t = now();
-    fake_run_dispatch(&r);
-    for (int i = 0; i < MSL_BUFFERS; i++) {
+    if (fake_elsewhere) fake_elsewhere->dispatch(&r);
+    else fake_run_dispatch(&r);
+    for (int i = 0; i < MSL_BUFFERS && !fake_elsewhere; i++) {
         const fake_buf *b = r.bind[i].buf;
         if (!b || !b->map) continue;
         for (const unsigned char *p = (const unsigned char *)b->p + b->n; (uintptr_t)p % 16384; p++)
@@ -371,6 +372,7 @@ static void run_simple(Op *op)
 }
 static void finish(Cmd *c)
 {
+    if (fake_elsewhere) fake_elsewhere->finish();
     c->t1 = now();
     Queue *q = c->q;
     q->first = c->next;

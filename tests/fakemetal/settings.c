@@ -10,6 +10,7 @@
 fake_settings fake_set = { .os = 15.0, .family = 1007, .working_set = 10ull << 30, .max_buffer = 8ull << 30, .max_threads = MSL_MAX_THREADS,
     .races = true, .workers = 2, .error_code = 1 };
 char fake_doing[160];
+const fake_executor *fake_elsewhere;
 
 void fake_die(const char *f, ...)
 {

@@ -119,6 +119,8 @@ template<class T> struct msl_space<__attribute__((address_space(2))) T *> { stat
 template<class T> struct msl_space<__attribute__((address_space(3))) T *> { static constexpr int v = 3; };
 template<class P, class A> P msl_pcast(A a) { static_assert(msl_space<P>::v == msl_space<A>::v, "a cast to another address space"); return (P)a; }
 MSL_INLINE msl_worker *msl_w() { return nullptr; }
+#elif defined(MSL_ELSEWHERE)               /* another machine's headers take over (tests/metalcuda) */
+MSL_INLINE msl_worker *msl_w() { return nullptr; }
 #else
 /* The stack pointer tells the worker: every kernel thread runs on a stack inside its worker's region. */
 MSL_INLINE msl_worker *msl_w() {

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# The Metal kernels and the Metal back end on an NVIDIA GPU (docs/GPU-TESTS.md). `make metal-cuda` builds and runs all of it.
+#
+#   BUILD=dir tests/metalcuda/run.sh compile | kernels | models | sanitize | all
+#
+#   compile    only makes the GPU's program of the kernels, in $FAKEMETAL_PREBUILT: what a machine without clang needs
+#   kernels    tests/metal and tests/check on the GPU
+#   models     whole models at full size: a random GPT-2 small, and SmolLM2 if it is in the cache (SMOLLM2=FILE)
+#   sanitize   compute-sanitizer: memcheck, racecheck, synccheck, initcheck over the same tests
+#
+# Compiling needs clang++ 16 or later and a CUDA toolkit (ptxas, libdevice); running needs the driver alone, sanitize
+# compute-sanitizer. What is missing is said, and nothing is run (status 2). OUT=dir: logs. JOBS: tests at once.
+set -u
+cd "$(dirname "$0")/../.."
+: "${BUILD:=build/release}" "${OUT:=$BUILD/metalcuda-logs}" "${JOBS:=4}" "${LIMIT:=600}"
+export BUILD SILL_METAL_LIBRARY="$BUILD/libmetalcuda.so" SILL_PACKED_MAX_MIB=0 SILL_METAL_CACHE=0
+: "${FAKEMETAL_PREBUILT:=$BUILD/metalcuda-kernels}"
+export FAKEMETAL_PREBUILT
+mkdir -p "$OUT" "$FAKEMETAL_PREBUILT"
+missing() { echo "this machine cannot run the Metal kernels on CUDA: $1" >&2; exit 2; }
+[ -e "$SILL_METAL_LIBRARY" ] || missing "no $SILL_METAL_LIBRARY (make metal-cuda)"
+what=${1:-all}
+if [ "$what" = compile ]; then
+    METALCUDA_STUB=1 "$BUILD/tests/metal/test_host" order_is_kept >"$OUT/compile.log" 2>&1 || { tail -n 20 "$OUT/compile.log"; exit 1; }
+    ls -l "$FAKEMETAL_PREBUILT"
+    exit 0
+fi
+command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || missing "no NVIDIA GPU with a driver (nvidia-smi)"
+compgen -G "$FAKEMETAL_PREBUILT/*.so" >/dev/null || command -v clang++-19 >/dev/null || command -v clang++ >/dev/null ||
+    missing "neither compiled kernels in $FAKEMETAL_PREBUILT nor a clang++ to compile them"
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+failed=0
+
+# one NAME COMMAND...: a line with what it printed last; PASS, FAIL and SKIP lines are counted
+one() {
+    local name=$1 start=$SECONDS rc
+    shift
+    timeout "$LIMIT" "$@" >"$OUT/$name.log" 2>&1 </dev/null
+    rc=$?
+    local p f s
+    p=$(grep -c '^PASS ' "$OUT/$name.log") f=$(grep -c '^FAIL ' "$OUT/$name.log") s=$(grep -c '^SKIP ' "$OUT/$name.log")
+    printf '%-34s status %3d: %3d passed %3d failed %3d skipped %4d s  %s\n' "$name" $rc "$p" "$f" "$s" $((SECONDS - start)) \
+        "$(grep -hE 'ERROR SUMMARY|RACECHECK SUMMARY' "$OUT/$name.log" | tail -n 1 | sed 's/=* *//')"
+    if [ $rc -ne 0 ] || [ "$f" -gt 0 ]; then grep -vE '^PASS ' "$OUT/$name.log" | head -n "${SHOW:-12}" | cut -c1-300 | sed 's/^/    /'; return 1; fi
+}
+together() { # runs lines of a list, JOBS at once; fails if one fails
+    local n=0 status
+    local -a pids=()
+    while IFS= read -r line; do
+        [ -n "$line" ] || continue
+        eval "one $line" &
+        pids+=($!)
+        n=$((n + 1))
+        if [ $((n % JOBS)) -eq 0 ]; then for p in "${pids[@]}"; do wait "$p" || failed=1; done; pids=(); fi
+    done
+    for p in "${pids[@]+"${pids[@]}"}"; do wait "$p" || failed=1; done
+    status=$failed
+    return $status
+}
+
+kernels() {
+    echo "== kernels and back end"
+    together <<LIST
+host "$BUILD/tests/metal/test_host"
+mat "$BUILD/tests/metal/test_mat"
+vec "$BUILD/tests/metal/test_vec"
+model "$BUILD/tests/metal/test_model"
+ops "$BUILD/tests/metalcuda/test_ops"
+LIST
+}
+models() {
+    echo "== whole models"
+    local file=${SMOLLM2:-$HOME/.cache/sill/models/SmolLM2-135M-Instruct.Q4_1.gguf}
+    SHOW=60 one whole env FAKEMETAL_WORKING_SET=2500000000 python3 tests/metalcuda/whole_models.py "$OUT" "$file" || failed=1
+    grep -vE '^(PASS|FAIL) ' "$OUT/whole.log" | tail -n 60
+}
+sanitize() {
+    local cs
+    cs=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null) || missing "no compute-sanitizer"
+    echo "== compute-sanitizer $("$cs" --version | tail -n 1)"
+    local quick="--print-limit 5 --error-exitcode 9"
+    together <<LIST
+memcheck-vec "$cs" --tool memcheck $quick "$BUILD/tests/metal/test_vec"
+memcheck-mat "$cs" --tool memcheck $quick "$BUILD/tests/metal/test_mat"
+memcheck-model "$cs" --tool memcheck $quick "$BUILD/tests/metal/test_model"
+racecheck-vec "$cs" --tool racecheck --racecheck-report all $quick "$BUILD/tests/metal/test_vec"
+racecheck-mat "$cs" --tool racecheck --racecheck-report all $quick "$BUILD/tests/metal/test_mat"
+racecheck-model "$cs" --tool racecheck --racecheck-report all $quick "$BUILD/tests/metal/test_model"
+synccheck-vec "$cs" --tool synccheck $quick "$BUILD/tests/metal/test_vec"
+synccheck-mat "$cs" --tool synccheck $quick "$BUILD/tests/metal/test_mat"
+synccheck-model "$cs" --tool synccheck $quick "$BUILD/tests/metal/test_model"
+initcheck-vec env METALCUDA_POISON=0 "$cs" --tool initcheck $quick "$BUILD/tests/metal/test_vec"
+initcheck-mat env METALCUDA_POISON=0 "$cs" --tool initcheck $quick "$BUILD/tests/metal/test_mat"
+initcheck-model env METALCUDA_POISON=0 "$cs" --tool initcheck $quick "$BUILD/tests/metal/test_model"
+LIST
+}
+case $what in
+    kernels) kernels ;;
+    models) models ;;
+    sanitize) sanitize ;;
+    all) kernels; models; sanitize ;;
+    *) sed -n 2,16p "$0"; exit 2 ;;
+esac
+if [ $failed -eq 0 ]; then echo "all clean"; else echo "there were failures; logs in $OUT"; fi
+exit $failed
