@@ -231,7 +231,7 @@ int cli_chat(int argc, char **argv) {
     int status = args_parse(&command, argc, argv, &args, &n);
     if (status < 0) status = cli_sampling_check(&o.sampling, "chat");
     if (status < 0 && o.sampling.o.num_return_sequences > 1) status = args_usage("chat", "a turn has one answer");
-    if (status < 0) status = cli_engine_open("chat", &o.model, NULL, &engine);
+    if (status < 0) status = cli_engine_open("chat", &o.model, &(cli_needs){.interactive = true}, &engine);
     if (status < 0 && !engine.info.is_instruct)
         status = args_usage("chat", "%s is not an instruct model (it has no chat template that is known here); see sill generate",
                             engine.path);

@@ -32,7 +32,7 @@ arg_table cli_model_table(cli_model_options *values) {
     static const arg_option options[] = {
         {"model", 'm', ARG_TEXT, AT(t, model), 0, 0, NULL, "MODEL",
          "a directory as on the hub, a .gguf or .safetensors file, or a name in the cache (default: SmolLM2-135M-Instruct)"},
-        {"device", 0, ARG_TEXT, AT(t, device), 0, 0, NULL, "NAME", "auto, cpu, or ref, the slow scalar reference (default auto)"},
+        {"device", 0, ARG_TEXT, AT(t, device), 0, 0, NULL, "NAME", "auto, metal (Apple GPUs), cpu, or ref, the slow scalar reference (default auto)"},
         {"dtype", 0, ARG_CHOICE, AT(t, dtype), 0, 0, dtypes, "TYPE",
          "type computed with: auto (as stored), f32 (the parity path), f16, bf16; of floating-point weights also q8, q4, int8"},
         {"kv-dtype", 0, ARG_CHOICE, AT(t, kv_dtype), 0, 0, kv_dtypes, "TYPE", "type of the KV cache: auto, f32, f16, int8"},
@@ -228,7 +228,7 @@ int cli_check_model(const char *command, const cli_model_options *o) {
         size_t n = strlen(names);
         snprintf(names + n, sizeof names - n, ", %s", b->name);
     }
-    if (!strcmp(o->device, "metal") || !strncmp(o->device, "cuda", 4))
+    if (!strncmp(o->device, "cuda", 4))
         return args_usage(command, "--device %.40s is not in this version; there are: %s", o->device, names);
     return args_usage(command, "--device is '%.40s'; it takes one of: %s", o->device, names);
 }
@@ -266,6 +266,7 @@ int cli_engine_open(const char *command, const cli_model_options *options, const
     int status = cli_check_model(command, options);
     if (status >= 0) return status;
     cli_fill_options(options, &mo, &so);
+    so.interactive = needs && needs->interactive;
     cli_show_log();
     sill_status s = cli_model_path(options->model, engine->path, sizeof engine->path, &err);
     if (s == SILL_OK) s = sill_plan(engine->path, &mo, &so, &plan, &err);

@@ -77,7 +77,11 @@ typedef struct cli_engine {
     char path[1024];
 } cli_engine;
 /* What a command asks of the context; checked before the model is loaded. */
-typedef struct cli_needs { int32_t stride, min_ctx; bool no_text; } cli_needs; /* 0: nothing; no_text: also without a tokenizer */
+typedef struct cli_needs {
+    int32_t stride, min_ctx; /* 0: nothing */
+    bool no_text;            /* also without a tokenizer */
+    bool interactive;        /* one text at a time, waited for */
+} cli_needs;
 /* Plans, and refuses what would not fit or NEEDS (may be NULL) rule out; then loads. Returns -1 or the exit status,
  * the message said. */
 int cli_engine_open(const char *command, const cli_model_options *options, const cli_needs *needs, cli_engine *engine);

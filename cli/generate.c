@@ -199,7 +199,8 @@ static int run_generate(generate_options *o, generate_task *t) {
     if (o->file) status = cli_run_input(&run, "generate", o->file, &o->corpus, "prompt");
     else if (rows) status = cli_run_texts(&run, "generate", &o->corpus, "prompt", t->texts, t->bytes, t->n_texts);
     if (status >= 0) return status;
-    status = cli_engine_open("generate", &o->model, NULL, &engine);
+    const cli_needs needs = {.interactive = !rows && t->n_texts == 1 && o->sampling.o.num_return_sequences <= 1};
+    status = cli_engine_open("generate", &o->model, &needs, &engine);
     if (status < 0) status = cli_sampling_prepare(&o->sampling, "generate", &engine);
     if (status < 0) {
         t->o = o;

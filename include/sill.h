@@ -137,7 +137,7 @@ typedef enum sill_kv_dtype {
 
 typedef struct sill_model_options {
     size_t size;
-    const char *device;  /* "auto" (default), "cpu", "ref" (scalar reference) */
+    const char *device;  /* "auto" (default), "metal" (Apple GPUs, on macOS), "cpu", "ref" (scalar reference) */
     sill_dtype dtype;
     int32_t n_threads;   /* 0: all (performance) cores, never more than physical ones */
     uint64_t memory_limit_bytes; /* 0: what the system says is free; refused with ENOFIT above it */

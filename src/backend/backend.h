@@ -301,6 +301,10 @@ typedef struct sill__backend {
     void (*kv_copy)(sill__queue *, sill__kv *, int32_t from_block, int32_t to_block, int32_t n_positions);
 
     void (*sample)(sill__queue *, const sill__op_sample *);  /* NULL: the host samples */
+    /* Optional, for devices whose steps run by themselves: right behind begin, before anything else of the step. Token i
+     * becomes the i32 at ids + 4 * rows[i], as it is when the step runs: what a step in front of it put out. rows[i] < 0:
+     * it stays. So several steps can be under way. Such a device copies all that begin and operations are given. */
+    void (*take_ids)(sill__queue *, sill__ref ids, const int32_t *rows);
     const sill__train_ops *train;                            /* NULL: no training here */
     /* Whole steps (optional, all four or none): between record_begin and record_end ops are kept, not run; replay runs
      * them, submit included, for another batch of the same numbers of tokens, runs and outputs, with that batch's ids,

@@ -60,6 +60,31 @@ typedef struct sill__pass {
     sill__batch batch; /* the step's batch with this pass's rows */
 } sill__pass;
 
+/* ---- steps ahead (ahead.c): where a device runs steps by itself, those that greedy decoding will most likely ask for
+ * next are submitted before they are asked for, with tokens that the device takes from the step in front. */
+#define SILL__AHEAD 2          /* steps under way beyond the one waited for */
+#define SILL__AHEAD_SPANS 8    /* sequences decoded together */
+#define SILL__AHEAD_TOP 16     /* best tokens of a row */
+#define SILL__AHEAD_RINGS (SILL__AHEAD + 2) /* places for results: of the steps ahead, the one read, the one before it */
+
+typedef struct sill__ahead_step {
+    sill__ticket ticket;
+    int32_t n, n_top, ring;
+    sill__seq seqs[SILL__AHEAD_SPANS];
+    int32_t lengths[SILL__AHEAD_SPANS]; /* of the sequences in front of it */
+} sill__ahead_step;
+
+typedef struct sill__ahead {
+    sill__ahead_step last;     /* the step whose results were handed out last; n 0: none that decodes greedily */
+    sill__ahead_step steps[SILL__AHEAD]; /* submitted behind it, in order */
+    int32_t n_steps, ring;
+    uint64_t n_used, n_lost;   /* steps that were asked for, and that were not */
+    /* of the step that is being submitted */
+    int32_t tokens[SILL__AHEAD_SPANS], positions[SILL__AHEAD_SPANS], rows[SILL__AHEAD_SPANS], from[SILL__AHEAD_SPANS];
+    sill__run runs[SILL__AHEAD_SPANS];
+    sill__batch batch;
+} sill__ahead;
+
 struct sill_session {
     sill_model *model;
     sill__layout layout;
@@ -78,9 +103,25 @@ struct sill_session {
     int32_t *tokens, *positions, *target_starts, *targets;
     sill__run *runs;
     sill__pass passes[SILL__N_PASSES];
+    sill__ahead ahead;
     sill__arena arena;
     uint64_t spare_bytes; /* what the memory limit leaves to a task call */
     bool limited;         /* the caller named the limit */
 };
+
+/* ---- step.c's, for ahead.c */
+/* Bytes from the result buffer's start of the best ids (or their log-probabilities, by base) of a pass at a ring place. */
+size_t sill__top_at(const sill__layout *l, size_t base, int kind, int32_t ring);
+
+/* ---- ahead.c's, for step.c */
+/* The step was computed ahead: its results are handed out, or *st tells what failed. */
+bool sill__ahead_take(sill_session *s, sill__span *spans, int32_t n_spans, sill_status *st, sill_error *err);
+/* A step of these spans comes: true where it decodes greedily, and what may follow it can be computed ahead; then
+ * s->ahead.ring says where its results go. What was submitted for another future is given up. */
+bool sill__ahead_begin(sill_session *s, const sill__span *spans, int32_t n_spans);
+/* The sequence ends: its number may become another's. */
+void sill__ahead_forget(sill_session *s, sill__seq seq);
+/* Behind its submit. */
+void sill__ahead_follow(sill_session *s);
 
 #endif

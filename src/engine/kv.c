@@ -75,6 +75,7 @@ sill__seq sill__seq_fork(sill_session *s, sill__seq parent, int32_t n) {
 }
 
 void sill__seq_free(sill_session *s, sill__seq seq) {
+    sill__ahead_forget(s, seq);
     if (!valid(s, seq)) return;
     sill__seq_state *q = &s->seqs[seq];
     for (int32_t i = q->n_blocks; i-- > 0;) sill__blocks_drop(&s->blocks, q->blocks[i]);

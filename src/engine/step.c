@@ -92,9 +92,13 @@ static bool add_outputs(sill_session *s, const sill__span *p, int32_t first, int
     return ok;
 }
 
-/* Byte offsets of the top of a pass: rows without logits have the second half. */
-static size_t top_at(const sill__layout *l, size_t base, int kind) {
-    return base + (kind == SILL__PASS_TOP ? (size_t)l->max_sequences * SILL__MAX_TOP * 4 : 0);
+/* Rows without logits have the second half, in which the steps of a ring have a place each. */
+size_t sill__top_at(const sill__layout *l, size_t base, int kind, int32_t ring) {
+    size_t rows = (size_t)l->max_sequences;
+    return base + (kind == SILL__PASS_TOP ? rows * SILL__MAX_TOP * 4 + (size_t)ring * rows * SILL__AHEAD_TOP * 4 : 0);
+}
+static size_t top_at(const sill_session *s, size_t base, int kind) {
+    return sill__top_at(&s->layout, base, kind, s->ahead.last.n ? s->ahead.last.ring : 0);
 }
 
 static void record_pass(sill_session *s, int kind) {
@@ -125,16 +129,17 @@ static void record_pass(sill_session *s, int kind) {
     }
     if (pass->n_top) {
         head.n_top = pass->n_top;
-        head.top_ids = (sill__ref){s->out_buf, top_at(l, l->top_ids, kind)};
-        head.top_logprobs = (sill__ref){s->out_buf, top_at(l, l->top_logprobs, kind)};
+        head.top_ids = (sill__ref){s->out_buf, top_at(s, l->top_ids, kind)};
+        head.top_logprobs = (sill__ref){s->out_buf, top_at(s, l->top_logprobs, kind)};
     }
     m->ops->head(s->queue, &head);
 }
 
 /* Records the layers and the passes, and waits. */
-static sill_status run(sill_session *s, const sill__batch *batch, sill_error *err) {
+static sill_status run(sill_session *s, const sill__batch *batch, bool ahead, sill_error *err) {
     const sill__backend *ops = s->model->ops;
     sill_status st = SILL_OK, ended;
+    sill__ticket ticket = 0;
     bool forwarded = false;
     for (int k = 0; k <= SILL__N_PASSES && st == SILL_OK; k++) {
         /* One round more where no row is wanted: the layers still have to run. */
@@ -148,9 +153,10 @@ static sill_status run(sill_session *s, const sill__batch *batch, sill_error *er
         if (!forwarded) sill__model_forward(s->model, s->queue, &s->work);
         forwarded = true;
         if (pass) record_pass(s, k);
-        st = ops->submit(s->queue, NULL, err);
+        st = ops->submit(s->queue, &ticket, err);
     }
-    ended = ops->wait(s->queue, 0, st == SILL_OK ? err : NULL);
+    if (st == SILL_OK && ahead) sill__ahead_follow(s);
+    ended = ops->wait(s->queue, ticket, st == SILL_OK ? err : NULL);
     return st != SILL_OK ? st : ended;
 }
 
@@ -170,8 +176,8 @@ static sill_status fetch_all(sill_session *s, int32_t n_targets, sill_error *err
     if (st == SILL_OK) st = fetch(s, l->lse, logits * 4, err);
     for (int k = SILL__PASS_TOP; k <= SILL__PASS_LOGITS; k++) {
         size_t n = (size_t)s->passes[k].n_rows * (size_t)s->passes[k].n_top * 4;
-        if (st == SILL_OK) st = fetch(s, top_at(l, l->top_ids, k), n, err);
-        if (st == SILL_OK) st = fetch(s, top_at(l, l->top_logprobs, k), n, err);
+        if (st == SILL_OK) st = fetch(s, top_at(s, l->top_ids, k), n, err);
+        if (st == SILL_OK) st = fetch(s, top_at(s, l->top_logprobs, k), n, err);
     }
     if (st == SILL_OK)
         st = fetch(s, l->hidden, (size_t)s->passes[SILL__PASS_HIDDEN].n_rows * (size_t)s->model->config.n_embd * 4, err);
@@ -194,8 +200,8 @@ static void scatter(sill_session *s, sill__span *spans, int32_t n_spans) {
         targets += n;
         if (p->n_top && !p->all_logits) {
             size_t at = row[kind] * (size_t)s->passes[kind].n_top * 4;
-            p->top_ids = (const int32_t *)(void *)(s->out + top_at(l, l->top_ids, kind) + at);
-            p->top_logprobs = (const float *)(void *)(s->out + top_at(l, l->top_logprobs, kind) + at);
+            p->top_ids = (const int32_t *)(void *)(s->out + top_at(s, l->top_ids, kind) + at);
+            p->top_logprobs = (const float *)(void *)(s->out + top_at(s, l->top_logprobs, kind) + at);
         }
         if (p->want_logits || p->all_logits) {
             size_t r = row[SILL__PASS_LOGITS];
@@ -228,6 +234,8 @@ sill_status sill__step(sill_session *s, sill__span *spans, int32_t n_spans, sill
         if (spans[i].n > s->layout.batch_tokens - n_tokens) return SILL__BUG(err, "more tokens than batch_tokens");
         n_tokens += spans[i].n;
     }
+    if (sill__ahead_take(s, spans, n_spans, &st, err)) return st;
+    const bool ahead = sill__ahead_begin(s, spans, n_spans);
     for (int k = 0; k < SILL__N_PASSES; k++) s->passes[k].n_rows = s->passes[k].n_top = 0;
     n_tokens = 0;
     for (int32_t i = 0; i < n_spans; i++) {
@@ -243,9 +251,10 @@ sill_status sill__step(sill_session *s, sill__span *spans, int32_t n_spans, sill
     if ((st = take_blocks(s, spans, n_spans, err)) != SILL_OK) return st;
     sill__batch batch = {.n_tokens = n_tokens, .n_runs = n_spans, .tokens = s->tokens, .positions = s->positions,
                          .runs = s->runs};
-    st = run(s, &batch, err);
+    st = run(s, &batch, ahead, err);
     if (st == SILL_OK) st = fetch_all(s, n_targets, err);
     if (st != SILL_OK) {
+        s->ahead.last.n = 0;
         for (int32_t i = 0; i < n_spans; i++) {
             sill__seq_state *q = &s->seqs[spans[i].seq];
             while (q->n_blocks > sill__blocks_needed(q->n_tokens)) sill__blocks_drop(&s->blocks, q->blocks[--q->n_blocks]);

@@ -39,11 +39,10 @@ def refused_before_the_model():
     wrong_usage("score", f, "--text", "t", *none, "--long", "split-mean", says="--long split-mean is not for score")
     wrong_usage("perplexity", f, "--text", "t", *none, "--long", "split-mean", says="--long split-mean is not for perplexity")
     wrong_usage("generate", *none, "--logprobs", "129", "x", says="1 to 128")
-    for option, value in (("--device", "metal"),
-                          ("--device", "cuda"), ("--device", "cuda:1")):
+    for option, value in (("--device", "cuda"), ("--device", "cuda:1")):
         for c in (["generate", "x"], ["score", f, "--text", "t"], ["perplexity", f, "--text", "t"], ["plan"]):
             wrong_usage(*c, *none, option, value, says=f"{option} {value} is not in this version")
-    wrong_usage("generate", *none, "--device", "tpu", "x", says="auto, cpu, ref")
+    wrong_usage("generate", *none, "--device", "tpu", "x", says="auto, metal, cpu, ref")
     for c in (["score", f], ["perplexity", f]):
         wrong_usage(*c, "--text", "t", *M, "--ctx", "64", "--stride", "65", says="--stride 65 is more than the context of 64")
         wrong_usage(*c, "--text", "t", *M, "--stride", "513", says="context of 512")

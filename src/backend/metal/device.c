@@ -156,6 +156,7 @@ static const sill__backend metal_backend = {
     .head = sill__mtl_head,
     .kv_copy = sill__mtl_kv_copy,
     .sample = sill__mtl_sample,
+    .take_ids = sill__mtl_take_ids,
     .record_begin = sill__mtl_record_begin,
     .record_end = sill__mtl_record_end,
     .replay = sill__mtl_replay,

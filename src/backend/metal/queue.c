@@ -464,6 +464,19 @@ void sill__mtl_dispatch(sill__queue *q, const sill__mtl_call *c) {
     }
 }
 
+void sill__mtl_take_ids(sill__queue *q, sill__ref ids, const int32_t *rows) {
+    int32_t n = q->error.code == SILL_OK ? q->batch->n_tokens : 0, most = -1;
+    for (int32_t i = 0; i < n; i++) most = SILL_MAX(most, rows[i]);
+    if (most < 0 || !sill__mtl_check_ref(q, "ids", ids, 1, (int64_t)most + 1, false)) return;
+    const struct mtl_take_ids_args args = {.n = (uint32_t)n};
+    sill__mtl_arg tokens = q->refs.tokens;
+    tokens.write = true;
+    sill__mtl_dispatch(q, &(sill__mtl_call){
+        .kernel = "take_ids", .args = &args, .args_size = sizeof args,
+        .bufs = {sill__mtl_in(ids, ((size_t)most + 1) * 4), sill__mtl_upload(q, rows, (size_t)n * 4), tokens},
+        .n_bufs = 3, .groups = {((uint32_t)n + 31) / 32, 1, 1}, .threads = {32, 1, 1}});
+}
+
 /* --------------------------------------------------------------- encoding */
 
 static void encode(sill__queue *q, mtl_id encoder, const list *l, const step *slot) {

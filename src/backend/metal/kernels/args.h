@@ -15,4 +15,7 @@
 /* A run of the batch on the device (sill__run): its KV blocks are tables[table + i]. */
 struct mtl_run { int32_t first, n, pos, table; };
 
+/* Of step.metal. */
+struct mtl_take_ids_args { uint32_t n; };
+
 #endif
