@@ -4,7 +4,7 @@
 #
 #   BUILD=dir tools/metal_mutate.sh [TEST...]     tests as metal/test_vec; without any, those of the kernels
 #
-# One line a barrier: which test noticed, or NOT NOTICED; also the barriers of the kernels that no test ran. Exit status 1
+# One line a barrier: which test fails without it, or FAIL; also the barriers of the kernels that no test ran. Exit status 1
 # when a barrier could be left out unnoticed.
 set -u
 tab=$'\t'
@@ -30,8 +30,8 @@ while IFS=$'\t' read -r line text; do
         noticed=$t
         break
     done
-    if [ -n "$noticed" ]; then echo "line $line: noticed by $noticed"
-    else echo "line $line: NOT NOTICED: $text"; lost=$((lost + 1)); fi
+    if [ -n "$noticed" ]; then echo "PASS barrier of line $line: $noticed fails without it"
+    else echo "FAIL barrier of line $line is not missed: $text"; lost=$((lost + 1)); fi
 done < <(cat "$tmp"/*.lines | sort -n -u)
 # The text that is compiled, as make put it together.
 if [ -f "$BUILD/metal_source.h" ]; then
