@@ -125,6 +125,7 @@ uint64_t sill__available_bytes_under(const char *root); /* the same by the files
 void sill__os_version(char *out, size_t cap);
 size_t sill__page_bytes(void);         /* of memory: 4 KiB on x86-64, 16 KiB on Apple silicon, up to 64 KiB elsewhere */
 int sill__n_cores(void);               /* physical (performance) cores that this process may use */
+int sill__n_processors(void);          /* all that this process may run on */
 double sill__now(void);                /* seconds, monotonic */
 uint64_t sill__clock_ns(void);         /* nanoseconds since 1970, as files are stamped */
 

@@ -1,4 +1,4 @@
-/* crowd.c - the decision of crowd.h: a share of 1/n of a thread lost to others makes n - 1 threads as fast as n. */
+/* crowd.c - the decision of crowd.h: where one thread of n loses more than 1/n of its time, n - 1 threads are faster. */
 #include "base/crowd.h"
 
 #define WINDOW 0.03        /* seconds of work that a decision rests on: several time slices of a scheduler */

@@ -21,7 +21,11 @@
 
 #define SPINS 1024       /* pauses before the first yield: 20 to 50 us */
 #define YIELDS 64        /* yields before parking */
-#define LATE 0.0005      /* seconds: less is what waking takes, more a time slice of somebody else's */
+/* Seconds from which on a late thread counts as robbed. Few threads are reduced only when half of the time is lost, so
+ * that short waits may count too; with many a tenth is enough, which waking parked threads could come to. */
+#define LATE_OF_FEW 0.00002
+#define LATE_OF_MANY 0.0005
+#define FEW 4
 #define CACHE_LINE 64
 #define MAX_THREADS 1024
 
@@ -106,7 +110,7 @@ static void wait_change(sill__pool *p, atomic_uint *word, unsigned old, account 
     if (!waiter) return;
     count(waiter, -1);
     const double at = atomic_load(&p->changed_at), late = sill__now() - SILL_MAX(at, since);
-    if (late > LATE && atomic_load(&p->changed_to) == atomic_load(word)) waiter->late += late;
+    if (late > (p->n <= FEW ? LATE_OF_FEW : LATE_OF_MANY) && atomic_load(&p->changed_to) == atomic_load(word)) waiter->late += late;
 }
 
 static void publish(sill__pool *p, atomic_uint *word, unsigned value) {
@@ -265,7 +269,7 @@ sill_status sill__pool_create(int n_threads, sill__pool **out, sill_error *err) 
     }
     p->n = p->crowd.n = p->active = n_threads;
     /* More threads than processors: whoever is awaited needs the core that a spinner holds. */
-    p->spins = n_threads <= sysconf(_SC_NPROCESSORS_ONLN) ? SPINS : 16;
+    p->spins = n_threads <= sill__n_processors() ? SPINS : 16;
     pthread_mutex_init(&p->callers, NULL);
     pthread_mutex_init(&p->park, NULL);
     pthread_cond_init(&p->wake, NULL);

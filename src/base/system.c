@@ -269,6 +269,12 @@ uint64_t sill__available_bytes_under(const char *root) {
 
 uint64_t sill__available_bytes(void) { return sill__available_bytes_under(""); }
 
+int sill__n_processors(void) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? SILL_MAX(1, CPU_COUNT(&set)) : SILL_MAX(1, (int)sysconf(_SC_NPROCESSORS_ONLN));
+}
+
 /* Cores that share no physical core, among those this process may run on. */
 int sill__n_cores(void) {
     cpu_set_t set;
@@ -308,6 +314,8 @@ uint64_t sill__available_bytes(void) {
     files -= SILL_MIN(files, (uint64_t)vm.speculative_count);
     return (vm.free_count + files + vm.purgeable_count) * (uint64_t)vm_kernel_page_size;
 }
+
+int sill__n_processors(void) { return SILL_MAX(1, (int)sysconf(_SC_NPROCESSORS_ONLN)); }
 
 int sill__n_cores(void) {
     int n = 0;
