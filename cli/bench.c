@@ -120,6 +120,10 @@ static int drop_what_cannot_be(bench_run *run, const char *path) {
     sill_tokenizer *tokenizer = NULL;
     sill_error err = {0};
     if (sill__file_open(path, &file, &err) != SILL_OK) return cli_fail_model(&err);
+    if (bench_out_check(&run->out, file, &err) != SILL_OK) {
+        sill__file_close(file);
+        return args_usage("bench", "%s", err.msg);
+    }
     sill_status s = sill__config_read(file, &config, &err);
     const bool head = s == SILL_OK && config.n_labels > 0, mute = sill_tokenizer_load(path, &tokenizer, NULL) != SILL_OK;
     if (s == SILL_OK) sill__config_free(&config);
@@ -185,7 +189,7 @@ int cli_bench(int argc, char **argv) {
         {"n-texts", 0, ARG_INT, offsetof(t, n_texts), 1, 100000, NULL, "N", "texts classified (default 100)"},
         {"no-limits", 0, ARG_FLAG, offsetof(t, no_limits), 0, 0, NULL, NULL, "do not measure the machine's limits: no shares"},
         {"format", 0, ARG_CHOICE, offsetof(t, format), 0, 0, formats, "FORMAT", "md, csv, jsonl (default: by OUT's extension, else md)"},
-        {"output", 'o', ARG_TEXT, offsetof(t, output), 0, 0, NULL, "OUT", "a file, or just md, csv or jsonl for that form on standard output"},
+        {"output", 'o', ARG_TEXT, offsetof(t, output), 0, 0, NULL, "OUT", "a file (without an extension: with --format, or as ./OUT), or just md, csv or jsonl for that form on standard output"},
         {"overwrite", 0, ARG_FLAG, offsetof(t, overwrite), 0, 0, NULL, NULL, "replace OUT if it exists"},
     };
     const arg_command command = {
@@ -201,6 +205,6 @@ int cli_bench(int argc, char **argv) {
     status = measure(&run);
     bench_limits_free(&run);
     cli_engine_close(&run.engine);
-    int closed = bench_out_close(&run.out);
+    int closed = bench_out_close(&run.out, status == EXIT_OK);
     return status == EXIT_OK ? closed : status;
 }

@@ -6,6 +6,7 @@
 
 #include "backend/cpu/limits.h"
 #include "common.h"
+#include "format/format.h"
 
 #define BENCH_MAX_BATCHES 16
 
@@ -34,6 +35,7 @@ typedef struct bench_row {
 
 typedef struct bench_out {
     FILE *to;
+    char path[4096], temp[4096 + 16]; /* the file, and the one beside it that takes its name when all is measured; or empty */
     int format;
     size_t n_rows;
     char model[256], sha256[65], machine[160], device[32], dtype[16];
@@ -58,12 +60,15 @@ typedef struct bench_run {
 } bench_run;
 
 /* ---- bench_out.c */
-/* Opens the output; -1 or the exit status. */
+/* Opens the output; -1 or the exit status. What has that name stays as it is until bench_out_close. */
 int bench_out_open(bench_out *out, const bench_options *o);
 /* Fills what is the same for every row. HASH: the model's file too, which takes a moment. */
 sill_status bench_out_describe(bench_out *out, const cli_engine *engine, bool hash, sill_error *err);
 void bench_out_row(bench_out *out, const bench_row *row);
-int bench_out_close(bench_out *out);
+/* The output is none of what is read as the model. */
+sill_status bench_out_check(const bench_out *out, const sill__file *model, sill_error *err);
+/* KEEP: the file gets its name; else nothing is left of it. The exit status. */
+int bench_out_close(bench_out *out, bool keep);
 
 /* ---- bench_work.c: each measures and writes its rows; ECANCELLED when interrupted. */
 /* A row without numbers. */

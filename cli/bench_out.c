@@ -1,9 +1,12 @@
 /* bench_out.c - measurements as a Markdown table, CSV or JSON Lines, with the machine, the commit and the model's hash. */
 #include "bench.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 #ifdef __APPLE__
@@ -11,7 +14,40 @@
 #endif
 
 #include "build_info.h"
-#include "format/format.h"
+#include "task/quantize.h"
+
+static int cannot_write(const char *file, const char *why) {
+    fprintf(stderr, "sill: error: cannot write %s: %s\n", file, why);
+    return EXIT_FAILED;
+}
+
+/* A file is written beside its place, with the rights of the one it replaces; a device or a pipe is written to. */
+static int open_file(bench_out *out, const char *file, bool overwrite) {
+    struct stat st;
+    const bool exists = stat(file, &st) == 0;
+    if (exists && S_ISDIR(st.st_mode)) return args_usage("bench", "%s is a directory", file);
+    if (exists && !overwrite) return args_usage("bench", "%s exists; --overwrite replaces it", file);
+    if (exists && access(file, W_OK) != 0) return cannot_write(file, strerror(errno));
+    if (exists && !S_ISREG(st.st_mode)) {
+        out->to = fopen(file, "w");
+        return out->to ? -1 : cannot_write(file, strerror(errno));
+    }
+    char *target = exists ? realpath(file, NULL) : NULL; /* of a link, the file that it leads to */
+    const int n = snprintf(out->path, sizeof out->path, "%s", target ? target : file);
+    free(target);
+    if (n < 0 || (size_t)n >= sizeof out->path) return cannot_write(file, strerror(ENAMETOOLONG));
+    snprintf(out->temp, sizeof out->temp, "%s.partial-XXXXXX", out->path);
+    const mode_t mask = umask(0);
+    umask(mask);
+    int fd = mkstemp(out->temp);
+    if (fd < 0) return cannot_write(file, strerror(errno));
+    if (fchmod(fd, exists ? st.st_mode & 0777 : 0666 & ~mask) == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 && (out->to = fdopen(fd, "w")))
+        return -1;
+    const int why = errno;
+    close(fd);
+    unlink(out->temp);
+    return cannot_write(file, strerror(why));
+}
 
 int bench_out_open(bench_out *out, const bench_options *o) {
     static const char *const names[] = {"md", "csv", "jsonl"};
@@ -29,11 +65,9 @@ int bench_out_open(bench_out *out, const bench_options *o) {
         }
         if (!o->format && dot && !strcmp(dot + 1, names[i])) out->format = i + 1;
     }
-    if (!o->overwrite && access(file, F_OK) == 0) return args_usage("bench", "%s exists; --overwrite replaces it", file);
-    out->to = fopen(file, "w");
-    if (out->to) return -1;
-    fprintf(stderr, "sill: error: cannot write %s\n", file);
-    return EXIT_FAILED;
+    if (!o->format && !strpbrk(file, "./"))
+        return args_usage("bench", "-o %.60s is none of md, csv, jsonl; for a file of that name give --format too, or ./%.60s", file, file);
+    return open_file(out, file, o->overwrite);
 }
 
 /* The processor as it calls itself, its cores and memory. */
@@ -193,12 +227,18 @@ void bench_out_row(bench_out *o, const bench_row *r) {
     o->n_rows++;
 }
 
-int bench_out_close(bench_out *o) {
+sill_status bench_out_check(const bench_out *out, const sill__file *model, sill_error *err) {
+    const sill__output_reads reads = {.file = model};
+    struct stat st;
+    const char *what = out->path[0] && stat(out->path, &st) == 0 ? sill__output_is_read(&reads, &st) : NULL;
+    return what ? sill__fail(err, SILL_EINVAL, "%s is %s; name another output", out->path, what) : SILL_OK;
+}
+
+int bench_out_close(bench_out *o, bool keep) {
     if (o->to == stdout) return cli_flush_stdout();
-    bool failed = ferror(o->to) != 0;
-    if (fclose(o->to) != 0 || failed) {
-        fprintf(stderr, "sill: error: cannot write the results\n");
-        return EXIT_FAILED;
-    }
-    return EXIT_OK;
+    int why = ferror(o->to) ? EIO : 0;
+    if (fclose(o->to) != 0) why = errno;
+    if (!why && keep && o->temp[0] && rename(o->temp, o->path) != 0) why = errno;
+    if (o->temp[0] && (why || !keep)) unlink(o->temp);
+    return why ? cannot_write(o->path[0] ? o->path : "the results", strerror(why)) : EXIT_OK;
 }

@@ -39,6 +39,9 @@ typedef struct sill__output {
 /* What is read, and so never written. */
 typedef struct sill__output_reads { const sill__file *file; const char *model, *text; } sill__output_reads;
 
+struct stat;
+/* What the file or directory of ST is to a run that reads R; NULL: nothing. */
+const char *sill__output_is_read(const sill__output_reads *r, const struct stat *st);
 sill_status sill__output_names(sill__output *o, const char *out, sill_error *err);
 /* Nothing in the way, or only what may be replaced; nothing is changed. */
 sill_status sill__output_check(const sill__output *o, const sill__output_reads *r, sill_error *err);

@@ -45,8 +45,7 @@ sill_status sill__output_names(sill__output *o, const char *out, sill_error *err
 
 /* ---- what must not be lost */
 
-/* What the file or directory of ST is to this run; NULL: nothing. */
-static const char *is_read(const sill__output_reads *r, const struct stat *st) {
+const char *sill__output_is_read(const sill__output_reads *r, const struct stat *st) {
     static const char *const more[] = {"model.safetensors.index.json", "encoder.json", "vocab.bpe", NULL};
     const char *const *const lists[] = {sill__model_files, more};
     char path[SILL__OUT_PATH];
@@ -81,7 +80,7 @@ static sill_status check_entries(const char *path, const sill__output_reads *r, 
         if (!is_ours(e->d_name) || !sill__path_join(inside, sizeof inside, path, e->d_name) || !there(inside, &st) || !S_ISREG(st.st_mode))
             s = sill__fail(err, SILL_EINVAL, "%s holds %.200s, which sill quantize does not write: it is not replaced; name a new output",
                            path, e->d_name);
-        else if (r && stat(inside, &at) == 0 && (what = is_read(r, &at)))
+        else if (r && stat(inside, &at) == 0 && (what = sill__output_is_read(r, &at)))
             s = sill__fail(err, SILL_EINVAL, "%s is %s; name another output", inside, what);
     }
     closedir(d);
@@ -105,7 +104,7 @@ sill_status sill__output_check(const sill__output *o, const sill__output_reads *
         const bool directory = o->directory && (i == 0 || i == 2);
         const char *what;
         if (!there(paths[i], &st)) continue;
-        if (stat(paths[i], &at) == 0 && (what = is_read(r, &at)))
+        if (stat(paths[i], &at) == 0 && (what = sill__output_is_read(r, &at)))
             return sill__fail(err, SILL_EINVAL, "%s is %s; name another output", paths[i], what);
         if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
             return sill__fail(err, SILL_EINVAL, "%s is neither a file nor a directory", paths[i]);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """sill bench: its three forms can be read and say the same things, its options are checked. No speed is asserted."""
-import hashlib, os
+import hashlib, os, shutil
 from clitest import *
 
 QUICK = ["-m", STORIES, "-q", "--reps", "1", "--batches", "1,3", "--n-prompt", "8", "--n-gen", "12", "--n-prefill", "40", "--n-texts", "5"]
@@ -62,6 +62,53 @@ def asked_sizes_are_measured_or_refused():
     assert rows[0]["spread"] >= 0, rows
 
 
+def nothing_is_lost():
+    """A file that is replaced stays whole until all is measured; a failure leaves nothing; the model is never replaced."""
+    where = path("lost")
+    os.mkdir(where)
+    out, link, model = (os.path.join(where, n) for n in ("old.csv", "link.csv", "me.gguf"))
+    shutil.copy(STORIES, model)
+    with open(out, "w") as f:
+        f.write("precious")
+    os.chmod(out, 0o640)
+    os.symlink("old.csv", link)
+    only = ["-q", "--no-limits", "--reps", "1", "--batches", "1", "--tests", "decode"]
+    fits, names = ["--n-prompt", "4", "--n-gen", "4"], sorted(os.listdir(where))
+    for args, status in ((["-m", path("none.gguf"), *fits], 1), (["-m", STORIES, "--n-prompt", "600"], 2)):
+        sill("bench", *args, *only, "-o", out, "--overwrite", status=status)
+        sill("bench", *args, *only, "-o", os.path.join(where, "new.csv"), status=status)
+        assert sorted(os.listdir(where)) == names and open(out).read() == "precious", (args, os.listdir(where))
+    r = sill("bench", "-m", model, *fits, *only, "-o", model, "--overwrite", status=2)
+    assert "is the model itself" in r.err and open(model, "rb").read() == open(STORIES, "rb").read(), r.err
+    words = os.path.join(where, "gpt2")
+    shutil.copytree(os.path.join(FIXTURES, "model/gpt2-one"), words)
+    before = open(os.path.join(words, "config.json"), "rb").read()
+    r = sill("bench", "-m", words, *fits, *only, "-o", os.path.join(words, "config.json"), "--overwrite", status=2)
+    assert "is a file that is read with the model" in r.err, r.err
+    assert open(os.path.join(words, "config.json"), "rb").read() == before
+    assert "is a directory" in sill("bench", "-m", model, *only, "-o", words, "--overwrite", status=2).err
+    shutil.rmtree(words)
+    sill("bench", "-m", model, *fits, *only, "-o", link, "--overwrite")
+    assert sorted(os.listdir(where)) == names and os.path.islink(link), os.listdir(where)
+    assert open(out).readline() == ",".join(FIELDS) + "\n" and os.stat(out).st_mode & 0o777 == 0o640
+    sill("bench", "-m", model, *fits, *only, "-o", "/dev/null", "--overwrite")
+    assert os.path.exists("/dev/null") and not os.path.isfile("/dev/null")
+
+
+def words_that_are_no_form():
+    """A bare word is a form; one that is none is no file by accident."""
+    where = path("words")
+    os.mkdir(where)
+    only = ["-m", STORIES, "-q", "--no-limits", "--reps", "1", "--batches", "1", "--n-prompt", "4", "--n-gen", "4", "--tests", "decode"]
+    for word in ("xml", "CSV", "results"):
+        r = sill("bench", *only, "-o", word, status=2, cwd=where)
+        assert f"-o {word} is none of md, csv, jsonl" in r.err and not os.listdir(where), r.err
+    sill("bench", *only, "-o", "xml", "--format", "csv", cwd=where)
+    sill("bench", *only, "-o", "./table", cwd=where)
+    with open(os.path.join(where, "xml")) as x, open(os.path.join(where, "table")) as t:
+        assert x.readline() == ",".join(FIELDS) + "\n" and t.readline().startswith("stories260K.gguf, f32")
+
+
 def head_and_no_tokenizer():
     """A classification head is measured as such, and what needs words is left out, or refused when asked for."""
     m = ["-m", os.path.join(FIXTURES, "model/gpt2-class"), "-q", "--reps", "1", "--no-limits", "--n-texts", "3"]
@@ -106,6 +153,7 @@ def bad_options():
     assert "cannot write" in r.err
 
 
-for fn in (jsonl_has_every_test_and_field, csv_and_markdown_and_files, head_and_no_tokenizer, a_forced_device_is_said, bad_options):
+for fn in (jsonl_has_every_test_and_field, csv_and_markdown_and_files, asked_sizes_are_measured_or_refused, nothing_is_lost,
+           words_that_are_no_form, head_and_no_tokenizer, a_forced_device_is_said, bad_options):
     test(fn)
 end()
