@@ -70,6 +70,7 @@ static int read_rows(texts *t, const char *file, const cli_corpus_options *corpu
     if (s != SILL_OK) status = cli_fail(&err);
     cli_run_free(&run);
     for (size_t i = 0; i < t->count; i++) t->p[i] = t->bytes.p + (size_t)t->p[i];
+    if (status < 0 && t->count == 0) status = args_usage("quantize", "--text %.200s: the column has no text to measure a loss on", t->name);
     if (bad && status < 0) cli_say("warning: %llu rows have no text and are left out", (unsigned long long)bad);
     return status;
 }
@@ -133,18 +134,23 @@ static void print_number(const char *name, double v, bool last) {
 static int print(const quantize_options *o, const sill_certificate *c, const char *out, bool kept) {
     const double mib = 1048576.0;
     if (o->json) {
-        printf("{\"to\":\"%s\",\"kept\":%s,\"passed\":%s,", kinds[o->to_kind], kept ? "true" : "false", c->passed ? "true" : "false");
+        printf("{\"to\":\"%s\",\"kept\":%s,\"passed\":%s,\"forced\":%s,", kinds[o->to_kind], kept ? "true" : "false",
+               c->passed ? "true" : "false", c->forced ? "true" : "false");
         print_number("perplexity_before", c->n_tokens ? c->perplexity_before : (double)NAN, false);
         print_number("perplexity_after", c->n_tokens ? c->perplexity_after : (double)NAN, false);
+        print_number("perplexity_before_se", c->n_tokens ? c->perplexity_before_se : (double)NAN, false);
+        print_number("perplexity_after_se", c->n_tokens ? c->perplexity_after_se : (double)NAN, false);
         print_number("loss_percent", c->n_tokens ? c->loss_percent : (double)NAN, false);
         print_number("loss_percent_se", c->n_tokens ? c->loss_percent_se : (double)NAN, false);
         print_number("kl_mean", c->n_tokens ? c->kl_mean : (double)NAN, false);
+        print_number("kl_mean_se", c->n_tokens ? c->kl_mean_se : (double)NAN, false);
         print_number("kl_p99", c->n_tokens ? c->kl_p99 : (double)NAN, false);
         print_number("top1_agreement", c->n_tokens ? c->top1_agreement : (double)NAN, false);
         print_number("alpha", c->alpha, false);
-        printf("\"rows\":%llu,\"changed\":%llu,\"n_tokens\":%llu,\"bytes_before\":%llu,\"bytes_after\":%llu}\n",
-               (unsigned long long)c->n_rows, (unsigned long long)c->n_changed, (unsigned long long)c->n_tokens,
-               (unsigned long long)c->bytes_before, (unsigned long long)c->bytes_after);
+        printf("\"rows\":%llu,\"rows_failed\":%llu,\"rows_lost\":%llu,\"changed\":%llu,\"n_tokens\":%llu,",
+               (unsigned long long)c->n_rows, (unsigned long long)c->n_rows_failed, (unsigned long long)c->n_rows_lost,
+               (unsigned long long)c->n_changed, (unsigned long long)c->n_tokens);
+        printf("\"bytes_before\":%llu,\"bytes_after\":%llu}\n", (unsigned long long)c->bytes_before, (unsigned long long)c->bytes_after);
         return cli_flush_stdout();
     }
     printf("%s: %.1f MiB -> %.1f MiB (%s, %s -> %s)%s\n", out, (double)c->bytes_before / mib, (double)c->bytes_after / mib,
@@ -161,6 +167,8 @@ static int print(const quantize_options *o, const sill_certificate *c, const cha
     if (c->n_rows + c->n_rows_failed)
         printf("labels             %llu of %llu rows change (Krippendorff's alpha %.4f)%s\n", (unsigned long long)c->n_changed,
                (unsigned long long)c->n_rows, c->alpha, c->n_rows_failed ? "; some rows could not be labelled" : "");
+    if (c->n_rows_lost)
+        printf("                   %llu rows have no label from the new model\n", (unsigned long long)c->n_rows_lost);
     if (c->forced) printf("kept by --force, although more was lost than is allowed\n");
     return cli_flush_stdout();
 }
@@ -225,24 +233,30 @@ int cli_quantize(int argc, char **argv) {
         {{"quantize", own, SILL_ARRAY_LEN(own), &o}, cli_general_table()}, notes, 1, 1};
     char **models, *list = NULL;
     const char *labels[CLI_MAX_LABELS];
-    size_t n_labels = 0;
+    size_t n_labels = 0, n_output;
     texts t = {0};
     int n;
     o.to_kind = -1;
     int status = args_parse(&command, argc, argv, &models, &n);
     if (status >= 0) return status;
     if (o.to_kind < 0) return args_usage("quantize", "--to q8, q4 or int8 is needed");
-    if (!o.output) return args_usage("quantize", "-o OUT is needed");
+    if (!o.output || !*o.output) return args_usage("quantize", "-o OUT is needed");
     if (!strcmp(o.output, "-")) return args_usage("quantize", "a model cannot be written to standard output");
+    n_output = strlen(o.output);
+    while (n_output > 1 && o.output[n_output - 1] == '/') n_output--; /* slashes at the end are no part of the name */
     cli_model_options mo = {.device = o.device};
     if ((status = cli_check_model("quantize", &mo)) >= 0) return status;
     if (o.prompt && !o.labels) return args_usage("quantize", "--prompt is for --labels");
     if (o.prompt && !strstr(o.prompt, "{text}")) return args_usage("quantize", "--prompt has no {text}: where does the row's text go?");
     if (o.labels && !(list = sill__strndup(o.labels, strlen(o.labels)))) return out_of_memory();
-    if (list) status = cli_split_labels("quantize", list, labels, &n_labels);
+    char *output = sill__strndup(o.output, n_output);
+    if (!output) status = out_of_memory();
+    o.output = output;
+    if (status < 0 && list) status = cli_split_labels("quantize", list, labels, &n_labels);
     if (status < 0) status = read_texts(&t, &o);
     if (status < 0) status = run_quantize(&o, models[0], &t, labels, n_labels);
     free_texts(&t);
     sill__free(list);
+    sill__free(output);
     return status;
 }

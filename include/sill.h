@@ -518,8 +518,9 @@ typedef struct sill_certificate {
     double loss_percent, loss_percent_se;  /* of perplexity; the error is that of the paired difference */
     double kl_mean, kl_mean_se, kl_p99, kl_max; /* Kullback-Leibler divergence of after from before, nats, whole vocabulary */
     double top1_agreement;                 /* share of tokens for which both find the same token most probable */
-    uint64_t n_rows, n_rows_failed, n_changed; /* labelled by both; by one only or none; label changed */
-    double alpha;                          /* Krippendorff's, nominal, of the two models; NAN without labels */
+    uint64_t n_rows, n_rows_failed;        /* labelled before, so compared; not labelled before */
+    uint64_t n_changed, n_rows_lost;       /* of the compared: another label or none after; none after */
+    double alpha;                          /* Krippendorff's, nominal, of rows that both label; NAN without such */
     double max_loss, max_kl, min_agreement; /* the thresholds; INFINITY, INFINITY, 0: none */
     int32_t passed, forced;
     uint64_t bytes_before, bytes_after;    /* of the files of weights */
@@ -529,7 +530,8 @@ typedef struct sill_certificate {
 
 /* Writes the model PATH (a floating-point checkpoint, or a GGUF) with smaller weights to OUT, a file or, for INT8, a
  * directory; measures what was lost on the texts, and writes OUT.certificate.json beside it. Where more was lost than
- * max_loss, max_kl or min_agreement allow (models that only classify: where more percent of the labels changed than max_loss):
+ * max_loss, max_kl or min_agreement allow (models that only classify: where more percent of the labels changed than max_loss),
+ * where the smaller model cannot label a row that the original labels, or where nothing could be compared:
  * ERANGE, *certificate is filled, and OUT is not there, unless forced. OUT appears when it is whole; until then it is
  * OUT.partial, locked (flock), and a directory that it replaces is OUT.old for a moment. Where only that last step fails
  * OUT.partial is kept, else nothing is. The same input gives the same bytes. CERTIFICATE may be NULL. Errors: EINVAL (OUT

@@ -199,7 +199,7 @@ static int take_label(void *user, const sill_classified *r) {
 
 static sill_status run_labels(certify *t, sill_model *model, sill_error *err) {
     sill_session_options so = {.size = sizeof so, .memory_limit_bytes = t->o->memory_limit_bytes};
-    sill_classify_options co = {.size = sizeof co, .labels = t->o->labels, .n_labels = t->o->n_labels, .prompt = t->o->prompt,
+    sill_classify_options co = {.size = sizeof co, .labels = t->o->n_labels ? t->o->labels : NULL, .n_labels = t->o->n_labels, .prompt = t->o->prompt,
                                 .long_policy = SILL_LONG_TRUNCATE};
     sill_session *session = NULL;
     t->next_row = 0;
@@ -215,12 +215,14 @@ static sill_status count_labels(certify *t, sill_error *err) {
     int32_t *both = sill__mul(n, 2 * sizeof *both, &bytes) ? sill__alloc(bytes) : NULL;
     if (!both) return sill__fail(err, SILL_ENOMEM, "no memory for %zu labels", n);
     for (size_t i = 0; i < n; i++) {
-        bool ok = t->labels[0][i] >= 0 && t->labels[1][i] >= 0;
-        both[i] = ok ? t->labels[0][i] : -1;
-        both[n + i] = ok ? t->labels[1][i] : -1;
-        t->c->n_rows += ok;
-        t->c->n_rows_failed += !ok;
-        t->c->n_changed += ok && both[i] != both[n + i];
+        const int32_t before = t->labels[0][i], after = t->labels[1][i];
+        const bool ok = before >= 0 && after >= 0;
+        both[i] = ok ? before : -1;
+        both[n + i] = ok ? after : -1;
+        t->c->n_rows += before >= 0;
+        t->c->n_rows_failed += before < 0;
+        t->c->n_rows_lost += before >= 0 && after < 0;
+        t->c->n_changed += before >= 0 && before != after;
     }
     t->c->alpha = sill__alpha_nominal(both, 2, n, t->n_labels);
     sill__free(both);
@@ -264,6 +266,7 @@ static sill_status run_model(certify *t, const char *path, sill_error *err) {
         if (s == SILL_OK) s = run_windows(t, session, err);
         sill_session_free(session);
     }
+    if (!speaks) t->c->n_texts = t->o->n_texts;
     if (s == SILL_OK && (t->o->n_labels || !speaks)) s = run_labels(t, model, err);
     sill_model_free(model);
     return s;

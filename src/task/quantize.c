@@ -241,8 +241,8 @@ static sill_status write_record(const job *j, sill_error *err) {
         sill__put_json_f64(&s, c->top1_agreement);
     }
     if (c->n_rows + c->n_rows_failed) {
-        sill__str_putf(&s, ",\n  \"labels\": {\"rows\": %llu, \"failed\": %llu, \"changed\": %llu", (unsigned long long)c->n_rows,
-                       (unsigned long long)c->n_rows_failed, (unsigned long long)c->n_changed);
+        sill__str_putf(&s, ",\n  \"labels\": {\"rows\": %llu, \"failed\": %llu, \"changed\": %llu, \"lost\": %llu", (unsigned long long)c->n_rows,
+                       (unsigned long long)c->n_rows_failed, (unsigned long long)c->n_changed, (unsigned long long)c->n_rows_lost);
         put_number(&s, "krippendorff_alpha", c->alpha);
         sill__str_puts(&s, "}");
     }
@@ -270,7 +270,8 @@ static double limit_of(double asked, double none, double q4, double others, sill
     return asked > 0 ? asked : asked < 0 ? none : to == SILL_QUANTIZE_Q4 ? q4 : others;
 }
 
-/* Three limits, since a perplexity alone can be right by luck: a model that finds other words may even gain on a text. */
+/* Three limits, since a perplexity alone can be right by luck: a model that finds other words may even gain on a text. Rows that
+ * only the original can label are no matter of degree, and a comparison of nothing is none. */
 static sill_status judge(job *j, sill_error *err) {
     sill_certificate *c = &j->c;
     const double changed = c->n_rows ? 100.0 * (double)c->n_changed / (double)c->n_rows : 0;
@@ -280,10 +281,16 @@ static sill_status judge(job *j, sill_error *err) {
     c->max_kl = limit_of(j->o.max_kl, (double)INFINITY, 0.5, 0.1, j->o.to);
     c->min_agreement = limit_of(j->o.min_agreement, 0, 0.6, 0.8, j->o.to);
     const bool cheap = loss <= c->max_loss, near = !c->n_tokens || c->kl_mean <= c->max_kl,
-               agrees = !c->n_tokens || c->top1_agreement >= c->min_agreement;
-    c->passed = cheap && near && agrees;
+               agrees = !c->n_tokens || c->top1_agreement >= c->min_agreement, compared = c->n_tokens || c->n_rows;
+    c->passed = compared && !c->n_rows_lost && cheap && near && agrees;
     c->forced = !c->passed && j->o.force;
     if (c->passed || c->forced) return SILL_OK;
+    if (!compared)
+        return sill__fail(err, SILL_ERANGE, "nothing was compared: of %llu texts the original labels none: nothing is kept (--force "
+                          "keeps it all the same)", (unsigned long long)c->n_rows_failed);
+    if (c->n_rows_lost)
+        return sill__fail(err, SILL_ERANGE, "%s cannot label %llu of %llu rows that the original labels: nothing is kept (--force keeps "
+                          "it all the same)", names[j->o.to], (unsigned long long)c->n_rows_lost, (unsigned long long)c->n_rows);
     if (c->n_tokens && c->n_rows)
         snprintf(more, sizeof more, "; %llu of %llu labels change", (unsigned long long)c->n_changed, (unsigned long long)c->n_rows);
     if (!cheap)

@@ -308,10 +308,83 @@ def nothing_to_do_is_no_usage_error():
     assert not [f for f in os.listdir(work.name) if f.startswith(("mute.out", "smaller"))]
 
 
+def classifier(name, scale=1.0):
+    """The fixture with a head, of as many tokens as the tokenizer has; the last norm of its layer times SCALE."""
+    m = model_copy(name, os.path.join(FIXTURES, "task/head-gpt2"))
+    shutil.copyfile(os.path.join(FIXTURES, "task/gpt2/tokenizer.json"), m + "/tokenizer.json")
+    w, n_tokens = tensors_of(m + "/model.safetensors"), 340
+    cols = w["transformer.wte.weight"][1][1]
+    values = [(i * 7919 % 2003) / 1001 - 1 for i in range(n_tokens * cols)]
+    w["transformer.wte.weight"] = ("F32", [n_tokens, cols], struct.pack(f"<{len(values)}f", *values))
+    norm = [scale * x for x in struct.unpack(f"<{cols}f", w["transformer.h.0.ln_2.weight"][2])]
+    w["transformer.h.0.ln_2.weight"] = ("F32", [cols], struct.pack(f"<{cols}f", *norm))
+    put_tensors(m + "/model.safetensors", w)
+    config = json.loads(read(f"{name}/config.json"))
+    config["vocab_size"] = n_tokens
+    write(f"{name}/config.json", json.dumps(config))
+    return m
+
+
+def a_classification_head():
+    rows = write("rows3.csv", "t\nThe girl was happy.\nA dog ran home.\nThey played all day.\n")
+    m = classifier("head")
+    o = int8("-o", path("head8"), "--text", rows + ":t", "--json", model=m).objects()[0]
+    assert o["kept"] and o["passed"] and o["rows"] == 3 and o["changed"] == 0 and o["n_tokens"] == 0, o
+    c = json.loads(read("head8.certificate.json"))
+    assert c["labels"]["rows"] == 3 and c["text"]["texts"] == 3 and "perplexity" not in c, c
+    r = int8("-o", path("head8b"), "--labels", "a,b", model=m, status=None)
+    assert r.status and "its own labels" in r.err and not os.path.exists(path("head8b")), r.err
+
+
+def rows_that_the_smaller_model_cannot_label():
+    """The activations are too large for the half precision of int8's outliers, not for f32."""
+    rows = write("rows3.csv", "t\nThe girl was happy.\nA dog ran home.\nThey played all day.\n")
+    m = classifier("huge", 1e6)
+    assert len(sill("classify", rows, "--text", "t", "-m", m, "--dtype", "f32", "-q", "--json").objects()) == 3
+    for limit in ([], ["--max-loss", "1000"]):
+        r = int8("-o", path("huge8"), "--text", rows + ":t", "--json", *limit, model=m, status=1)
+        o = r.objects()[0]
+        assert not o["kept"] and not o["passed"] and o["rows"] == o["changed"] == o["rows_lost"] == 3, o
+        assert "cannot label 3 of 3 rows" in r.err and not [f for f in os.listdir(work.name) if f.startswith("huge8")], r.err
+    r = int8("-o", path("huge8"), "--text", rows + ":t", "--json", "--force", model=m)
+    c = json.loads(read("huge8.certificate.json"))
+    assert r.objects()[0]["forced"] and not c["passed"] and c["forced"] and c["labels"]["lost"] == 3, c
+    m = classifier("broken", float("nan"))  # neither labels anything
+    r = int8("-o", path("broken8"), "--text", rows + ":t", "--json", model=m, status=1)
+    o = r.objects()[0]
+    assert not o["passed"] and o["rows"] == 0 and o["rows_failed"] == 3, o
+    assert "nothing was compared" in r.err and not os.path.exists(path("broken8")), r.err
+
+
+def a_column_without_texts():
+    for name, text in (("h.csv", "text\n"), ("h.jsonl", '{"text":null}\n')):
+        r = q("--to", "q8", "-o", path("h.gguf"), "--text", write(name, text) + ":text", status=2)
+        assert "no text" in r.err and "writing" not in r.err and not [f for f in os.listdir(work.name) if f.startswith("h.gguf")], r.err
+
+
+def names_of_outputs():
+    t = write("t.txt", TEXT)
+    r = sill("quantize", GPT2, "--to", "int8", "--text", t, "-o", path("slash//"))
+    assert f"the certificate is {path('slash')}.certificate.json" in r.err and os.path.exists(path("slash.certificate.json")), r.err
+    assert r.text().startswith(path("slash") + ": "), r.text()
+    assert "-o OUT is needed" in q("--to", "q8", "-o", "", "--text", t, status=2).err
+
+
+def json_has_what_the_text_has():
+    o = q("--to", "q8", "-o", path("j.gguf"), "--text", write("t.txt", TEXT), "--json").objects()[0]
+    c = json.loads(read("j.gguf.certificate.json"))
+    for k, v in (("perplexity_before_se", c["perplexity"]["before"]["standard_error"]),
+                 ("perplexity_after_se", c["perplexity"]["after"]["standard_error"]),
+                 ("kl_mean_se", c["kl_divergence"]["standard_error"])):
+        assert abs(o[k] - v) < 1e-9 * abs(v) + 1e-15 and v > 0, (k, o, c)
+    assert o["forced"] is False and o["rows_failed"] == o["rows_lost"] == 0, o
+
+
 for t in (writes_a_model_and_its_certificate, sample_text_is_in_the_program, labels_of_a_column, refuses_past_the_threshold,
           does_not_overwrite, wrong_usage, a_full_disk_is_an_error, an_interruption_leaves_nothing,
           a_directory_of_the_user_is_not_replaced, the_record_is_checked_before_work, what_is_read_is_never_the_output,
           two_runs_do_not_meet, an_interruption_says_what_is_so, int8_is_no_source, an_embedding_of_int8_is_refused,
-          three_limits, nothing_to_do_is_no_usage_error):
+          three_limits, nothing_to_do_is_no_usage_error, a_classification_head, rows_that_the_smaller_model_cannot_label,
+          a_column_without_texts, names_of_outputs, json_has_what_the_text_has):
     test(t)
 end()
