@@ -33,6 +33,25 @@ def test_off_by_variable():
     assert not os.path.exists(cache) and "packed" not in r.err
 
 
+def test_limit_is_for_the_file():
+    """The copy of these few weights is a file of 4 MiB: under a smaller limit it is not taken either."""
+    cache = path("limit")
+    assert "weights kept" in run(cache=cache).err
+    assert "from the copy" in run(cache=cache, SILL_PACKED_MAX_MIB="4").err
+    for most in "1", "3":
+        r = run(cache=cache, SILL_PACKED_MAX_MIB=most)
+        assert "packed" not in r.err, r.err
+
+
+def test_what_is_no_number_is_said():
+    cache = path("words")
+    for name, text, default in (("MAX", "abc", 4096), ("MAX", "-1", 4096), ("MAX", "8x", 4096), ("MIN", " 1", 16), ("MAX", "9" * 30, 4096)):
+        r = run(cache=cache, **{f"SILL_PACKED_{name}_MIB": text})
+        assert r.err.count(f"SILL_PACKED_{name}_MIB is '{text}', which is no number of MiB; taken as {default}") == 1, r.err
+    assert "no number" not in run(cache=cache, SILL_PACKED_MAX_MIB="", SILL_PACKED_MIN_MIB="").err
+    assert "SILL_PACKED" not in run("--no-cache", cache=cache, SILL_PACKED_MAX_MIB="abc").err
+
+
 def test_no_home():
     r = run(cache="", XDG_CACHE_HOME="", HOME="")
     assert "packed" not in r.err
@@ -53,6 +72,6 @@ def test_full_disk():
     assert p.stdout == run("--no-cache", cache=path("none")).out, p.stdout
 
 
-for fn in (test_second_run_takes_it, test_off_by_variable, test_no_home, test_full_disk):
+for fn in (test_second_run_takes_it, test_off_by_variable, test_limit_is_for_the_file, test_what_is_no_number_is_said, test_no_home, test_full_disk):
     test(fn)
 end()

@@ -59,13 +59,24 @@ typedef struct pack_job {
     atomic_bool failed;
 } pack_job;
 
-static uint64_t mib_variable(const char *name, uint64_t otherwise) {
+/* The variable's MiB in bytes; what is no number is said, with SAY, and is OTHERWISE. */
+static uint64_t mib_variable(const char *name, uint64_t otherwise, bool say) {
     const char *text = getenv(name);
     char *end;
-    if (!text || *text < '0' || *text > '9') return otherwise << 20;
+    if (!text || !*text) return otherwise << 20;
     errno = 0;
-    unsigned long long v = strtoull(text, &end, 10);
-    return *end || errno || v > UINT64_MAX >> 20 ? otherwise << 20 : (uint64_t)v << 20;
+    unsigned long long v = *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : 0;
+    if (*text >= '0' && *text <= '9' && !*end && !errno && v <= UINT64_MAX >> 20) return (uint64_t)v << 20;
+    if (say) sill__log(1, "%s is '%.40s', which is no number of MiB; taken as %llu", name, text, (unsigned long long)otherwise);
+    return otherwise << 20;
+}
+
+/* ---- sizes */
+
+static size_t n_sums(const cpu_slab *slab) { return slab->bytes / CPU_SLAB_ALIGN; }
+static size_t head_bytes(const cpu_slab *slab) { return sizeof(pack_header) + n_sums(slab) * sizeof(uint64_t); }
+static uint64_t data_at(const cpu_slab *slab) {
+    return ((uint64_t)head_bytes(slab) + CPU_SLAB_ALIGN - 1) / CPU_SLAB_ALIGN * CPU_SLAB_ALIGN;
 }
 
 /* ---- the key */
@@ -102,11 +113,13 @@ static bool is_settled(const sill__weight_src *src, uint64_t now) {
 
 void sill__cpu_cache_key(const sill__device *d, const sill__weight_src *const *srcs, sill__weight *const *weights,
                          size_t n, cpu_slab *slab) {
-    uint64_t now = sill__clock_ns(), most = mib_variable("SILL_PACKED_MAX_MIB", MAX_MIB);
+    const uint64_t now = sill__clock_ns(), most = mib_variable("SILL_PACKED_MAX_MIB", MAX_MIB, true);
+    const uint64_t least = mib_variable("SILL_PACKED_MIN_MIB", MIN_MIB, true);
     uint8_t digest[32];
     char hex[65];
     sill__sha256 h, name;
-    if (slab->bytes < mib_variable("SILL_PACKED_MIN_MIB", MIN_MIB) || slab->bytes > most) return;
+    cpu_slab whole = {.bytes = (slab->bytes + CPU_SLAB_ALIGN - 1) / CPU_SLAB_ALIGN * CPU_SLAB_ALIGN};
+    if (slab->bytes < least || data_at(&whole) + whole.bytes > most) return; /* the limit is for the file */
     sill__sha256_init(&h);
     add_text(&h, d->isa->name);
     for (size_t i = 0; i < n; i++) {
@@ -129,17 +142,11 @@ void sill__cpu_cache_key(const sill__device *d, const sill__weight_src *const *s
     sill__sha256_hex(digest, hex);
     snprintf(slab->name, sizeof slab->name, "%.32s" SUFFIX, hex);
     sill__sha256_final(&h, slab->key);
-    slab->bytes = (slab->bytes + CPU_SLAB_ALIGN - 1) / CPU_SLAB_ALIGN * CPU_SLAB_ALIGN;
+    slab->bytes = whole.bytes;
     slab->keyed = true;
 }
 
 /* ---- the file */
-
-static size_t n_sums(const cpu_slab *slab) { return slab->bytes / CPU_SLAB_ALIGN; }
-static size_t head_bytes(const cpu_slab *slab) { return sizeof(pack_header) + n_sums(slab) * sizeof(uint64_t); }
-static uint64_t data_at(const cpu_slab *slab) {
-    return ((uint64_t)head_bytes(slab) + CPU_SLAB_ALIGN - 1) / CPU_SLAB_ALIGN * CPU_SLAB_ALIGN;
-}
 
 static pack_header make_header(const cpu_slab *slab, const uint64_t *sums) {
     pack_header h = {.magic = {'s', 'i', 'l', 'l', 'p', 'a', 'c', 'k'}, .version = VERSION, .endian = 0x01020304, .data_at = data_at(slab),
@@ -288,7 +295,7 @@ void sill__cpu_cache_put(sill__device *d, const cpu_slab *slab) {
     cpu_slab copy = *slab;
     pack_job job = {.slab = &copy, .at = data_at(slab)};
     char temp[96];
-    uint64_t bytes = job.at + slab->bytes, most = mib_variable("SILL_PACKED_MAX_MIB", MAX_MIB);
+    uint64_t bytes = job.at + slab->bytes, most = mib_variable("SILL_PACKED_MAX_MIB", MAX_MIB, false);
     if (!slab->keyed || bytes > most) return;
     int dir = sill__cache_dir(SUBDIR, true);
     if (dir < 0) return;
