@@ -27,6 +27,9 @@ static void test_as_the_system_lists(void) {
     FILE *f = fopen("/proc/cpuinfo", "r");
     while (f && !found && fgets(line, sizeof line, f)) found = !strncmp(line, "flags", 5);
     if (f) fclose(f);
+#if !defined(__x86_64__)
+    found = false; /* under qemu-user the list is that of the machine around */
+#endif
     if (!found) SKIP("this machine does not list its instruction sets in x86's words");
     int n = 0;
     for (int i = 0; sill__cpu_isas[i]; i++) {
