@@ -57,6 +57,11 @@ typedef struct sill__weight_src {
     const char *name;      /* for messages and the packed cache */
 } sill__weight_src;
 
+/* One part of SRC, for backends that read weights as they are stored: its shape, type and computation fit. *rows: outputs
+ * in it. NAME and DEVICE are for messages. */
+sill_status sill__weight_check_part(const sill__weight_src *src, const sill__tensor *t, const char *name, const char *device,
+                                    uint64_t *rows, sill_error *err);
+
 /* ---------------------------------------------------------------- the batch */
 
 #define SILL__KV_BLOCK 32 /* positions in a KV block */
