@@ -86,7 +86,9 @@ suite_isa() {
     case $machine in
         x86_64)
             grep -qw avx2 /proc/cpuinfo 2>/dev/null && isas="$isas avx2"
-            grep -qw avx512bw /proc/cpuinfo 2>/dev/null && isas="$isas avx512" ;;
+            grep -qw avx512bw /proc/cpuinfo 2>/dev/null && isas="$isas avx512"
+            # the best set is what the tests run with elsewhere
+            grep -qw avx512_bf16 /proc/cpuinfo 2>/dev/null && isas="$isas avx512vnni" ;;
         aarch64 | arm64) isas="$isas neon" ;;
     esac
     for isa in $isas; do

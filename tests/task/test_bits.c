@@ -204,6 +204,7 @@ static void cpu_scalar(void) { on_isa("scalar"); }
 static void cpu_avx2(void) { on_isa("avx2"); }
 static void cpu_avx512(void) { on_isa("avx512"); }
 static void cpu_avx512vnni(void) { on_isa("avx512vnni"); }
+static void cpu_avx512bf16(void) { on_isa("avx512bf16"); }
 static void cpu_neon(void) { on_isa("neon"); }
 static void cpu_neon_dotprod(void) { on_isa("neon_dotprod"); }
 static void cpu_neon_i8mm(void) { on_isa("neon_i8mm"); }
@@ -214,6 +215,7 @@ int main(int argc, char **argv) {
     TEST(cpu_avx2);
     TEST(cpu_avx512);
     TEST(cpu_avx512vnni);
+    TEST(cpu_avx512bf16);
     TEST(cpu_neon);
     TEST(cpu_neon_dotprod);
     TEST(cpu_neon_i8mm);

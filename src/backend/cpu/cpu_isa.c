@@ -40,8 +40,11 @@ static bool have_avx512(void) { /* F, DQ, BW, VL; masks and the 512-bit register
 #endif
     return have_avx2() && kept && cpuid_bit(7, 0, 1, 16) && cpuid_bit(7, 0, 1, 17) && cpuid_bit(7, 0, 1, 30) && cpuid_bit(7, 0, 1, 31);
 }
-static bool have_avx512vnni(void) { /* VBMI, VNNI, BF16 */
-    return have_avx512() && cpuid_bit(7, 0, 2, 1) && cpuid_bit(7, 0, 2, 11) && cpuid_bit(7, 1, 0, 5);
+static bool have_avx512vnni(void) { /* since Cascade Lake and Ice Lake */
+    return have_avx512() && cpuid_bit(7, 0, 2, 11);
+}
+static bool have_avx512bf16(void) { /* VBMI, BF16: since Sapphire Rapids and Zen 4 */
+    return have_avx512vnni() && cpuid_bit(7, 0, 2, 1) && cpuid_bit(7, 1, 0, 5);
 }
 #elif defined(__aarch64__)
 #if defined(__APPLE__)
@@ -80,6 +83,7 @@ ISA(scalar, always)
 ISA(avx2, have_avx2)
 ISA(avx512, have_avx512)
 ISA(avx512vnni, have_avx512vnni)
+ISA(avx512bf16, have_avx512bf16)
 #elif defined(__aarch64__)
 ISA(neon, always)
 ISA(neon_dotprod, have_dotprod)
@@ -88,7 +92,7 @@ ISA(neon_i8mm, have_i8mm)
 
 const sill__cpu_isa *const sill__cpu_isas[] = {
 #if defined(__x86_64__)
-    &isa_avx512vnni, &isa_avx512, &isa_avx2,
+    &isa_avx512bf16, &isa_avx512vnni, &isa_avx512, &isa_avx2,
 #elif defined(__aarch64__)
     &isa_neon_i8mm, &isa_neon_dotprod, &isa_neon,
 #endif

@@ -1,4 +1,4 @@
-/* isa_avx512vnni.c - the kernels compiled for AVX-512 with VNNI, BF16 and VBMI. */
+/* isa_avx512vnni.c - the kernels compiled for AVX-512 with VNNI. */
 #include "backend/cpu/kernels.h"
 
 #define ISA avx512vnni

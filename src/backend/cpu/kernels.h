@@ -119,7 +119,7 @@ typedef struct sill__cpu_limit_kernels {
 } sill__cpu_limit_kernels;
 
 typedef struct sill__cpu_isa {
-    const char *name;                 /* "scalar", "avx2", "avx512", "avx512vnni", "neon", ... */
+    const char *name;                 /* "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", ... */
     bool (*available)(void);
     const sill__cpu_mat_kernels *mat;
     const sill__cpu_vec_kernels *vec;
@@ -130,7 +130,7 @@ typedef struct sill__cpu_isa {
  * tables sill__cpu_vec_<name>, sill__cpu_mat_<name> and sill__cpu_limits_<name>:  const sill__cpu_mat_kernels SILL__ISA_TABLE(mat, ISA) = {...}; */
 #define SILL__ISA_TABLE_(kind, isa) sill__cpu_##kind##_##isa
 #define SILL__ISA_TABLE(kind, isa) SILL__ISA_TABLE_(kind, isa)
-#define SILL__ISA_LIST(X) X(scalar) X(avx2) X(avx512) X(avx512vnni) X(neon) X(neon_dotprod) X(neon_i8mm)
+#define SILL__ISA_LIST(X) X(scalar) X(avx2) X(avx512) X(avx512vnni) X(avx512bf16) X(neon) X(neon_dotprod) X(neon_i8mm)
 #define SILL__ISA_EXTERN(isa)                                                                                          \
     extern const sill__cpu_vec_kernels sill__cpu_vec_##isa;                                                            \
     extern const sill__cpu_mat_kernels sill__cpu_mat_##isa;                                                            \
