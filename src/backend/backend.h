@@ -6,7 +6,8 @@
  * submit, wait -> read. Ops are recorded into the queue and may run at any time until wait; a backend
  * that runs them at once is right too. The first error while recording or running is kept in the queue, over
  * later begins, and what is recorded behind it is dropped; the next submit or wait that sees it returns it, once,
- * and clears it. Weights are shared by the sessions of one device; a queue belongs to one
+ * and clears it. Work that the device could not finish leaves the queue useless: every later step and wait says so.
+ * Weights are shared by the sessions of one device; a queue belongs to one
  * session. Nothing is allocated between begin and wait.
  *
  * Same bits: for each op, a row of the output is a function of that row's input and of shapes alone; never

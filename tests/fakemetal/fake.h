@@ -37,6 +37,7 @@ typedef struct fake_settings {
 extern fake_settings fake_set;
 void fake_settings_load(void);
 bool fake_fault(const char *what);      /* is this call to fail? */
+bool fake_ending(long *code, char *text, size_t cap);  /* is this command buffer to fail? */
 __attribute__((noreturn, format(printf, 1, 2))) void fake_die(const char *f, ...);
 extern char fake_doing[160];            /* what runs, for messages */
 

@@ -29,7 +29,9 @@ FAKEMETAL_API size_t fakemetal_dispatches(fakemetal_dispatch *out, size_t max); 
 FAKEMETAL_API void fakemetal_keep_dispatches(bool on);       /* keep the list (off at first: long runs) */
 
 /* What is to fail: "command-buffer", "buffer", "library", "pipeline", "queue", "residency-set", "archive"; the after-th call from
- * now on (1: the next) fails, `times` times. */
+ * now on (1: the next) fails, `times` times. A command buffer that fails has run by half. It fails as MTLCommandBufferError says with
+ * "internal", "timeout", "page-fault", "access-revoked", "not-permitted", "out-of-memory", "invalid-resource", "device-removed",
+ * "stack-overflow"; after "access-revoked" and "device-removed" all others do as well, until those are named again. */
 FAKEMETAL_API int fakemetal_fault(const char *what, long after, long times);
 /* Settings that environment variables give as well (FAKEMETAL_OS, ...): "os" 13.0, "family" 1007, "working-set" bytes,
  * "max-threads" 1024, "schedule" 0 up 1 down, "async" 0 or 1,

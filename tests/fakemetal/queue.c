@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-typedef struct Fence { FAKE_HEAD; uint64_t by; bool updated; } Fence;   /* by: the encoder that last updated it when it ran */
+typedef struct Fence { FAKE_HEAD; uint64_t by; bool updated; const struct Queue *q; const struct Enc *encoder; } Fence; /* by: the encoder that last updated it when it ran; q: whose it is; encoder: that encoded the last update */
 typedef struct Event { FAKE_HEAD; uint64_t value; int polls; bool shared; } Event;
 enum { OP_DISPATCH, OP_COPY, OP_FILL, OP_SIGNAL, OP_WAIT, OP_FENCE_UPDATE, OP_FENCE_WAIT };
 typedef struct Op {
@@ -34,6 +34,8 @@ typedef struct Cmd {
     Op *op; size_t n_op, cap_op, at;
     int status;                         /* MTLCommandBufferStatus: 0 not enqueued, 1 enqueued, 2 committed, 3 scheduled, 4 completed, 5 error */
     char error[300];
+    long error_code;
+    size_t whole;                       /* so much of it runs: all, but for one that fails */
     struct Enc *open;
     bool retains, enqueued;
     bool fresh;                         /* committed when all before it had completed */
@@ -391,18 +393,16 @@ static bool run_some(Cmd *c)
     if (c->status == 2) {
         c->t0 = now();
         c->status = 3;
-        if (fake_fault("command-buffer")) {
-            snprintf(c->error, sizeof c->error, "an injected fault: the command buffer failed");
-            c->at = c->n_op;
-        }
+        c->whole = fake_ending(&c->error_code, c->error, sizeof c->error) ? c->n_op / 2 : c->n_op;
     }
     while (c->at < c->n_op) {
         Op *op = &c->op[c->at];
         if (op->kind != OP_WAIT && op->kind != OP_SIGNAL) enter(c, op);
+        if (c->at >= c->whole && (op->kind == OP_DISPATCH || op->kind == OP_COPY || op->kind == OP_FILL)) { c->at++; continue; }
         if (op->kind == OP_WAIT) { if (op->event->value < op->event_value) return false; c->at++; continue; }
         if (op->kind != OP_DISPATCH) { run_simple(op); c->at++; continue; }
         size_t end = c->at + 1;
-        while (end < c->n_op && c->op[end].kind == OP_DISPATCH && c->op[end].encoder == op->encoder && c->op[end].interval == op->interval && op->concurrent) end++;
+        while (end < c->whole && c->op[end].kind == OP_DISPATCH && c->op[end].encoder == op->encoder && c->op[end].interval == op->interval && op->concurrent) end++;
         if (fake_set.schedule & 1) for (size_t k = c->at; k < end; k++) run_dispatch(c, &c->op[k]);
         else for (size_t k = end; k-- > c->at;) run_dispatch(c, &c->op[k]);
         c->at = end;
@@ -441,9 +441,9 @@ static NSUInteger cb_status(id o, SEL s)
     pthread_mutex_unlock(&lock);
     return (NSUInteger)r;
 }
-static id cb_error(id o, SEL s) { (void)s; Cmd *c = (Cmd *)o; return c->error[0] ? fake_error("MTLCommandBufferErrorDomain", fake_set.error_code, c->error) : NULL; }
-static double cb_t0(id o, SEL s) { (void)s; return ((Cmd *)o)->t0; }
-static double cb_t1(id o, SEL s) { (void)s; return ((Cmd *)o)->t1; }
+static id cb_error(id o, SEL s) { (void)s; Cmd *c = (Cmd *)o; return c->error[0] ? fake_error("MTLCommandBufferErrorDomain", c->error_code, c->error) : NULL; }
+static double cb_t0(id o, SEL s) { if (((Cmd *)o)->status < 4) fake_die("-[MTLCommandBuffer %s]: it has not completed", s); return ((Cmd *)o)->t0; }
+static double cb_t1(id o, SEL s) { (void)cb_t0(o, s); return ((Cmd *)o)->t1; }
 static void cb_handler(id o, SEL s, void *b) { (void)s; Cmd *c = (Cmd *)o; if (c->status >= 2) fake_die("addCompletedHandler: after commit"); if (c->n_done == 16) fake_die("too many handlers"); c->done[c->n_done++] = fake_block_copy(b); }
 static void cb_scheduled(id o, SEL s, void *b) { (void)s; Cmd *c = (Cmd *)o; if (c->status >= 2) fake_die("addScheduledHandler: after commit"); if (c->n_scheduled == 16) fake_die("too many handlers"); c->scheduled[c->n_scheduled++] = fake_block_copy(b); }
 static OBJCBOOL cb_retained(id o, SEL s) { (void)s; return ((Cmd *)o)->retains; }
@@ -608,6 +608,7 @@ static void e_end(id o, SEL s)
 {
     Enc *e = enc(o, s);
     e->ended = true;
+    for (size_t i = 0; i < e->cb->n_op; i++) if (e->cb->op[i].kind == OP_FENCE_UPDATE && e->cb->op[i].fence->encoder == e) e->cb->op[i].fence->encoder = NULL;
     e->cb->open = NULL;
     counts.encoders++;
 }
@@ -616,7 +617,10 @@ static void fence(id o, SEL s, id f, int kind)
     Enc *e = enc(o, s);
     if (!fake_is(f, &fake_Fence)) fake_die("%s: not a fence", s);
     Fence *n = (Fence *)f;
-    if (kind == OP_FENCE_UPDATE) n->updated = true;
+    if (n->q && n->q != e->cb->q) fake_die("%s: a fence keeps the order within one command queue; between two it takes an event", s);
+    n->q = e->cb->q;
+    if (kind == OP_FENCE_WAIT && n->updated && n->encoder == e) fake_die("waitForFence: behind updateFence of the same fence in one encoder");
+    if (kind == OP_FENCE_UPDATE) { n->updated = true; n->encoder = e; }
     else if (!n->updated) fake_die("waitForFence: a fence that no encoder updated");
     Op op = { .kind = kind, .fence = n, .encoder = e->cur.encoder };
     hold(e->cb, f);

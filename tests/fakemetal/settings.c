@@ -69,11 +69,51 @@ void fake_settings_load(void)
 static struct { const char *what; long after, times; } faults[] = { { "command-buffer", 0, 0 }, { "buffer", 0, 0 }, { "library", 0, 0 }, { "pipeline", 0, 0 },
     { "queue", 0, 0 }, { "residency-set", 0, 0 }, { "archive", 0, 0 }, { "function", 0, 0 } };
 static pthread_mutex_t fault_lock = PTHREAD_MUTEX_INITIALIZER;
+/* How command buffers end that Metal does not run to their end: MTLCommandBufferError and macOS's words where they are known. After
+ * those that are for good no command buffer of the process is run any more. */
+static const struct { const char *what; long code; const char *text; bool for_good; } endings[] = {
+    { "internal", 1, "Discarded (victim of GPU error/recovery) (00000005:kIOGPUCommandBufferCallbackErrorInnocentVictim)", false },
+    { "timeout", 2, "Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)", false },
+    { "page-fault", 3, "Caused GPU Address Fault Error (0000000b:kIOGPUCommandBufferCallbackErrorPageFault)", false },
+    { "access-revoked", 4, "Ignored (for causing prior/excessive GPU errors) (00000004:kIOGPUCommandBufferCallbackErrorSubmissionsIgnored)", true },
+    { "not-permitted", 7, "Insufficient Permission (to submit GPU work from background) (00000006:kIOGPUCommandBufferCallbackErrorBackgroundExecutionNotPermitted)", false },
+    { "out-of-memory", 8, "Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)", false },
+    { "invalid-resource", 9, "Invalid Resource (00000009:kIOGPUCommandBufferCallbackErrorInvalidResource)", false },
+    { "device-removed", 11, "the device was removed", true }, { "stack-overflow", 12, "stack overflow", false } };
+#define N_ENDINGS (sizeof endings / sizeof *endings)
+static struct { long after, times; bool gone; } ending[N_ENDINGS];
+static int ending_named(const char *what)
+{
+    for (int i = 0; i < (int)N_ENDINGS; i++) if (!strcmp(endings[i].what, what)) return i;
+    return -1;
+}
 int fakemetal_fault(const char *what, long after, long times)
 {
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
         if (!strcmp(faults[i].what, what)) { faults[i].after = after; faults[i].times = times; return 0; }
+    const int e = ending_named(what);
+    if (e >= 0) { ending[e].after = after; ending[e].times = times; ending[e].gone = false; return 0; }
     return -1;
+}
+bool fake_ending(long *code, char *text, size_t cap)
+{
+    size_t i;
+    pthread_mutex_lock(&fault_lock);
+    for (i = 0; i < N_ENDINGS && !ending[i].gone; i++) {}
+    for (size_t k = 0; i == N_ENDINGS && k < N_ENDINGS; k++) {
+        if (ending[k].times <= 0) continue;
+        if (ending[k].after > 1) { ending[k].after--; continue; }
+        ending[k].times--;
+        ending[k].gone = endings[k].for_good;
+        i = k;
+        break;
+    }
+    pthread_mutex_unlock(&fault_lock);
+    if (i < N_ENDINGS) { *code = endings[i].code; snprintf(text, cap, "%s", endings[i].text); return true; }
+    if (!fake_fault("command-buffer")) return false;
+    *code = fake_set.error_code;
+    snprintf(text, cap, "an injected fault: the command buffer failed");
+    return true;
 }
 bool fake_fault(const char *what)
 {

@@ -173,6 +173,26 @@ static void untracked_encoders(void) { unordered(1, false, true, 2, false, false
 static void untracked_fence(void) { unordered(1, false, true, 2, true, false); }
 static void untracked_wait(void) { unordered(1, false, true, 2, false, true); }
 static void fence_never_updated(void) { CALL(void, encoder(command(), 1), "waitForFence:", (oid), CALL0(oid, dev, "newFence")); }
+static void fence_of_two_queues(void)
+{
+    oid f = CALL0(oid, dev, "newFence"), e = encoder(command(), 1), other = CALL0(oid, dev, "newCommandQueue");
+    CALL(void, e, "updateFence:", (oid), f);
+    END(e);
+    CALL(void, encoder(CALL0(oid, other, "commandBuffer"), 1), "waitForFence:", (oid), f);
+}
+static void fence_of_itself(void)
+{
+    oid f = CALL0(oid, dev, "newFence"), e = encoder(command(), 1);
+    CALL(void, e, "updateFence:", (oid), f);
+    CALL(void, e, "waitForFence:", (oid), f);
+}
+static void times_too_early(void)
+{
+    oid cb = command(), e = encoder(cb, 1);
+    END(e);
+    CALL0(void, cb, "commit");
+    CALL0(double, cb, "GPUEndTime");
+}
 static void many_open(void) { for (int i = 0; i < 65; i++) (void)command(); }
 static void event_never(void)
 {
@@ -241,6 +261,9 @@ static void host_mistakes(void)
     CASE(new_language, "language version 3.2");
     CASE(constant_type, "has another type");
     CASE(fence_never_updated, "a fence that no encoder updated");
+    CASE(fence_of_two_queues, "within one command queue");
+    CASE(fence_of_itself, "behind updateFence of the same fence");
+    CASE(times_too_early, "GPUEndTime]: it has not completed");
     CASE(many_open, "64 command buffers");
     CASE(event_never, "would wait for ever");
     CASE(pool_order, "not the innermost");
@@ -315,6 +338,30 @@ static void injected_faults(void)
     CHECK_INT(CALL0(long, CALL0(oid, cb, "error"), "code"), 8);
     CHECK(CALL(oid, dev, "newBufferWithLength:options:", (unsigned long, unsigned long), 1ul << 40, 0ul) == NULL);
 }
+/* How a command buffer ended: 0, or the error's code. */
+static long ending(oid b)
+{
+    oid cb = command(), e = encoder(cb, 1);
+    encode(e, b);
+    dispatch(e, 1, 32);
+    END(e);
+    run(cb);
+    return CALL0(unsigned long, cb, "status") == 4 ? 0 : CALL0(long, CALL0(oid, cb, "error"), "code");
+}
+static void injected_endings(void)
+{
+    static const struct { const char *what; long code; int for_good; } endings[] = { { "internal", 1, 0 }, { "timeout", 2, 0 }, { "page-fault", 3, 0 },
+        { "access-revoked", 4, 1 }, { "not-permitted", 7, 0 }, { "out-of-memory", 8, 0 }, { "invalid-resource", 9, 0 }, { "device-removed", 11, 1 }, { "stack-overflow", 12, 0 } };
+    oid b = buffer(64);
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        fault(endings[i].what, 2, 1);
+        CHECK_INT(ending(b), 0);
+        CHECK_INT(ending(b), endings[i].code);
+        CHECK_INT(ending(b), endings[i].for_good ? endings[i].code : 0);
+        fault(endings[i].what, 1, 0);
+        CHECK_INT(ending(b), 0);
+    }
+}
 int main(int argc, char **argv)
 {
     setenv("FAKEMETAL_QUIET", "1", 1);
@@ -330,6 +377,7 @@ int main(int argc, char **argv)
     TEST(unset_constants);
     TEST(honest_selectors);
     TEST(injected_faults);
+    TEST(injected_endings);
     free(text);
     TEST_EXIT();
 }

@@ -265,9 +265,13 @@ static void failures_of_the_gpu(void) {
     CHECK(st == SILL_EDEVICE || st == SILL_ENOMEM);
     CHECK(!strncmp(err.msg, "the GPU's work ", 15));
     printf("  %s\n", err.msg);
-    CHECK_OK(w.ops->wait(w.q, 0, &err), err); /* told once */
+    CHECK_OK(w.ops->wait(w.q, 1, &err), err); /* the step in front of it */
+    CHECK_INT(w.ops->wait(w.q, 3, &err), st); /* the one behind it ran, on what that left */
     CHECK(found(&w, 0, 2, 0));
     CHECK(found(&w, 2, 2, 2));
+    w.ops->queue_free(w.d, w.q);
+    w.q = NULL;
+    CHECK_OK(w.ops->queue_create(w.d, &shape, &w.q, &err), err);
     fake.fault("buffer", 1, 1);
     CHECK_INT(w.ops->buf_create(w.d, 1000, &b, &err), SILL_ENOMEM);
     CHECK(b == NULL && strstr(err.msg, "no memory"));
@@ -280,6 +284,68 @@ static void failures_of_the_gpu(void) {
         CHECK_INT(fake_totals().live_objects, live);
     }
     world_close(&w);
+}
+
+/* Each way in which Metal ends a command buffer that it could not run. */
+static void endings_of_command_buffers(void) {
+    static const struct { const char *what; long code; sill_status status; bool for_good; const char *said[2]; } endings[] = {
+        {"internal", 1, SILL_EDEVICE, false, {"failed", "victim of GPU error/recovery"}},
+        {"timeout", 2, SILL_EDEVICE, false, {"took longer than the system allows", "Caused GPU Timeout Error"}},
+        {"page-fault", 3, SILL_EDEVICE, false, {"touched memory that is not its own", "Address Fault"}},
+        {"access-revoked", 4, SILL_EDEVICE, true, {"is no longer taken by the system", "Ignored"}},
+        {"not-permitted", 7, SILL_EDEVICE, false, {"may not run now", "Insufficient Permission"}},
+        {"out-of-memory", 8, SILL_ENOMEM, false, {"ran out of memory", "Insufficient Memory"}},
+        {"invalid-resource", 9, SILL_EDEVICE, false, {"named memory that it may not use", "Invalid Resource"}},
+        {"device-removed", 11, SILL_EDEVICE, true, {"is no longer taken by the system", "removed"}},
+        {"stack-overflow", 12, SILL_EDEVICE, false, {"ran out of stack", "stack overflow"}},
+    };
+    world w;
+    step s;
+    char code[24];
+    NEEDS_FAKE();
+    for (size_t i = 0; i < SILL_ARRAY_LEN(endings); i++) {
+        sill_error err = {0};
+        sill__queue *q = NULL;
+        sill__device *d = NULL;
+        if (!world_open(&w)) return;
+        w.ops->begin(w.q, make_step(&s, 2, 0));
+        look_up(&w, w.q, 0);
+        fake.fault(endings[i].what, 1, 1);
+        CHECK_OK(w.ops->submit(w.q, NULL, &err), err);
+        CHECK_INT(w.ops->wait(w.q, 0, &err), endings[i].status);
+        snprintf(code, sizeof code, "(code %ld)", endings[i].code);
+        if (!strstr(err.msg, endings[i].said[0]) || !strstr(err.msg, endings[i].said[1]) || !strstr(err.msg, code))
+            FAIL("%s: %s", endings[i].what, err.msg);
+        for (int again = 0; again < 3; again++) { /* and every later step, with the reason */
+            memset(&err, 0, sizeof err);
+            w.ops->begin(w.q, make_step(&s, 2, 0));
+            look_up(&w, w.q, 0);
+            CHECK_INT(w.ops->submit(w.q, NULL, &err), endings[i].status);
+            CHECK(strstr(err.msg, endings[i].for_good ? "start it anew" : code));
+            CHECK_INT(w.ops->wait(w.q, 0, &err), endings[i].status);
+        }
+        if (endings[i].for_good) { /* no other session, and no other device, gets on */
+            CHECK_INT(w.ops->queue_create(w.d, &shape, &q, &err), SILL_EDEVICE);
+            CHECK(q == NULL && strstr(err.msg, "--device cpu"));
+            CHECK_INT(w.ops->open(NULL, &d, &err), SILL_EDEVICE);
+            CHECK(d == NULL && strstr(err.msg, "--device cpu"));
+            world_close(&w);
+            sill__mtl_forget();
+            fake.fault(endings[i].what, 1, 0);
+            if (!world_open(&w)) return; /* as in a new process */
+        } else {
+            w.ops->queue_free(w.d, w.q);
+            w.q = NULL;
+            CHECK_OK(w.ops->queue_create(w.d, &shape, &w.q, &err), err);
+        }
+        REQUIRE(w.q);
+        w.ops->begin(w.q, make_step(&s, 2, 5));
+        look_up(&w, w.q, 0);
+        CHECK_OK(w.ops->submit(w.q, NULL, &err), err);
+        CHECK_OK(w.ops->wait(w.q, 0, &err), err);
+        CHECK(found(&w, 0, 2, 5));
+        world_close(&w);
+    }
 }
 
 static void recorded_steps(void) {
@@ -607,6 +673,7 @@ int main(int argc, char **argv) {
     TEST(order_is_kept);
     TEST(wrong_batches);
     TEST(failures_of_the_gpu);
+    TEST(endings_of_command_buffers);
     TEST(recorded_steps);
     TEST(freed_under_way);
     TEST(memory_stays_flat);

@@ -18,6 +18,10 @@ sill_status sill__mtl_pipeline_get(sill__mtl_pipelines *p, const char *kernel, c
                                    mtl_id *pipeline, uint32_t *max_threads, sill_error *err);
 /* Compiles the library now, where that has not been done. */
 sill_status sill__mtl_library_compile(sill__mtl_pipelines *p, sill_error *err);
+/* The system took the GPU away: only a new process gets it back. */
+#define SILL__MTL_LOST "the system took the GPU away from this process: start it anew, or use --device cpu"
+void sill__mtl_lose(sill__mtl_pipelines *p);
+bool sill__mtl_lost(sill__mtl_pipelines *p);
 /* For tests: gives back what is kept while no device is open; and how often was compiled, how many pipelines made and
  * how many of them found in the archive. */
 void sill__mtl_forget(void);

@@ -32,7 +32,6 @@ struct sill__device {
     int32_t n_working;      /* submitted command buffers that nobody has waited for */
     mtl_id *dropped;        /* buffers to give back when there are none */
     size_t n_dropped, cap_dropped;
-    bool lost;              /* the system took the GPU away: only a new process gets it back */
 };
 
 struct sill__buf { mtl_id buffer; size_t bytes; uint8_t *data; };

@@ -39,6 +39,7 @@ struct sill__mtl_pipelines {
     size_t n, cap;
     char archive_name[96];
     bool archive_grew;      /* holds pipelines that its file does not */
+    bool lost;              /* the system takes no work of this process any more */
     sill__mtl_made made;
 };
 
@@ -292,7 +293,8 @@ sill_status sill__mtl_pipeline_get(sill__mtl_pipelines *p, const char *kernel, c
 sill_status sill__mtl_pipelines_open(sill__mtl_pipelines **out, mtl_id *device, sill_error *err) {
     sill_status s = SILL_OK;
     pthread_mutex_lock(&lock);
-    if (!the.device && !(the.device = sill__mtl_rt.default_device()))
+    if (the.lost) s = sill__fail(err, SILL_EDEVICE, SILL__MTL_LOST);
+    else if (!the.device && !(the.device = sill__mtl_rt.default_device()))
         s = sill__fail(err, SILL_EUNSUPPORTED, "device \"metal\": the system offers no GPU to this process");
     if (s == SILL_OK) {
         the.users++;
@@ -310,6 +312,19 @@ void sill__mtl_pipelines_close(sill__mtl_pipelines *p) {
     if (--p->users == 0) write_archive(p);
     pthread_mutex_unlock(&lock);
     sill__mtl_rt.pool_pop(pool);
+}
+
+void sill__mtl_lose(sill__mtl_pipelines *p) {
+    pthread_mutex_lock(&lock);
+    p->lost = true;
+    pthread_mutex_unlock(&lock);
+}
+
+bool sill__mtl_lost(sill__mtl_pipelines *p) {
+    pthread_mutex_lock(&lock);
+    bool lost = p->lost;
+    pthread_mutex_unlock(&lock);
+    return lost;
 }
 
 void sill__mtl_forget(void) {

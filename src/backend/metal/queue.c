@@ -66,6 +66,8 @@ struct sill__queue {
     uploads *uploads;
     sill__program *recording;
     sill_error error;
+    sill_error failure;    /* of a command buffer; SILL_OK: none failed. What it was to write is in doubt for good */
+    sill__ticket failed;   /* its step */
     span spans[MAX_SPANS];
     int n_spans;
     const sill__kv *checked_kv;
@@ -197,6 +199,7 @@ sill_status sill__mtl_queue_create(sill__device *d, const sill__queue_shape *s, 
     *out = NULL;
     if (sill__mtl_queue_bytes(d, s) == UINT64_MAX)
         return sill__fail(err, SILL_EINVAL, "a queue for %d tokens of width %d", s->max_tokens, s->max_width);
+    if (sill__mtl_lost(d->pipelines)) return sill__fail(err, SILL_EDEVICE, SILL__MTL_LOST);
     sill_status st = sill__mtl_library_compile(d->pipelines, err);
     if (st != SILL_OK) return st;
     sill__queue *q = sill__calloc(1, sizeof *q);
@@ -316,6 +319,13 @@ static bool put_tables(sill__queue *q, step *slot, const sill__batch *b, struct 
     return true;
 }
 
+/* Nothing can be built on a step that failed: its results, keys and values are anything. */
+static bool still_works(sill__queue *q) {
+    return sill__mtl_require(q, !sill__mtl_lost(q->device->pipelines), SILL_EDEVICE, SILL__MTL_LOST) &&
+           sill__mtl_require(q, q->failure.code == SILL_OK, q->failure.code, "this session's numbers are in doubt since an "
+                             "earlier step failed, make a new one (%.380s)", q->failure.msg);
+}
+
 /* Copies the batch into the next step's place; the step that used it last is waited for. */
 static bool stage(sill__queue *q, const sill__batch *b) {
     step *slot = next_slot(q);
@@ -328,8 +338,7 @@ static bool stage(sill__queue *q, const sill__batch *b) {
     }
     slot->uploads.at = 0;
     slot->uploads.used = 0;
-    if (!sill__mtl_require(q, !q->device->lost, SILL_EDEVICE, "the system took the GPU away from this process: start it anew") ||
-        !check_batch(q, b))
+    if (!still_works(q) || !check_batch(q, b))
         return false;
     places p = lay_out(b->n_tokens, b->n_runs, b->n_out);
     uint8_t *to = slot->batch.data;
@@ -558,24 +567,30 @@ static void note_failure(sill__queue *q, mtl_id error) {
     const char *what = "failed";
     sill_status status = SILL_EDEVICE;
     sill__mtl_error_text(error, text, sizeof text);
+    sill__plain(text);
     switch (code) {
-    case 2: what = "took longer than the system allows"; break;
+    case 2: what = "took longer than the system allows, or hung"; break;
     case 3: what = "touched memory that is not its own"; break;
     case 7: what = "may not run now (the program is in the background)"; break;
     case 8:
-        what = "ran out of memory";
+        what = "ran out of memory (a smaller batch or context, or --dtype q8, needs less)";
         status = SILL_ENOMEM;
         break;
+    case 9: what = "named memory that it may not use"; break;
+    case 12: what = "ran out of stack"; break;
     case 4:
     case 11:
-        what = "was taken away from this process by the system";
-        pthread_mutex_lock(&q->device->lock);
-        q->device->lost = true;
-        pthread_mutex_unlock(&q->device->lock);
+        what = "is no longer taken by the system from this process; start it anew, or use --device cpu";
+        sill__mtl_lose(q->device->pipelines);
         break;
     default: break;
     }
-    sill__mtl_require(q, false, status, "the GPU's work %s: %s (code %ld)", what, text, code);
+    sill_error e = {.code = SILL_OK};
+    sill__fail(&e, status, "the GPU's work %s: %s (code %ld)", what, text, code);
+    sill__mtl_require(q, false, status, "%s", e.msg);
+    if (q->failure.code != SILL_OK) return;
+    q->failure = e;
+    q->failed = q->done;
 }
 
 static void finish(sill__queue *q, step *slot) {
@@ -593,6 +608,7 @@ static void finish(sill__queue *q, step *slot) {
 sill_status sill__mtl_wait(sill__queue *q, sill__ticket ticket, sill_error *err) {
     if (ticket == 0 || ticket > q->submitted) ticket = q->submitted;
     while (q->done < ticket) finish(q, &q->slots[++q->done % IN_FLIGHT]);
+    if (q->error.code == SILL_OK && q->failure.code != SILL_OK && ticket >= q->failed) q->error = q->failure;
     return tell(q, err);
 }
 
