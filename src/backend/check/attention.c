@@ -99,7 +99,7 @@ static memory *open_memory(const check_case *c, check_bench *b) {
         return NULL;
     }
     m->w = sill__chk_import(b, &src);
-    m->x = sill__chk_room(b, CHECK_STEP_ROWS * (size_t)d->width);
+    m->x = sill__chk_room(b, (CHECK_STEP_ROWS + 1) * (size_t)d->width);
     m->q = sill__chk_room(b, CHECK_STEP_ROWS * out_width(h));
     m->out = sill__chk_room(b, CHECK_STEP_ROWS * out_width(h));
     sill__chk_queue(b, CHECK_STEP_ROWS, (int32_t)d->w->dims[0], 1, SILL__PATH_BATCH);
@@ -108,22 +108,27 @@ static memory *open_memory(const check_case *c, check_bench *b) {
     return m;
 }
 
-/* One step in layer 1 (of two); rows go to their places by sequence and position, or one behind the other. */
+/* One step in layer 1 (of two, and a copy of a block takes both: layer 0 holds other tokens' keys and values); rows go to their places by sequence and position, or one behind the other. */
 static void attend(const check_case *c, check_bench *b, memory *m, const check_step *step, float *q, float *out, bool placed) {
     const heads *h = shape_of(c);
     const inputs *d = c->data;
     size_t width = out_width(h), in = (size_t)d->width, len = h->lengthy ? CHECK_LEN : 70;
     check_batch_make(&m->batch, &m->seqs, step, 1);
     int32_t n = m->batch.batch.n_tokens;
-    float *x = sill__alloc(CHECK_STEP_ROWS * (in + 2 * width) * sizeof *x), *got_q = x + CHECK_STEP_ROWS * in;
+    float *x = sill__alloc((CHECK_STEP_ROWS * (in + 2 * width) + in) * sizeof *x), *got_q = x + (CHECK_STEP_ROWS + 1) * in;
     if (!x) b->status = sill__fail(&b->err, SILL_ENOMEM, "no memory for rows");
     for (int32_t i = 0; x && i < n; i++)
         memcpy(x + (size_t)i * in, d->x + ((size_t)m->batch.seq[i] * CHECK_LEN + (size_t)m->batch.positions[i]) * in, in * sizeof *x);
-    sill__chk_write(b, m->x, x, (size_t)n * in);
+    if (x) memcpy(x + (size_t)n * in, x, in * sizeof *x);
+    sill__chk_write(b, m->x, x, ((size_t)n + 1) * in);
     sill__chk_begin(b, &m->batch.batch);
     if (sill__chk_ok(b)) {
-        b->ops->qkv(b->queue, &(sill__op_qkv){.in = m->x, .q = m->q, .w = m->w, .kv = b->kv, .layer = 1, .n_heads = h->n_heads,
-                                              .n_kv_heads = h->n_kv_heads, .head_dim = h->head_dim});
+        sill__op_qkv qkv = {.in = {m->x.buf, m->x.at + in * sizeof *x}, .q = m->q, .w = m->w, .kv = b->kv, .layer = 0, .n_heads = h->n_heads,
+                            .n_kv_heads = h->n_kv_heads, .head_dim = h->head_dim};
+        if (!h->lengthy) b->ops->qkv(b->queue, &qkv); /* each token has the next one's there */
+        qkv.in = m->x;
+        qkv.layer = 1;
+        b->ops->qkv(b->queue, &qkv);
         b->ops->attention(b->queue, &(sill__op_attention){.q = m->q, .out = m->out, .kv = b->kv, .layer = 1, .n_heads = h->n_heads,
                                                           .n_kv_heads = h->n_kv_heads, .head_dim = h->head_dim,
                                                           .scale = 1 / sqrtf((float)h->head_dim)});
