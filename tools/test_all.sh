@@ -112,6 +112,10 @@ suite_aarch64() {
         RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $cpu" TEST_TIMEOUT=900 run_tests build/aarch64 release $tests
         tests='kernels/test_vec kernels/test_mat model/test_parity'
     done
+    # The Metal kernels with Metal's own calling convention, without the fake's checks of each access (suite_metal has them).
+    echo "-- the fake Metal"
+    FAKEMETAL_FAST=1 RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max" TEST_TIMEOUT=900 \
+        run_tests build/aarch64 release metal/test_vec metal/test_mat metal/test_int8 metal/test_loss metal/test_model
     # What the program picks on cores between the two: dot products without and with int8 matrix products.
     local isa
     for isa in neon_dotprod neon_i8mm; do
