@@ -562,6 +562,43 @@ typedef struct sill_check_options {
  * sill_model_load; a device that computes wrong is no error, but *passed = 0. */
 SILL_USE_RESULT SILL_API sill_status sill_check(const sill_check_options *options, char **json, int32_t *passed, sill_error *err);
 
+/* --------------------------------------------------------------- agreement */
+
+/* Levels of measurement: what the distance between two labels is. */
+typedef enum sill_level {
+    SILL_LEVEL_NOMINAL = 0, /* same or not */
+    SILL_LEVEL_ORDINAL,     /* their order: label 0 is the lowest */
+    SILL_LEVEL_INTERVAL,    /* the difference of their values */
+    SILL_LEVEL_RATIO        /* the same, relative to their sum: values from 0 */
+} sill_level;
+
+typedef struct sill_agree_options {
+    size_t size;
+    sill_level level;
+    const double *values;   /* (n_labels) of the labels, ascending, for interval and ratio; NULL: 0, 1, 2, ... */
+    int32_t n_bootstrap;    /* resamples of the units for intervals; 0: 1000, negative: none */
+    uint64_t seed;          /* of the resamples */
+    double confidence;      /* of the intervals; 0: 0.95 */
+    int32_t n_threads;      /* results do not depend on it; 0: all cores */
+} sill_agree_options;
+
+/* A statistic and its percentile interval. NAN: undefined (no unit with two labels, one label only), or no interval. */
+typedef struct sill_estimate { double value, low, high; } sill_estimate;
+
+typedef struct sill_agreement {
+    uint64_t n_units, n_values; /* units with at least two labels, and their labels */
+    sill_estimate percent;  /* mean over units of the share of its pairs of labels that agree */
+    sill_estimate kappa;    /* Cohen's (1960); of more than two coders the mean over pairs; nominal */
+    sill_estimate weighted; /* the same with quadratic weights (Cohen 1968), by values, or by order where those are NULL */
+    sill_estimate fleiss;   /* Fleiss' kappa (1971), over units that all coders labelled */
+    sill_estimate alpha;    /* Krippendorff's (2011), at the level of the options */
+} sill_agreement;
+
+/* How far N_CODERS (2 and more) agree on N_UNITS. CODES (n_coders, n_units), row-major: labels 0 .. n_labels - 1, -1 where a
+ * coder gave none. Intervals resample units. Errors: EINVAL, ERANGE (a code, a value, an option), ENOMEM. */
+SILL_USE_RESULT SILL_API sill_status sill_agree(const int32_t *codes, size_t n_coders, size_t n_units, size_t n_labels,
+                                                const sill_agree_options *options, sill_agreement *out, sill_error *err);
+
 /* ----------------------------------------------------------------- inspect */
 
 /* A description of a model file as JSON text (family, shapes, tensors, tokenizer, metadata), headers

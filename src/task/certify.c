@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "stats/stats.h"
 #include "task/quantize.h"
 
 #define WINDOW 256
@@ -35,13 +36,6 @@ typedef struct certify {
     size_t n_labels, next_row;
     int which;                    /* model that runs: 0 before, 1 after */
 } certify;
-
-double sill__quantile(const double *sorted, size_t n, double share) {
-    if (n == 0) return NAN;
-    double at = share * (double)(n - 1);
-    size_t i = (size_t)at;
-    return i + 1 < n ? sorted[i] + (at - (double)i) * (sorted[i + 1] - sorted[i]) : sorted[n - 1];
-}
 
 static sill_status progress(const certify *t, const char *stage, double share, sill_error *err) {
     if (t->o->progress && t->o->progress(t->o->user, stage, share)) return sill__fail(err, SILL_ECANCELLED, "cancelled by the caller");
@@ -213,7 +207,12 @@ static sill_status run_labels(certify *t, sill_model *model, sill_error *err) {
 static sill_status count_labels(certify *t, sill_error *err) {
     size_t n = t->o->n_texts, bytes;
     int32_t *both = sill__mul(n, 2 * sizeof *both, &bytes) ? sill__alloc(bytes) : NULL;
-    if (!both) return sill__fail(err, SILL_ENOMEM, "no memory for %zu labels", n);
+    double *scratch = sill__calloc(SILL__SCRATCH(t->n_labels), sizeof *scratch);
+    if (!both || !scratch) {
+        sill__free(both);
+        sill__free(scratch);
+        return sill__fail(err, SILL_ENOMEM, "no memory for %zu labels", n);
+    }
     for (size_t i = 0; i < n; i++) {
         const int32_t before = t->labels[0][i], after = t->labels[1][i];
         const bool ok = before >= 0 && after >= 0;
@@ -224,8 +223,12 @@ static sill_status count_labels(certify *t, sill_error *err) {
         t->c->n_rows_lost += before >= 0 && after < 0;
         t->c->n_changed += before >= 0 && before != after;
     }
-    t->c->alpha = sill__alpha_nominal(both, 2, n, t->n_labels);
+    const sill__ratings ratings = {.n_coders = 2, .n_units = n, .n_labels = t->n_labels, .codes = both, .scratch = scratch};
+    t->c->alpha = sill__alpha(&ratings, SILL_LEVEL_NOMINAL, NULL);
+    /* one label only, and the same from both: nothing was lost */
+    if (isnan(t->c->alpha) && t->c->n_rows > t->c->n_rows_lost) t->c->alpha = 1;
     sill__free(both);
+    sill__free(scratch);
     return SILL_OK;
 }
 

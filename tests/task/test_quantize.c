@@ -1,4 +1,4 @@
-/* test_quantize.c - smaller files: what is written, refused and left behind; agreement of coders. */
+/* test_quantize.c - smaller files: what is written, refused and left behind. */
 #include <math.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -31,37 +31,6 @@ static sill_quantize_options some(sill_quantize_to to) {
 }
 
 static bool exists(const char *path) { return access(path, F_OK) == 0; }
-
-static void alpha_is_the_published_one(void) {
-    sill_error e = {0};
-    char *text, *p;
-    size_t bytes, n_cases = 0;
-    REQUIRE(sill__read_file("tests/fixtures/task/alpha.txt", 1 << 20, &text, &bytes, &e) == SILL_OK);
-    static int32_t values[4096];
-    for (p = strchr(text, '\n') + 1; p && *p; n_cases++) {
-        char *end = strchr(p, '\n');
-        long coders = strtol(p, &p, 10), labels = strtol(p, &p, 10);
-        double want = strtod(p, &p);
-        size_t n = 0;
-        while (p < end && n < 4096) values[n++] = (int32_t)strtol(p, &p, 10);
-        CHECK_NEAR(sill__alpha_nominal(values, (size_t)coders, n / (size_t)coders, (size_t)labels), want, 1e-12);
-        if (n_cases == 0) CHECK_NEAR(want, 0.095, 0.0005);
-        if (n_cases == 1) CHECK_NEAR(want, 0.743, 0.0005);
-        p = end + 1;
-    }
-    CHECK_INT(n_cases, 7);
-    sill__free(text);
-    const int32_t same[] = {1, 1, 1, 1}, none[] = {-1, 0, 0, -1};
-    CHECK(sill__alpha_nominal(same, 2, 2, 3) == 1);
-    CHECK(isnan(sill__alpha_nominal(none, 2, 2, 3)));
-}
-
-static void quantiles_are_numpys(void) {
-    const double x[] = {1, 2, 4, 8};
-    CHECK_NEAR(sill__quantile(x, 4, 0.5), 3, 1e-12);
-    CHECK_NEAR(sill__quantile(x, 4, 0.99), 7.88, 1e-12);
-    CHECK_NEAR(sill__quantile(x, 1, 0.99), 1, 1e-12);
-}
 
 /* Every tensor has gguf-py's bytes (LLM.int8: bitsandbytes' rule in numpy), and the file is the same for any number of
  * threads. */
@@ -382,8 +351,6 @@ static void no_memory_leaves_nothing(void) {
 int main(int argc, char **argv) {
     snprintf(dir, sizeof dir, "/tmp/sill_quantize_%ld", (long)getpid());
     if (mkdir(dir, 0700) != 0) return 2;
-    TEST(alpha_is_the_published_one);
-    TEST(quantiles_are_numpys);
     TEST(tensors_are_those_expected);
     TEST(a_certificate_holds_together);
     TEST(int8_is_read_again);
