@@ -157,5 +157,6 @@ int cli_bench(int argc, char **argv);
 int cli_check(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_quantize(int argc, char **argv);
+int cli_agree(int argc, char **argv);
 
 #endif

@@ -9,6 +9,7 @@ static const struct { const char *name; cli_command_fn run; const char *what; } 
     {"generate", cli_generate, "continue prompts: arguments, a file of them, or standard input"},
     {"chat", cli_chat, "talk with an instruct model"},
     {"classify", cli_classify, "label the rows of a file, with all label probabilities"},
+    {"agree", cli_agree, "how far coders agree, and how right they are: kappa, alpha, F1, calibration"},
     {"score", cli_score, "log-probabilities of texts by token, word or text"},
     {"perplexity", cli_perplexity, "perplexity of a text or of the rows of a file"},
     {"tokenize", cli_tokenize, "token ids of texts"},
