@@ -397,13 +397,13 @@ static int show(const agree_result *r) {
 /* ---- the command */
 
 static const char notes[] =
-    "Reads columns of labels, as people and `sill classify` write them; an empty value is no label. Without gold: agreement\n"
-    "of the coders, over rows with two labels and more. Krippendorff's alpha is at the level of --level, Cohen's kappas\n"
-    "of all pairs are also weighted there (linear, quadratic; for ordinal labels by their order). With --gold: each coder's\n"
-    "accuracy, precision, recall, F1 and confusion matrix; its shares of the labels in all rows, corrected by the rows with gold\n"
-    "(difference estimator: gold must be a random sample of the rows, or --weight says how it was drawn); with columns\n"
-    "prob_LABEL (JSON Lines: an object probs) the calibration of the most probable label.\n"
-    "Intervals: percentiles over --boot resamples of the rows (of those compared); prevalence: normal.\n";
+    "Reads columns of labels, as people and `sill classify` write them; an empty value is no label. Agreement of the coders\n"
+    "is that over rows with two labels and more: Krippendorff's alpha at the level of --level, Fleiss' kappa, Cohen's kappa\n"
+    "of each pair (also weighted, linear and quadratic, where labels are more than nominal; ordinal ones by their order).\n"
+    "With --gold: each coder's accuracy, precision, recall, F1 and confusion matrix; its share of each label in all rows,\n"
+    "corrected by the rows with gold (difference estimator: they must be a random sample, or --weight says how they were\n"
+    "drawn); with columns prob_LABEL (JSON Lines: an object probs) the calibration of the most probable label.\n"
+    "Intervals: percentiles over --boot resamples of the rows compared; of corrected shares: normal.\n";
 
 static int check_options(const agree_options *o) {
     if (!o->coders.n) return args_usage("agree", "--coders A,B,... is missing: which columns hold the labels?");
