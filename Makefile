@@ -29,6 +29,12 @@ WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -D_DARWIN_C_SOURCE -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno $(WARN) -Iinclude -Isrc -I$(BUILD) $(CFLAGS) $(EXTRA_CFLAGS)
 ALL_LDFLAGS = $(LDFLAGS) $(EXTRA_LDFLAGS)
 LIBS = -lm -lpthread
+# Only the program needs SQLite (journals). Where the target has no package, it is compiled from its source.
+ifneq ($(ZIG_TARGET),)
+SQLITE_SRC ?= build/cross/sqlite
+endif
+CLI_CFLAGS = $(if $(SQLITE_SRC),-I$(SQLITE_SRC))
+CLI_LIBS = $(if $(SQLITE_SRC),$(BUILD)/sqlite3.o,-lsqlite3)
 
 ifneq ($(filter-out release debug sanitize tsan coverage fuzz,$(config)),)
 $(error config=$(config) is not one of release, debug, sanitize, tsan, coverage, fuzz)
@@ -168,10 +174,19 @@ $(BUILD)/src/backend/cpu/isa_%.o: src/backend/cpu/isa_%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) "  CC  $<"
 	$(Q)$(CC) $(ALL_CFLAGS) $(ISA_FLAGS_$*) -MMD -MP -c $< -o $@
+$(BUILD)/cli/%.o: cli/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(SAY) "  CC  $<"
+	$(Q)$(CC) $(ALL_CFLAGS) $(CLI_CFLAGS) -MMD -MP -c $< -o $@
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) "  CC  $<"
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+# One thread uses it, and it loads nothing. Somebody else's code: its warnings are not ours.
+$(BUILD)/sqlite3.o: $(SQLITE_SRC)/sqlite3.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(SAY) "  CC  $<"
+	$(Q)$(CC) -O2 -w $(CFLAGS) -fPIC -DSQLITE_THREADSAFE=0 -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_ENABLE_LOCKING_STYLE=0 -c $< -o $@
 # What decides the bytes of packed weights: a copy that another program's packing kept is not taken (cpu_cache.c).
 PACK_SRC = $(sort $(wildcard src/backend/backend.h src/backend/cpu/kernels.h src/backend/cpu/isa_*.c src/backend/cpu/simd_*.h \
     src/backend/cpu/mat* src/format/format.h src/format/types.c src/format/quant*))
@@ -209,7 +224,7 @@ $(SHARED): $(OBJ) $(BUILD)/shared_flags
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(SHARED_FLAGS) -o $@ $(OBJ) $(LIBS)
 	$(Q)ln -sf $(SHARED_NAME) $(BUILD)/$(SHARED_ABI) && ln -sf $(SHARED_ABI) $(BUILD)/$(SHARED_LINK)
 
-$(BUILD)/sill: $(CLI_OBJ) $(LIBSILL)
+$(BUILD)/sill: $(CLI_OBJ) $(LIBSILL) $(filter %.o,$(CLI_LIBS))
 	$(SAY) "  LD  $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(CLI_OBJ) $(LIBSILL) $(CLI_LIBS) $(LIBS)
 

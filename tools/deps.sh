@@ -4,8 +4,8 @@
 #   tools/deps.sh            to build and run: nothing is done and nothing said when all is there
 #   tools/deps.sh --test     also what `make test-all` needs (cross compilers, sanitizers, Python packages)
 #   tools/deps.sh --bench    also what `make bench` compares with
-#   tools/deps.sh --cross [TARGET...]   what `make macos` and ZIG_TARGET=TARGET compile with: zig, in build/zig. There are no
-#                            libraries to build for the target: sill links nothing but the system's C library
+#   tools/deps.sh --cross [TARGET...]   what `make macos` and ZIG_TARGET=TARGET compile with: zig, in build/zig, and SQLite's
+#                            source, in build/cross/sqlite, which make compiles for the target (SQLITE_SRC=)
 #   tools/deps.sh --list     prints the table
 #
 # Debian and Ubuntu: apt-get, through sudo when not root. macOS: brew. Elsewhere: says what is missing.
@@ -19,6 +19,9 @@ run   | C compiler             | works_cc                              | gcc lib
 run   | make                   | have make                             | make                          | make
 run   | Python 3 with pip      | py_module pip                         | python3 python3-pip           | python3
 run   | certificates           | certificates                          | ca-certificates               | -
+run   | SQLite                 | header sqlite3.h                      | libsqlite3-dev                | -
+cross | Tcl (joins the files of SQLite) | linux_only have tclsh | tcl                          | -
+cross | xz                     | linux_only have xz                    | xz-utils                      | -
 test  | pkg-config             | have pkg-config                       | pkg-config                    | pkgconf
 test  | C++ compiler           | have c++                              | g++                           | -
 test  | clang with sanitizers  | clang_runtime                         | clang libclang-rt-dev         | llvm
@@ -26,6 +29,7 @@ test  | Python venv            | py_module ensurepip                   | python3
 test  | aarch64 cross compiler | linux_only have aarch64-linux-gnu-gcc | gcc-aarch64-linux-gnu libc6-dev-arm64-cross | -
 test  | qemu for aarch64       | linux_only have qemu-aarch64          | qemu-user                     | -
 test  | clang 16 or later (kernels of the fake Metal) | linux_only fake_metal_clang | clang-19 | -
+test  | Slurm (one machine)    | linux_only have_slurm                 | slurmctld slurmd slurm-client munge | -
 bench | cmake and C++          | have cmake                            | cmake g++                     | cmake
 '
 # Python packages, pinned where the version decides what is compared. torch: the CPU build is enough.
@@ -42,19 +46,22 @@ ZIG='ziglang==0.17.1'
 
 have() { command -v "$1" >/dev/null 2>&1; }
 linux_only() { [ "$(uname -s)" != Linux ] || "$@"; }
+# A Mac's command line tools bring SQLite along.
+header() { printf '#include <%s>\n' "$1" | "${CC:-cc}" -E -x c - >/dev/null 2>&1; }
 # On a Mac /usr/bin/cc is there before the command line tools are, and asks for them.
 works_cc() { have "${CC:-cc}" && if [ "$(uname -s)" = Darwin ]; then "${CC:-cc}" --version >/dev/null 2>&1; else [ -e /usr/include/stdio.h ]; fi; }
 py_module() { have python3 && python3 -S -c "import sys, importlib.util as u, site; site.main(); sys.exit(not u.find_spec('$1'))"; }
 certificates() { [ "$(uname -s)" = Darwin ] || [ -n "${SSL_CERT_FILE:-}" ] || [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs ]; }
 clang_runtime() { have clang && [ -e "$(clang -print-file-name=libclang_rt.fuzzer-"$(uname -m)".a 2>/dev/null)" ] || { [ "$(uname -s)" = Darwin ] && have clang; }; }
 fake_metal_clang() { local v; for v in 21 20 19 18 17 16; do have clang++-$v && return 0; done; have clang++ && [ "$(clang++ -dumpversion | cut -d. -f1)" -ge 16 ]; }
+have_slurm() { local x; for x in munged slurmctld slurmd sbatch; do PATH=$PATH:/usr/sbin have $x || return 1; done; }
 trim() { local s=$1; s=${s#"${s%%[![:space:]]*}"}; printf '%s' "${s%"${s##*[![:space:]]}"}"; }
 
 wanted=run zig=false
 case ${1:-} in
     '') ;;
-    --test) wanted='run test' zig=true ;;
-    --cross) wanted=run zig=true; shift ;;
+    --test) wanted='run test cross' zig=true ;;
+    --cross) wanted='run cross' zig=true; shift ;;
     --bench) wanted='run test bench' ;;
     --list) printf '%s\n' "$TABLE" "Python for tests: $PYTHON_TEST $PYTHON_TEST_BUILT" "Python for bench: $PYTHON_BENCH" \
         "Python for its conversions: $PYTHON_CONVERT" "Python for make macos: $ZIG"; exit 0 ;;
@@ -131,8 +138,33 @@ install_zig() {
         echo "deps: pip failed; is there a network?" >&2; return 1; }
     printf '%s\n' "$ZIG" >build/zig/.stamp
 }
+# SQLite for targets that have no package of it: Debian's source, checked by apt's signatures, as one file, sqlite3.c. The
+# user's own apt is left alone: the list of sources, its indexes and the archives are in build/cross.
+sqlite_source() {
+    local dir=build/cross/sqlite work=build/cross/work apt uri suite log from
+    [ -s $dir/sqlite3.c ] && [ -s $dir/sqlite3.h ] && return 0
+    have apt-get || {
+        echo "deps: SQLite's source is fetched with apt-get, which is not here; put sqlite3.c and sqlite3.h into $dir" >&2; return 1; }
+    echo "deps: apt-get source sqlite3, for $dir" >&2
+    rm -rf $work && mkdir -p $work/lists/partial $work/archives/partial $dir || return 1
+    # where the machine's own packages come from, as deb-src
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' | sort -u | while read -r uri suite from; do
+        [ "$from" = main ] && printf 'deb-src %s%s %s main\n' "$(apt_key)" "$uri" "$suite"
+    done >$work/sources.list
+    apt="-o Dir::Etc::sourcelist=$PWD/$work/sources.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=$PWD/$work/lists"
+    apt="$apt -o Dir::Cache=$PWD/$work/archives -o APT::Sandbox::User=root"
+    log=$PWD/$work/log
+    # shellcheck disable=SC2086
+    (cd $work && apt-get $apt update && apt-get $apt source --download-only sqlite3 && mkdir source &&
+        tar -xJf sqlite3_*.orig.tar.xz -C source --strip-components=1 && cd source && { ./configure --disable-tcl && make sqlite3.c; }) >"$log" 2>&1 &&
+        cp $work/source/sqlite3.h $dir/ && cp $work/source/sqlite3.c $dir/ || {
+        tail -n 20 "$log" >&2; echo "deps: SQLite's source could not be had; is there a network?" >&2; return 1; }
+    rm -rf $work
+}
+apt_key() { local k; for k in debian ubuntu; do k=/usr/share/keyrings/$k-archive-keyring.gpg; [ ! -e $k ] || { printf '[signed-by=%s] ' $k; return; }; done; }
 if $zig; then
     install_zig || exit 1
+    [ "$(uname -s)" != Linux ] && [ "${1:-}" = --test ] || sqlite_source || exit 1
     [ "${1:-}" != --test ] || shift
     for target in "$@"; do
         echo 'int main(void) { return 0; }' |
