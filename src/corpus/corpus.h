@@ -55,6 +55,8 @@ typedef struct sill__corpus_row {
     size_t bytes;         /* size of the block */
 } sill__corpus_row;
 void sill__row_free(sill__corpus_row *row);
+/* SHA-256 over what the row holds (its cells, or its own bytes of JSONL): tells a changed row. */
+void sill__row_digest(const sill__corpus_row *row, uint8_t out[32]);
 
 /* ---- reader */
 
@@ -103,6 +105,8 @@ typedef struct sill__writer_options {
     sill__format format;   /* CSV, TSV or JSONL; AUTO: by extension */
     char delimiter;        /* CSV; 0: ',' */
     bool overwrite;        /* replace an existing file (when the run is finished, not before) */
+    bool resumed;          /* what is there, PATH or PATH.partial, is this run's own: it is written anew */
+    bool raw;              /* no header and no fields: whole rows are put, header among them */
     const volatile int *stop; /* non-zero: opening a pipe ends with ECANCELLED; may be NULL */
 } sill__writer_options;
 
@@ -118,6 +122,13 @@ sill_status sill__writer_open(const sill__writer_options *options, sill__reader 
 /* Appends results of a row (made by sill__record_*); sill__writer_end_row behind its last one. */
 sill_status sill__writer_put(sill__writer *writer, const char *bytes, size_t n, sill_error *err);
 sill_status sill__writer_end_row(sill__writer *writer, sill_error *err);
+/* PATH with its symbolic links followed: the file that is written. NULL where they lead in a circle. Free with sill__free. */
+char *sill__writer_target(const char *path);
+/* Names of the output's own fields, "error" last: NULL at the end. */
+const char *sill__writer_field(const sill__writer *writer, size_t i);
+/* Bytes of the output that the system has taken, and their SHA-256 (of a file that gets its name at the end). */
+uint64_t sill__writer_bytes(const sill__writer *writer);
+void sill__writer_sha256(const sill__writer *writer, char out[65]);
 /* How many whole rows the system has taken so far. */
 uint64_t sill__writer_rows(const sill__writer *writer);
 /* Hands what was put to the system, so that a reader of a pipe sees it. */
@@ -153,6 +164,23 @@ void sill__record_bool(sill__record *record, bool value);      /* true/false; 1/
 void sill__record_json(sill__record *record, const char *json, size_t n_bytes); /* a cell of JSON in CSV */
 void sill__record_end(sill__record *record, const char *error); /* NULL: the row succeeded */
 
+/* ---- a store of finished rows, so that a run that was ended can go on: the flow asks it for every row before the task
+ * sees it, and gives it every finished row, in the order in which they finish */
+
+typedef struct sill__kept {
+    const char *bytes; /* the row's results as they are written */
+    size_t n;
+    uint32_t n_records; /* lines of results */
+    const char *error; /* NULL, or why the row failed */
+} sill__kept;
+typedef struct sill__store {
+    /* *FOUND: the results of this row; what OUT points to is valid until the next call. */
+    sill_status (*get)(void *user, const sill__corpus_row *row, const uint8_t digest[32], bool *found, sill__kept *out,
+                       sill_error *err);
+    sill_status (*put)(void *user, uint64_t number, const uint8_t digest[32], const sill__kept *kept, sill_error *err);
+    void *user;
+} sill__store;
+
 /* ---- flow: reader -> task -> writer */
 
 typedef struct sill__flow sill__flow;
@@ -166,11 +194,16 @@ typedef struct sill__flow_options {
     size_t window_bytes;         /* most bytes of rows and results held back; 0: 256 MiB */
     const volatile int *stop;    /* non-zero: end as soon as possible */
     void (*tick)(void *user);    /* called after every row; may be NULL */
+    bool (*wanted)(void *user, uint64_t number); /* other rows are read and passed over; NULL: all are wanted */
     void *user;
+    const sill__store *store;    /* may be NULL */
+    bool digest;                 /* the input's digest is wanted (with a store it is made anyway) */
 } sill__flow_options;
 
 typedef struct sill__flow_counts {
     uint64_t rows, failed, written;
+    uint64_t kept;     /* of these, results that the store had */
+    uint64_t read;     /* rows of the input, those passed over among them */
     uint64_t bad_utf8; /* bytes that JSON cannot hold, replaced by U+FFFD */
 } sill__flow_counts;
 
@@ -194,6 +227,10 @@ int sill__flow_fail_sequence(sill__flow *flow, uint64_t index, int32_t sequence,
 /* First failure of the reader or the writer. */
 sill_status sill__flow_status(const sill__flow *flow, sill_error *err);
 sill__flow_counts sill__flow_get_counts(const sill__flow *flow);
+/* SHA-256 over the digests of all rows read so far, in order. */
+void sill__flow_input_sha256(const sill__flow *flow, char out[65]);
+/* Rows whose number of results is not n_sequences (one that failed wholly has one): pairs of row and results. */
+const uint64_t *sill__flow_uneven(const sill__flow *flow, size_t *n_pairs);
 /* The first failed rows as "row N (line L): message"; NULL at the end. */
 const char *sill__flow_failure(const sill__flow *flow, size_t i);
 

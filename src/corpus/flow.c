@@ -1,7 +1,8 @@
 /*
  * flow.c - rows from a reader to a task and its results, which come in completion order, to a writer in the
  * order of the input. What is held back behind a slow row is bounded in rows and in bytes: at the bound the
- * task is told that the input has ended, so that it finishes what it has, and is then called again.
+ * task is told that the input has ended, so that it finishes what it has, and is then called again. Rows that are
+ * not wanted (of other shards) take a place in the window, so that numbers stay those of the whole input.
  */
 #include "corpus/corpus.h"
 
@@ -15,7 +16,9 @@ typedef struct entry {
     sill__corpus_row *row; /* NULL: not open */
     piece *pieces;         /* in the order of their sequences */
     int32_t n_done;
-    bool done, failed;
+    bool done, failed, passed; /* passed over: nothing is written */
+    uint8_t digest[32];
+    char *error;           /* with a store: why it failed */
 } entry;
 
 struct sill__flow {
@@ -32,6 +35,11 @@ struct sill__flow {
     uint64_t record_index;
     int32_t record_sequence;
     sill__flow_counts counts;
+    bool digests;
+    sill__sha256 input;    /* over the rows' digests */
+    sill__str whole;       /* scratch: a row's results, joined */
+    uint64_t *uneven;      /* pairs */
+    size_t n_uneven, uneven_cap;
     char *failures[MAX_FAILURES];
     size_t n_failures;
     sill_status status;
@@ -50,6 +58,9 @@ sill_status sill__flow_create(sill__reader *reader, sill__writer *writer, const 
     if (!f->o.window_bytes) f->o.window_bytes = DEFAULT_WINDOW_BYTES;
     if (f->o.n_sequences < 1) f->o.n_sequences = 1;
     f->base = f->tip = sill__reader_get_stats(reader).rows + 1;
+    f->digests = f->o.store || f->o.digest;
+    sill__sha256_init(&f->input);
+    sill__str_init(&f->whole, SIZE_MAX / 2);
     f->ring_size = 64;
     f->ring = sill__calloc(f->ring_size, sizeof *f->ring);
     sill__record_init(&f->record, writer);
@@ -77,6 +88,7 @@ static void drop_entry(sill__flow *f, entry *e) {
     }
     if (e->row) f->held -= e->row->bytes;
     sill__row_free(e->row);
+    sill__free(e->error);
     memset(e, 0, sizeof *e);
 }
 
@@ -85,6 +97,8 @@ void sill__flow_free(sill__flow *f) {
     for (uint64_t n = f->base; f->ring && n < f->tip; n++) drop_entry(f, at(f, n));
     for (size_t i = 0; i < f->n_failures; i++) sill__free(f->failures[i]);
     sill__record_free(&f->record);
+    sill__str_free(&f->whole);
+    sill__free(f->uneven);
     sill__free(f->ring);
     sill__free(f);
 }
@@ -106,6 +120,20 @@ static bool make_room(sill__flow *f) {
     return true;
 }
 
+static sill_status note_uneven(sill__flow *f, const entry *e) {
+    if (e->n_done == f->o.n_sequences) return SILL_OK;
+    if (f->n_uneven == f->uneven_cap) {
+        size_t cap = f->uneven_cap ? f->uneven_cap * 2 : 64, bytes;
+        uint64_t *p = sill__mul(cap, 2 * sizeof *p, &bytes) ? sill__realloc(f->uneven, bytes) : NULL;
+        if (!p) return sill__fail(&f->error, SILL_ENOMEM, "no memory for the numbers of failed rows");
+        f->uneven = p;
+        f->uneven_cap = cap;
+    }
+    f->uneven[2 * f->n_uneven] = f->base;
+    f->uneven[2 * f->n_uneven++ + 1] = (uint64_t)e->n_done;
+    return SILL_OK;
+}
+
 /* Writes every finished row at the old end of the window. */
 static void write_finished(sill__flow *f) {
     bool any = false;
@@ -113,11 +141,13 @@ static void write_finished(sill__flow *f) {
         entry *e = at(f, f->base);
         for (piece *p = e->pieces; p; p = p->next)
             if (failed(f, sill__writer_put(f->writer, (const char *)(p + 1), p->n, &f->error))) return;
-        if (failed(f, sill__writer_end_row(f->writer, &f->error))) return;
+        if (!e->passed) {
+            if (failed(f, sill__writer_end_row(f->writer, &f->error)) || failed(f, note_uneven(f, e))) return;
+            f->counts.written++;
+            any = true;
+        }
         drop_entry(f, e);
         f->base++;
-        f->counts.written++;
-        any = true;
     }
     double now = any ? sill__now() : 0;
     if (any && now - f->flushed > 0.1) { /* often enough for a reader of a pipe, seldom enough to cost nothing */
@@ -137,6 +167,47 @@ static const char *unusable(const sill__flow *f, const sill__corpus_row *row) {
     return NULL;
 }
 
+static void note_failure(sill__flow *f, const sill__corpus_row *row, const char *message) {
+    sill__str s;
+    if (f->n_failures == MAX_FAILURES) return;
+    sill__str_init(&s, 2048);
+    if (sill__str_putf(&s, "row %llu (line %llu): %.1000s", (unsigned long long)row->number, (unsigned long long)row->line,
+                       message) &&
+        (f->failures[f->n_failures] = sill__strndup(s.p, s.n)))
+        f->n_failures++;
+    sill__str_free(&s);
+}
+
+static sill_status answer_kept(sill__flow *f, entry *e, const sill__kept *kept);
+
+/* Gives the row its place in the window. DONE: it is not for the task, being passed over or in the store. */
+static sill_status take_row(sill__flow *f, sill__corpus_row *row, bool *done) {
+    entry *e = at(f, row->number);
+    sill__kept kept = {0};
+    uint64_t number = row->number;
+    bool found = false;
+    e->row = row;
+    f->tip = number + 1;
+    f->held += row->bytes;
+    f->counts.read++;
+    *done = true;
+    if (f->digests) {
+        sill__row_digest(row, e->digest);
+        sill__sha256_update(&f->input, e->digest, sizeof e->digest);
+    }
+    if (f->o.wanted && !f->o.wanted(f->o.user, number)) {
+        drop_entry(f, e);
+        e->done = e->passed = true;
+        if (number == f->base) write_finished(f);
+        return f->status;
+    }
+    f->counts.rows++;
+    sill_status s = f->o.store ? f->o.store->get(f->o.store->user, row, e->digest, &found, &kept, &f->error) : SILL_OK;
+    if (s != SILL_OK) return s;
+    *done = found;
+    return found ? answer_kept(f, e, &kept) : SILL_OK;
+}
+
 int sill__flow_next(void *flow, sill_row *out) {
     sill__flow *f = flow;
     for (;;) {
@@ -152,11 +223,9 @@ int sill__flow_next(void *flow, sill_row *out) {
             f->ended = true;
             return 0;
         }
-        entry *e = at(f, row->number);
-        e->row = row;
-        f->tip = row->number + 1;
-        f->held += row->bytes;
-        f->counts.rows++;
+        bool done;
+        if (failed(f, take_row(f, row, &done))) return -1;
+        if (done) continue;
         const char *why = unusable(f, row);
         if (why) {
             if (sill__flow_fail(f, row->number, why)) return -1;
@@ -186,30 +255,62 @@ sill__record *sill__flow_begin(sill__flow *f, uint64_t index, int32_t sequence) 
     return &f->record;
 }
 
-/* Files the record under its row; a row with all its results is done. */
-static int commit(sill__flow *f, bool whole_row) {
-    entry *e = open_entry(f, f->record_index);
-    if (!e) return stopped(f);
-    size_t n = f->record.out.n, bytes;
-    piece *p = NULL;
-    if (!f->record.out.failed && sill__add(sizeof *p, n, &bytes)) p = sill__alloc(bytes);
-    if (!p) {
-        failed(f, sill__fail(&f->error, SILL_ENOMEM, "no memory for a result of %zu bytes", n));
-        return 1;
-    }
+static sill_status add_piece(sill__flow *f, entry *e, int32_t sequence, const char *from, size_t n) {
+    size_t bytes;
+    piece *p = sill__add(sizeof *p, n, &bytes) ? sill__alloc(bytes) : NULL;
+    if (!p) return sill__fail(&f->error, SILL_ENOMEM, "no memory for a result of %zu bytes", n);
     p->n = n;
-    p->sequence = f->record_sequence;
-    memcpy(p + 1, f->record.out.p, n);
+    p->sequence = sequence;
+    if (n) memcpy(p + 1, from, n);
     piece **at_ = &e->pieces;
     while (*at_ && (*at_)->sequence <= p->sequence) at_ = &(*at_)->next;
     p->next = *at_;
     *at_ = p;
     f->held += sizeof *p + n;
-    e->done = ++e->n_done >= f->o.n_sequences || whole_row;
-    if (e->done) {
-        if (f->record_index == f->base) write_finished(f);
-        if (f->o.tick) f->o.tick(f->o.user);
+    return SILL_OK;
+}
+
+static void row_done(sill__flow *f, entry *e) {
+    e->done = true;
+    if (e->row->number == f->base) write_finished(f);
+    if (f->o.tick) f->o.tick(f->o.user);
+}
+
+/* The store's results of a row are those of this run. */
+static sill_status answer_kept(sill__flow *f, entry *e, const sill__kept *kept) {
+    f->counts.kept++;
+    if (kept->error) {
+        e->failed = true;
+        f->counts.failed++;
+        note_failure(f, e->row, kept->error);
     }
+    sill_status s = add_piece(f, e, 0, kept->bytes, kept->n);
+    if (s != SILL_OK) return s;
+    e->n_done = (int32_t)kept->n_records;
+    row_done(f, e);
+    return f->status;
+}
+
+static sill_status store_row(sill__flow *f, const entry *e) {
+    sill__kept kept = {.n_records = (uint32_t)e->n_done, .error = e->error};
+    sill__str_clear(&f->whole);
+    for (const piece *p = e->pieces; p; p = p->next) sill__str_put(&f->whole, p + 1, p->n);
+    if (f->whole.failed) return sill__fail(&f->error, SILL_ENOMEM, "no memory for a row's results");
+    kept.bytes = f->whole.p;
+    kept.n = f->whole.n;
+    return f->o.store->put(f->o.store->user, e->row->number, e->digest, &kept, &f->error);
+}
+
+/* Files the record under its row; a row with all its results is done. */
+static int commit(sill__flow *f, bool whole_row) {
+    entry *e = open_entry(f, f->record_index);
+    if (!e) return stopped(f);
+    sill_status s = f->record.out.failed ? sill__fail(&f->error, SILL_ENOMEM, "no memory for a result of %zu bytes", f->record.out.n)
+                                         : add_piece(f, e, f->record_sequence, f->record.out.p, f->record.out.n);
+    if (failed(f, s)) return 1;
+    if (++e->n_done < f->o.n_sequences && !whole_row) return stopped(f);
+    if (f->o.store && failed(f, store_row(f, e))) return 1;
+    row_done(f, e);
     return stopped(f);
 }
 
@@ -219,16 +320,12 @@ static int fail(sill__flow *f, uint64_t index, int32_t sequence, const char *mes
     entry *e = open_entry(f, index);
     if (!e) return stopped(f);
     f->counts.failed += !e->failed; /* rows */
-    e->failed = true;
-    if (f->n_failures < MAX_FAILURES) {
-        sill__str s;
-        sill__str_init(&s, 2048);
-        if (sill__str_putf(&s, "row %llu (line %llu): %.1000s", (unsigned long long)index,
-                           (unsigned long long)e->row->line, message) &&
-            (f->failures[f->n_failures] = sill__strndup(s.p, s.n)))
-            f->n_failures++;
-        sill__str_free(&s);
+    if (f->o.store && !e->failed && !(e->error = sill__strndup(message, strlen(message)))) {
+        failed(f, sill__fail(&f->error, SILL_ENOMEM, "no memory for a message"));
+        return 1;
     }
+    e->failed = true;
+    note_failure(f, e->row, message);
     sill__flow_begin(f, index, sequence);
     sill__record_end(&f->record, message);
     return commit(f, whole_row);
@@ -250,4 +347,17 @@ sill__flow_counts sill__flow_get_counts(const sill__flow *f) {
     counts.bad_utf8 = f->record.bad_utf8;
     return counts;
 }
+
+void sill__flow_input_sha256(const sill__flow *f, char out[65]) {
+    sill__sha256 copy = f->input;
+    uint8_t digest[32];
+    sill__sha256_final(&copy, digest);
+    sill__sha256_hex(digest, out);
+}
+
+const uint64_t *sill__flow_uneven(const sill__flow *f, size_t *n_pairs) {
+    *n_pairs = f->n_uneven;
+    return f->uneven;
+}
+
 const char *sill__flow_failure(const sill__flow *f, size_t i) { return i < f->n_failures ? f->failures[i] : NULL; }

@@ -131,6 +131,22 @@ sill_status sill__reader_make_row(sill__reader *r, size_t n_cells, const char *r
 
 void sill__row_free(sill__corpus_row *row) { sill__free(row); }
 
+void sill__row_digest(const sill__corpus_row *row, uint8_t out[32]) {
+    sill__sha256 s;
+    sill__sha256_init(&s);
+    if (row->raw) {
+        sill__sha256_update(&s, row->raw, row->n_raw);
+    } else {
+        for (size_t i = 0; i < row->n_cells; i++) {
+            uint64_t head = (uint64_t)row->cells[i].n << 2 | (uint64_t)row->cells[i].kind;
+            sill__sha256_update(&s, &head, sizeof head);
+            if (row->cells[i].n) sill__sha256_update(&s, row->cells[i].p, row->cells[i].n);
+        }
+    }
+    if (row->error && !row->raw) sill__sha256_update(&s, row->error, strlen(row->error) + 1);
+    sill__sha256_final(&s, out);
+}
+
 char **sill__reader_add_name(char ***names, size_t *n, const char *name, size_t n_bytes) {
     size_t bytes;
     if (!sill__mul(*n + 1, sizeof(char *), &bytes)) return NULL;

@@ -28,6 +28,7 @@ struct sill__writer {
     char delimiter;
     int fd;
     bool own_fd, renames, finished;
+    sill__sha256 sha;        /* of what the system has taken, where it renames */
     char *path, *partial;
     const volatile int *stop;
     sill__str buffer;
@@ -52,6 +53,14 @@ struct sill__writer {
 const char *sill__writer_note(const sill__writer *w, size_t i) { return i < w->n_notes ? w->notes[i] : NULL; }
 const char *sill__writer_partial(const sill__writer *w) { return w->renames ? w->partial : NULL; }
 uint64_t sill__writer_rows(const sill__writer *w) { return w->rows; }
+const char *sill__writer_field(const sill__writer *w, size_t i) { return i < w->n_fields ? w->fields[i] : NULL; }
+uint64_t sill__writer_bytes(const sill__writer *w) { return w->written; }
+void sill__writer_sha256(const sill__writer *w, char out[65]) {
+    sill__sha256 copy = w->sha;
+    uint8_t digest[32];
+    sill__sha256_final(&copy, digest);
+    sill__sha256_hex(digest, out);
+}
 
 static bool is_column(const sill__writer *w, const char *name) {
     for (size_t i = 0; i < w->n_columns; i++)
@@ -121,6 +130,7 @@ static sill_status flush_bytes(sill__writer *w, sill_error *err) {
         if (k < 0) {
             why = errno;
         } else {
+            if (w->renames) sill__sha256_update(&w->sha, p, (size_t)k);
             p += k;
             n -= (size_t)k;
             w->written += (uint64_t)k;
@@ -135,7 +145,7 @@ static sill_status flush_bytes(sill__writer *w, sill_error *err) {
 }
 
 /* The file that PATH, a symbolic link, leads to, there or not: it is what gets written, not the link. */
-static char *link_target(const char *path) {
+char *sill__writer_target(const char *path) {
     char to[PATH_MAX], at[PATH_MAX];
     size_t n = strlen(path);
     if (n >= sizeof at) return NULL;
@@ -155,7 +165,7 @@ static char *link_target(const char *path) {
 /* PATH.partial as w->partial, and PATH with its links followed as w->path. */
 static sill_status name_files(sill__writer *w, const char *path, sill_error *err) {
     sill__str name;
-    char *target = link_target(path);
+    char *target = sill__writer_target(path);
     if (!target) return sill__fail(err, SILL_EIO, "%s: its name is too long, or its links lead in a circle", path);
     sill__free(w->path);
     w->path = target;
@@ -175,7 +185,9 @@ static sill_status open_pipe(sill__writer *w, const char *path, sill_error *err)
     return w->fd < 0 ? sill__fail(err, SILL_EIO, "%s: %s", path, strerror(errno)) : SILL_OK;
 }
 
-static sill_status open_file(sill__writer *w, const sill__reader *reader, const char *path, bool overwrite, sill_error *err) {
+static sill_status open_file(sill__writer *w, const sill__reader *reader, const sill__writer_options *o, sill_error *err) {
+    const char *path = o->path;
+    bool overwrite = o->overwrite || o->resumed;
     struct stat st;
     bool exists = stat(path, &st) == 0;
     if (exists && S_ISDIR(st.st_mode)) return sill__fail(err, SILL_EINVAL, "%s is a directory", path);
@@ -192,7 +204,7 @@ static sill_status open_file(sill__writer *w, const sill__reader *reader, const 
                           "away, or give --overwrite to start again", w->partial);
     w->fd = open(w->partial, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (w->fd < 0) return sill__fail(err, SILL_EIO, "%s: %s", w->partial, strerror(errno));
-    if (flock(w->fd, LOCK_EX | LOCK_NB) != 0)
+    if (flock(w->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) /* some file systems have no locks */
         return sill__fail(err, SILL_EINVAL, "%s is being written by another run", w->partial);
     w->renames = true;
     if (ftruncate(w->fd, 0) != 0) return sill__fail(err, SILL_EIO, "%s: %s", w->partial, strerror(errno));
@@ -257,12 +269,13 @@ sill_status sill__writer_open(const sill__writer_options *o, sill__reader *reade
     sill__str_init(&w->buffer, MAX_RECORD);
     w->path = to_stdout ? sill__strndup("standard output", 15) : sill__strndup(o->path, strlen(o->path));
     if (!w->path) s = sill__fail(err, SILL_ENOMEM, "no memory for a writer");
-    if (s == SILL_OK && reader) s = take_columns(w, reader, err);
-    for (size_t i = 0; s == SILL_OK && i <= n_fields; i++)
+    sill__sha256_init(&w->sha);
+    if (s == SILL_OK && reader && !o->raw) s = take_columns(w, reader, err);
+    for (size_t i = 0; s == SILL_OK && !o->raw && i <= n_fields; i++)
         if (!add_field(w, i < n_fields ? fields[i] : "error"))
             s = sill__fail(err, SILL_ENOMEM, "no memory for %zu fields", n_fields);
-    if (s == SILL_OK && !to_stdout) s = open_file(w, reader, o->path, o->overwrite, err);
-    if (s == SILL_OK) s = write_header(w, err);
+    if (s == SILL_OK && !to_stdout) s = open_file(w, reader, o, err);
+    if (s == SILL_OK && !o->raw) s = write_header(w, err);
     if (s != SILL_OK) {
         sill__writer_free(w);
         return s;
