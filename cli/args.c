@@ -149,6 +149,18 @@ static int set_value(const arg_command *c, const arg_option *o, void *values, co
     }
 }
 
+/* The command parsed last, for records of what was asked. */
+static arg_command parsed;
+static bool given[SILL_ARRAY_LEN(parsed.tables)][64];
+static char **positional;
+static int n_positional;
+
+static void note_given(const arg_command *c, const arg_option *o) {
+    for (size_t t = 0; t < SILL_ARRAY_LEN(c->tables); t++)
+        for (size_t i = 0; i < SILL_MIN(c->tables[t].n, SILL_ARRAY_LEN(given[0])); i++)
+            if (&c->tables[t].options[i] == o) given[t][i] = true;
+}
+
 /* One option at argv[*i]; moves *i when its value is the next argument. */
 static int parse_option(const arg_command *c, int argc, char **argv, int *i) {
     const char *a = argv[*i], *value = NULL;
@@ -166,6 +178,7 @@ static int parse_option(const arg_command *c, int argc, char **argv, int *i) {
     if (is_long && a[2 + n] == '=') value = a + 3 + n;
     if (!is_long && a[2]) value = a + 2;
     if (o->type == ARG_LATER) return args_usage(c->name, "--%s is not in this version", o->name);
+    note_given(c, o);
     if (o->type == ARG_FLAG || o->type == ARG_UNFLAG) {
         if (value && (is_long || *value == '-')) return args_usage(c->name, "--%s takes no value", o->name);
         *(bool *)((char *)values + o->offset) = o->type == ARG_FLAG;
@@ -183,6 +196,8 @@ static int parse_option(const arg_command *c, int argc, char **argv, int *i) {
 int args_parse(const arg_command *c, int argc, char **argv, char ***args, int *n_args) {
     int n = 0;
     bool options = true;
+    parsed = *c;
+    memset(given, 0, sizeof given);
     for (int i = 0; i < argc; i++) {
         if (options && !strcmp(argv[i], "--")) {
             options = false;
@@ -195,9 +210,43 @@ int args_parse(const arg_command *c, int argc, char **argv, char ***args, int *n
     }
     if (n < c->min_args) return args_usage(c->name, "an argument is missing; usage: sill %s %s", c->name, c->synopsis);
     if (c->max_args >= 0 && n > c->max_args) return args_usage(c->name, "'%.60s' is one argument too many", argv[c->max_args]);
-    *args = argv;
-    *n_args = n;
+    *args = positional = argv;
+    *n_args = n_positional = n;
     return -1;
+}
+
+char **args_positional(int *n) {
+    *n = n_positional;
+    return positional;
+}
+
+static void visit(const arg_option *o, const void *values, args_visit_fn fn, void *user) {
+    const void *from = (const char *)values + o->offset;
+    char text[64];
+    switch (o->type) {
+        case ARG_FLAG: fn(user, o, *(const bool *)from ? "" : NULL); break;
+        case ARG_INT: snprintf(text, sizeof text, "%d", (int)*(const int32_t *)from); fn(user, o, text); break;
+        case ARG_U64: snprintf(text, sizeof text, "%llu", (unsigned long long)*(const uint64_t *)from); fn(user, o, text); break;
+        case ARG_FLOAT:
+        case ARG_ABOVE: snprintf(text, sizeof text, "%.9g", (double)*(const float *)from); fn(user, o, text); break;
+        case ARG_TEXT: fn(user, o, *(const char *const *)from); break;
+        case ARG_CHOICE: fn(user, o, o->choices[*(const int *)from]); break;
+        case ARG_LIST:
+            for (size_t i = 0; i < ((const arg_list *)from)->n; i++) fn(user, o, ((const arg_list *)from)->items[i]);
+            break;
+        default: break;
+    }
+}
+
+const char *args_visit(args_visit_fn fn, void *user) {
+    for (size_t t = 0; t < SILL_ARRAY_LEN(parsed.tables); t++)
+        for (size_t i = 0; i < SILL_MIN(parsed.tables[t].n, SILL_ARRAY_LEN(given[0])); i++) {
+            const arg_option *o = &parsed.tables[t].options[i];
+            if (o->type == ARG_ONE || o->type == ARG_LATER || o->type == ARG_UNFLAG) continue;
+            if (given[t][i]) visit(o, parsed.tables[t].values, fn, user);
+            else fn(user, o, NULL);
+        }
+    return parsed.name;
 }
 
 /* ---- help */
@@ -245,6 +294,6 @@ void args_help(const arg_command *c) {
     printf("  -h, --help                      this text\n");
     if (c->notes) printf("\n%s", c->notes);
     printf("\nexit status: 0 done; 1 failed; 2 wrong usage; 3 done, but some rows failed (they are listed and have\n"
-           "their error column filled); 4 would not fit in memory; 5 interrupted, finished rows are kept\n"
-           "in OUT.partial (resuming from it is not in this version)\n");
+           "their error column filled); 4 would not fit in memory; 5 interrupted: finished rows are kept beside OUT,\n"
+           "in OUT.journal, and the same command goes on from there\n");
 }

@@ -55,6 +55,13 @@ typedef struct arg_command {
  * Returns -1 to go on, else the exit status (0: help was asked for and printed). */
 int args_parse(const arg_command *command, int argc, char **argv, char ***args, int *n_args);
 void args_help(const arg_command *command);
+/* Calls FN for each option of the command that was parsed last, in the tables' order, with its value as the parser reads it
+ * back: NULL where it was not given, "" for a flag; a list's items one by one. What is not in this version is left out, and
+ * what only takes a flag back. Returns the command's name. */
+typedef void (*args_visit_fn)(void *user, const arg_option *option, const char *value);
+const char *args_visit(args_visit_fn fn, void *user);
+/* Its positional arguments. */
+char **args_positional(int *n);
 /* "sill NAME: MESSAGE (sill help NAME)" on stderr; returns 2. */
 int args_usage(const char *command, const char *format, ...)
 #if defined(__GNUC__) || defined(__clang__)

@@ -90,6 +90,7 @@ static int done(void *user, const sill_classified *r) {
     if (r->status != SILL_OK) return sill__flow_fail(run->flow, r->index, r->error);
     sill__record *record = sill__flow_begin(run->flow, r->index, 0);
     if (!record) return 0;
+    run->tokens += r->n_tokens;
     const char *label = r->label >= 0 && (size_t)r->label < t->n_labels ? t->labels[r->label] : "";
     if (r->label < 0) sill__record_null(record); /* a regression's outputs are no labels to choose from */
     else sill__record_text(record, label, strlen(label));
@@ -110,6 +111,9 @@ static int done(void *user, const sill_classified *r) {
     sill__record_end(record, NULL);
     return sill__flow_commit(run->flow);
 }
+
+static const cli_default defaults[] = {{"prob", "norm"}, {"needs-human-below", "0.1"}, {"content-free", "N/A"}, {"long", "error"},
+                                       {"prompt", "Text: {text}\nThis text is"}, {NULL, NULL}};
 
 static int run_classify(const classify_options *o, classify_task *t, cli_run *run, const cli_engine *engine) {
     sill_error err = {0};
@@ -136,6 +140,9 @@ static int run_classify(const classify_options *o, classify_task *t, cli_run *ru
     }
     run->task = t;
     run->tokenizer = sill_model_tokenizer(engine->model);
+    run->engine = engine;
+    run->model_path = engine->path;
+    run->defaults = defaults;
     int status = cli_run_output(run, t->fields, t->n_fields, 1);
     if (status >= 0) return status;
     do s = sill_classify(engine->session, &co, cli_run_next, done, run, &err);

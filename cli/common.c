@@ -60,6 +60,10 @@ arg_table cli_corpus_table(cli_corpus_options *values) {
          "csv, tsv, jsonl (default: by OUT's extension, else as the input)"},
         {"json", 0, ARG_FLAG, AT(t, json), 0, 0, NULL, NULL, "results as JSON Lines"},
         {"overwrite", 0, ARG_FLAG, AT(t, overwrite), 0, 0, NULL, NULL, "replace OUT if it exists"},
+        {"shard", 0, ARG_TEXT, AT(t, shard), 0, 0, NULL, "I/N", "only every N-th row, from row I on; sill merge joins the outputs"},
+        {"journal-rows", 0, ARG_INT, AT(t, journal_rows), 1, INT32_MAX, NULL, "N",
+         "finished rows that a kill may cost (default: those of about a second)"},
+        {"progress", 0, ARG_ABOVE, AT(t, progress), 0, 1e6, NULL, "SECONDS", "between lines of progress where there is no terminal (default 30)"},
     };
     return (arg_table){"input and output", options, SILL_ARRAY_LEN(options), values};
 }
@@ -82,7 +86,7 @@ arg_table cli_general_table(void) {
     static const arg_option options[] = {
         {"quiet", 'q', ARG_FLAG, AT(t, quiet), 0, 0, NULL, NULL, "no messages but errors"},
         {"verbose", 'v', ARG_FLAG, AT(t, verbose), 0, 0, NULL, NULL, "more messages"},
-        {"fast", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL}, {"shard", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+        {"fast", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
     };
     return (arg_table){"general", options, SILL_ARRAY_LEN(options), &cli_general};
 }
@@ -281,6 +285,8 @@ int cli_engine_open(const char *command, const cli_model_options *options, const
         uint64_t weights = engine->info.weight_bytes;
         so.memory_limit_bytes = so.memory_limit_bytes > weights ? so.memory_limit_bytes - weights : 1;
     }
+    engine->plan = plan;
+    engine->kv_dtype = kv_dtypes[options->kv_dtype ? options->kv_dtype : strcmp(engine->info.dtype, "f32") ? SILL_KV_F16 : SILL_KV_F32];
     if (s == SILL_OK) s = sill_session_create(engine->model, &so, &engine->session, &err);
     if (s == SILL_OK) return -1;
     cli_engine_close(engine);

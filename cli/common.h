@@ -9,6 +9,8 @@
 
 #include "args.h"
 #include "corpus/corpus.h"
+#include "identity.h"
+#include "journal.h"
 #include "sill.h"
 
 #define EXIT_OK 0
@@ -31,6 +33,9 @@ typedef struct cli_corpus_options {
     const char *text, *id, *output, *delimiter;
     int format, output_format; /* sill__format; output: 0 auto, 1 csv, 2 tsv, 3 jsonl */
     bool overwrite, json;
+    const char *shard;
+    int32_t journal_rows;
+    float progress;
 } cli_corpus_options;
 
 typedef struct cli_text_options {
@@ -74,6 +79,8 @@ typedef struct cli_engine {
     sill_model *model;
     sill_session *session;
     sill_model_info info;
+    sill_plan_info plan;  /* the sizes that were left open as they were planned */
+    const char *kv_dtype; /* the type of the KV cache */
     char path[1024];
 } cli_engine;
 /* What a command asks of the context; checked before the model is loaded. */
@@ -103,21 +110,73 @@ void cli_engine_close(cli_engine *engine);
 void cli_fill_options(const cli_model_options *o, sill_model_options *mo, sill_session_options *so);
 
 /* ---- a corpus run: input, output and what lies between (run.c) */
+typedef struct cli_default { const char *name, *value; } cli_default; /* of an option that was not given; ends with NULL */
+typedef struct cli_progress {
+    bool bar;            /* on a terminal; else lines */
+    double started, last, every;
+    double first_share;  /* of the input that was there when the first row was computed */
+    bool running;
+} cli_progress;
 typedef struct cli_run {
     const char *command;
     const cli_corpus_options *options;
+    const char *input;   /* FILE, or NULL */
     sill__reader *reader;
     sill__writer *writer;
     sill__flow *flow;
     size_t text_slot, id_slot;
-    bool bar;
     const sill_tokenizer *tokenizer; /* when set: bytes that it loses are counted */
     uint64_t lost;
+    uint64_t tokens;     /* read and made, counted by the command */
     bool json_text;      /* a JSON array or object is a text too (ids); set behind cli_run_input */
-    double started, last_tick;
+    double started;
+    cli_progress progress;
     sill__str json;      /* scratch for values made of JSON */
     void *task;          /* the command's own */
+    /* Set by the command before cli_run_output: what computes, the file of its model, and what options that were not given
+     * mean. */
+    const cli_engine *engine; /* NULL: a tokenizer alone */
+    const char *model_path;
+    const cli_default *defaults;
+    /* What makes it go on where it was ended (keep.c). */
+    int32_t n_sequences;
+    unsigned shard, shards;
+    char *target;        /* the file that is written; NULL: a pipe, standard output */
+    cli_lock lock;
+    cli_settings settings;
+    cli_identity *identity;
+    cli_journal *journal;
+    bool opened;         /* OUT.partial is this run's */
+    bool model_kept;     /* the journal knows the model's SHA-256 */
 } cli_run;
+
+/* A replay (sill verify): the command that runs computes these rows only, keeps no journal, and tells what it ran with. */
+typedef struct cli_replaying {
+    const uint64_t *rows; /* ascending; NULL: no replay */
+    size_t n_rows;
+    cli_settings settings;
+    char input_sha256[65], model_sha256[65];
+    uint64_t input_rows;
+    const uint64_t *uneven;
+    size_t n_uneven;
+} cli_replaying;
+extern cli_replaying cli_replay;
+int cli_run_command(const char *name, int argc, char **argv);
+
+/* keep.c: the journal and the record of a run. -1 to go on, else the exit status, the message said: what there is is
+ * finished, or not this run's. */
+int cli_keep_open(cli_run *run, const char *const *fields, size_t n_fields);
+/* Now and then, while it runs. */
+void cli_keep_tick(cli_run *run);
+/* All rows are written: the output gets its name, its record is written, the journal goes. */
+sill_status cli_keep_finish(cli_run *run, sill_error *err);
+/* The run ends before that: what is finished is kept. */
+sill_status cli_keep_save(cli_run *run, sill_error *err);
+void cli_keep_free(cli_run *run);
+/* progress.c */
+void cli_progress_begin(cli_run *run);
+void cli_progress_tick(cli_run *run);
+void cli_progress_end(cli_run *run);
 
 /* Opens FILE and finds its columns; refuses what can be refused before a model is loaded. Returns -1 or the exit
  * status. TXT_COLUMN names the column of plain text. */
@@ -158,5 +217,7 @@ int cli_check(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_quantize(int argc, char **argv);
 int cli_agree(int argc, char **argv);
+int cli_verify(int argc, char **argv);
+int cli_merge(int argc, char **argv);
 
 #endif

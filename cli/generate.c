@@ -59,6 +59,7 @@ static int row_done(void *user, const sill_generated *r) {
                                                    : sill__flow_fail(run->flow, r->index, r->error);
     sill__record *record = sill__flow_begin(run->flow, r->index, r->sequence);
     if (!record) return 0;
+    run->tokens += r->n_ids + (r->sequence > 0 ? 0 : r->n_prompt);
     if (t->put_prompt) {
         const sill__cell *text = &record->row->cells[run->text_slot];
         sill__record_text(record, text->p, text->n);
@@ -74,6 +75,10 @@ static int row_done(void *user, const sill_generated *r) {
     sill__record_end(record, NULL);
     return sill__flow_commit(run->flow);
 }
+
+static const cli_default defaults[] = {{"max-new-tokens", "20"}, {"min-new-tokens", "0"}, {"temperature", "1"}, {"top-k", "50"}, {"top-p", "1"},
+                                       {"typical-p", "1"}, {"repetition-penalty", "1"}, {"num-return-sequences", "1"}, {"seed", "0"},
+                                       {"long", "error"}, {NULL, NULL}};
 
 static int run_rows(cli_run *run, generate_task *t, const cli_engine *engine) {
     const char *fields[10];
@@ -95,6 +100,9 @@ static int run_rows(cli_run *run, generate_task *t, const cli_engine *engine) {
     if (t->put_tops) fields[n++] = "top_logprobs";
     run->task = t;
     run->tokenizer = t->tokenizer;
+    run->engine = engine;
+    run->model_path = engine->path;
+    run->defaults = t->o->sampling.compat ? NULL : defaults; /* a preset's are transformers' own */
     int status = cli_run_output(run, fields, n, t->g->num_return_sequences);
     if (status >= 0) return status;
     do s = sill_generate(engine->session, t->g, cli_run_next, row_done, 0, run, &err);

@@ -15,6 +15,8 @@ static const struct { const char *name; cli_command_fn run; const char *what; } 
     {"tokenize", cli_tokenize, "token ids of texts"},
     {"detokenize", cli_detokenize, "texts of token ids"},
     {"quantize", cli_quantize, "a smaller model, with a certificate of what was lost"},
+    {"verify", cli_verify, "whether a run's results come out the same again: a sample of its rows"},
+    {"merge", cli_merge, "the outputs of shards as one file"},
     {"inspect", cli_inspect, "what is in a model file"},
     {"plan", cli_plan, "what a model will need in memory, before it is loaded"},
     {"check", cli_check, "whether this machine computes right: every operation and small models"},
@@ -28,13 +30,18 @@ static void overview(FILE *to) {
     for (size_t i = 0; i < SILL_ARRAY_LEN(commands); i++) fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].what);
     fprintf(to, "\nsill help COMMAND shows a command's options; sill --version the version.\n"
                 "Results go to standard output or -o FILE, messages to standard error. A run that is interrupted (Ctrl-C, exit\n"
-                "status 5) keeps its finished rows in FILE.partial; resuming from it is not in this version.\n");
+                "status 5) keeps its finished rows in FILE.journal, and the same command goes on from there.\n");
 }
 
 static int find_command(const char *name) {
     for (size_t i = 0; i < SILL_ARRAY_LEN(commands); i++)
         if (!strcmp(commands[i].name, name)) return (int)i;
     return -1;
+}
+
+int cli_run_command(const char *name, int argc, char **argv) {
+    int i = find_command(name);
+    return i < 0 ? EXIT_USAGE : commands[i].run(argc, argv);
 }
 
 static int unknown_command(const char *name) {

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common.h"
+#include "record.h"
 
 static sill__format to_format(int choice) { return (sill__format)choice; } /* the tables are in the enum's order */
 
@@ -23,7 +23,7 @@ static int pick_delimiter(const cli_run *run, char *out) {
 }
 
 /* Refuses an output that exists before minutes are spent on a model. */
-static int check_output(const cli_run *run) {
+static int check_output(cli_run *run) {
     const cli_corpus_options *o = run->options;
     if (!o->output || is_stdin(o->output)) return -1;
     if (!o->output_format && !o->json) {
@@ -32,7 +32,13 @@ static int check_output(const cli_run *run) {
             return args_usage(run->command, "cannot write results as '%s'; name it .csv, .tsv or .jsonl, or give "
                               "--output-format", o->output);
     }
-    if (sill__is_file(o->output) && !o->overwrite)
+    bool regular = sill__is_file(o->output), any = regular || sill__is_dir(o->output) || access(o->output, F_OK) == 0;
+    if (cli_replay.rows || (any && !regular)) return -1; /* a pipe, a device: nothing is kept of it */
+    run->target = sill__writer_target(o->output);
+    char *record = run->target ? cli_record_path(run->target) : NULL;
+    bool known = record && (sill__is_file(record) || cli_journal_exists(run->target));
+    sill__free(record);
+    if (regular && !o->overwrite && !known) /* else what it is is found out when all is known of this run */
         return args_usage(run->command, "%s exists; --overwrite replaces it", o->output);
     return -1;
 }
@@ -49,16 +55,36 @@ static void init_run(cli_run *run, const char *command, const cli_corpus_options
     memset(run, 0, sizeof *run);
     run->command = command;
     run->options = options;
+    run->shard = run->shards = 1;
     run->started = sill__now();
     sill__str_init(&run->json, (size_t)1 << 30);
+}
+
+/* --shard I/N */
+static int pick_shard(cli_run *run) {
+    unsigned long i, n;
+    char *end = NULL, *end2 = NULL;
+    const char *text = run->options->shard;
+    if (!text) return -1;
+    i = strtoul(text, &end, 10);
+    n = *end == '/' ? strtoul(end + 1, &end2, 10) : 0;
+    if (text[0] < '0' || text[0] > '9' || *end != '/' || end[1] < '0' || end[1] > '9' || *end2 || i < 1 || i > n || n > 1000000)
+        return args_usage(run->command, "--shard is '%.40s'; it takes I/N, such as 1/8, with I from 1 to N", text);
+    run->shard = (unsigned)i;
+    run->shards = (unsigned)n;
+    return -1;
 }
 
 int cli_run_texts(cli_run *run, const char *command, const cli_corpus_options *options, const char *column,
                   const char *const *texts, const size_t *n_bytes, size_t n) {
     sill_error err = {0};
     init_run(run, command, options);
-    int status = check_output(run);
-    if (status >= 0) return status;
+    int status = pick_shard(run);
+    if (status < 0) status = check_output(run);
+    if (status >= 0) {
+        cli_run_free(run);
+        return status;
+    }
     return sill__reader_open_texts(column, texts, n_bytes, n, &run->reader, &err) == SILL_OK ? -1 : cli_fail(&err);
 }
 
@@ -68,14 +94,24 @@ int cli_run_input(cli_run *run, const char *command, const char *file, const cli
     sill__reader_options ro = {.format = to_format(options->format), .txt_column = txt_column, .stop = &cli_stop};
     int status;
     init_run(run, command, options);
-    if ((status = pick_delimiter(run, &ro.delimiter)) >= 0 || (status = check_output(run)) >= 0) return status;
-    if (is_stdin(file) && !ro.format) {
-        if (options->text) return args_usage(command, "--text from standard input needs --format csv, tsv or jsonl");
+    run->input = file;
+    status = pick_delimiter(run, &ro.delimiter);
+    if (status < 0) status = pick_shard(run);
+    if (status < 0) status = check_output(run);
+    if (status < 0 && is_stdin(file) && !ro.format) {
+        if (options->text) status = args_usage(command, "--text from standard input needs --format csv, tsv or jsonl");
         ro.format = SILL__FORMAT_TXT;
+    }
+    if (status >= 0) {
+        cli_run_free(run);
+        return status;
     }
     sill_status s = sill__reader_open(file, &ro, &run->reader, &err);
     if (s != SILL_OK) {
         status = cli_fail(&err);
+        if (run->target && cli_journal_exists(run->target))
+            cli_say("finished rows are kept in %s.journal; when the input is back, the same command goes on from there", run->target);
+        cli_run_free(run);
         return s == SILL_EINVAL ? EXIT_USAGE : status;
     }
     const char *text = options->text, *output = options->output;
@@ -111,43 +147,57 @@ sill__format cli_run_output_format(const cli_run *run) {
     return in == SILL__FORMAT_TXT ? SILL__FORMAT_CSV : in;
 }
 
-/* ---- progress */
+/* ---- the run */
+
+cli_replaying cli_replay;
 
 static void tick(void *user) {
     cli_run *run = user;
-    double now = sill__now();
-    if (!run->bar || now - run->last_tick < 0.1) return;
-    run->last_tick = now;
-    sill__flow_counts c = sill__flow_get_counts(run->flow);
-    sill__reader_stats stats = sill__reader_get_stats(run->reader);
-    double seconds = now - run->started, share = stats.bytes_total ? (double)stats.bytes_done / (double)stats.bytes_total : 0;
-    fprintf(stderr, "\r\033[K%s: %llu rows", run->command, (unsigned long long)c.written);
-    if (c.failed) fprintf(stderr, ", %llu failed", (unsigned long long)c.failed);
-    if (seconds > 0) fprintf(stderr, ", %.1f rows/s", (double)c.written / seconds);
-    if (share > 0.01 && c.written) {
-        int cells = (int)(share * 20);
-        double left = seconds * (1 - share) / share;
-        fprintf(stderr, " [%.*s%*s] %.0f %%, %.0f s left", cells, "####################", 20 - cells, "", share * 100, left);
-    }
-    fflush(stderr);
+    cli_progress_tick(run);
+    cli_keep_tick(run);
+}
+
+static int by_number(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Shards deal rows out in turn; a replay has its own list. */
+static bool wanted(void *user, uint64_t number) {
+    const cli_run *run = user;
+    if (cli_replay.rows) return bsearch(&number, cli_replay.rows, cli_replay.n_rows, sizeof number, by_number) != NULL;
+    return (number - 1) % run->shards == run->shard - 1;
 }
 
 int cli_run_output(cli_run *run, const char *const *fields, size_t n_fields, int32_t n_sequences) {
     sill_error err = {0};
     const cli_corpus_options *o = run->options;
-    sill__writer_options wo = {.path = o->output, .format = cli_run_output_format(run), .overwrite = o->overwrite, .stop = &cli_stop};
+    sill__writer_options wo = {.path = o->output, .format = cli_run_output_format(run),
+                               .overwrite = o->overwrite || cli_replay.rows, .stop = &cli_stop};
     sill__flow_options fo = {.text_slot = run->text_slot, .json_text = run->json_text, .has_id = o->id != NULL, .id_slot = run->id_slot,
-                             .n_sequences = n_sequences, .stop = &cli_stop, .tick = tick, .user = run};
+                             .n_sequences = n_sequences, .stop = &cli_stop, .tick = tick, .user = run, .digest = cli_replay.rows != NULL};
+    run->n_sequences = SILL_MAX(1, n_sequences);
+    int kept = cli_keep_open(run, fields, n_fields);
+    if (kept >= 0) {
+        cli_run_free(run);
+        return kept;
+    }
+    if (run->journal) {
+        fo.store = cli_journal_store(run->journal);
+        wo.resumed = cli_journal_get_past(run->journal).resumed;
+    }
+    if (run->shards > 1 || cli_replay.rows) fo.wanted = wanted;
     if (sill__reader_format(run->reader) == SILL__FORMAT_CSV) wo.delimiter = sill__reader_delimiter(run->reader);
     sill_status s = sill__writer_open(&wo, run->reader, fields, n_fields, &run->writer, &err);
+    run->opened = s == SILL_OK;
     if (s == SILL_OK) s = sill__flow_create(run->reader, run->writer, &fo, &run->flow, &err);
     if (s != SILL_OK) {
         int status = cli_fail(&err);
         cli_run_free(run);
         return s == SILL_EINVAL ? EXIT_USAGE : status;
     }
-    run->bar = !cli_general.quiet && cli_is_terminal(stderr) && (o->output ? !is_stdin(o->output) : !cli_is_terminal(stdout));
     run->started = sill__now();
+    cli_progress_begin(run);
     return -1;
 }
 
@@ -179,10 +229,12 @@ static void say_notes(const cli_run *run, const sill__flow_counts *c, const sill
 
 static void say_summary(const cli_run *run, const sill__flow_counts *c, const cli_engine *engine) {
     double seconds = sill__now() - run->started;
-    char failed[48] = "";
+    char failed[48] = "", kept[64] = "", tokens[64] = "";
     if (c->failed) snprintf(failed, sizeof failed, " (%llu failed)", (unsigned long long)c->failed);
-    cli_say("%s: %llu rows%s in %.2f s, %.1f rows/s%s%s", run->command, (unsigned long long)c->written, failed, seconds,
-            seconds > 0 ? (double)c->written / seconds : 0.0, run->options->output ? " -> " : "",
+    if (c->kept) snprintf(kept, sizeof kept, " (%llu were there already)", (unsigned long long)c->kept);
+    if (run->tokens && seconds > 0) snprintf(tokens, sizeof tokens, ", %.0f tokens/s", (double)run->tokens / seconds);
+    cli_say("%s: %llu rows%s%s in %.2f s, %.1f rows/s%s%s%s", run->command, (unsigned long long)c->written, failed, kept, seconds,
+            seconds > 0 ? (double)(c->written - c->kept) / seconds : 0.0, tokens, run->options->output ? " -> " : "",
             run->options->output ? run->options->output : "");
     if (!engine || !engine->model) return;
     const sill_model_info *i = &engine->info;
@@ -198,9 +250,32 @@ void cli_run_free(cli_run *run) {
     sill__writer_free(run->writer);
     sill__reader_free(run->reader);
     sill__str_free(&run->json);
+    cli_keep_free(run);
     run->flow = NULL;
     run->writer = NULL;
     run->reader = NULL;
+}
+
+/* Where the finished rows of a run are that has not come to its end. */
+static void say_kept(const cli_run *run, const char *partial, uint64_t in_partial, bool interrupted) {
+    uint64_t kept = run->journal ? cli_journal_rows(run->journal) : 0;
+    if (run->journal && kept)
+        fprintf(stderr, "sill: %llu finished rows are kept in %s.journal%s; the same command goes on from there\n", (unsigned long long)kept,
+                run->target, interrupted ? "" : ", and when that is put right");
+    else if (partial && in_partial) fprintf(stderr, "sill: %llu finished rows are in %s\n", (unsigned long long)in_partial, partial);
+}
+
+/* What a replay has to tell. */
+static void tell_replay(cli_run *run) {
+    size_t n;
+    const uint64_t *uneven = sill__flow_uneven(run->flow, &n);
+    sill__flow_input_sha256(run->flow, cli_replay.input_sha256);
+    cli_replay.input_rows = sill__flow_get_counts(run->flow).read;
+    uint64_t *copy = sill__calloc(2 * n + 1, sizeof *copy);
+    if (copy && n) memcpy(copy, uneven, 2 * n * sizeof *copy);
+    cli_replay.uneven = copy;
+    cli_replay.n_uneven = copy ? n : 0;
+    if (run->identity) snprintf(cli_replay.model_sha256, sizeof cli_replay.model_sha256, "%s", cli_identity_sha256(run->identity));
 }
 
 int cli_run_end(cli_run *run, sill_status status, const sill_error *err, const cli_engine *engine) {
@@ -209,36 +284,35 @@ int cli_run_end(cli_run *run, sill_status status, const sill_error *err, const c
     sill__reader_stats stats = sill__reader_get_stats(run->reader);
     const char *partial = sill__writer_partial(run->writer);
     int exit_status;
-    if (run->bar) fputs("\r\033[K", stderr);
+    cli_progress_end(run);
     if (sill__flow_status(run->flow, &own) != SILL_OK) { /* the reader or writer is why the task was cancelled */
         err = &own;
         status = own.code;
     } else if (cli_stop && (status == SILL_OK || status == SILL_ECANCELLED)) {
         status = SILL_ECANCELLED;
-    } else if (status == SILL_OK && (status = sill__writer_finish(run->writer, &own)) != SILL_OK) {
+    } else if (status == SILL_OK && (status = cli_keep_finish(run, &own)) != SILL_OK) {
         err = &own;
     }
     sill_error last = {0};
-    if (status == SILL_ECANCELLED && sill__writer_flush(run->writer, &last) != SILL_OK) { /* it says what is kept below */
-        err = &last;
-        status = last.code;
-    } else if (status != SILL_OK) {
-        (void)sill__writer_flush(run->writer, NULL);
+    if (status != SILL_OK) {
+        sill_status s = sill__writer_flush(run->writer, &last);
+        if (s == SILL_OK) s = cli_keep_save(run, &last);
+        else (void)cli_keep_save(run, &(sill_error){0});
+        if (status == SILL_ECANCELLED && s != SILL_OK) {
+            err = &last;
+            status = s;
+        }
     }
-    uint64_t kept = sill__writer_rows(run->writer);
     say_notes(run, &c, &stats);
     say_failures(run, &c);
     if (status == SILL_OK) {
         say_summary(run, &c, engine);
+        if (cli_replay.rows) tell_replay(run);
         exit_status = c.failed ? EXIT_ROWS : EXIT_OK;
-    } else if (status == SILL_ECANCELLED) {
-        if (partial && kept)
-            fprintf(stderr, "sill: interrupted; %llu finished rows are in %s\n", (unsigned long long)kept, partial);
-        else fprintf(stderr, "sill: interrupted after %llu rows\n", (unsigned long long)c.written);
-        exit_status = EXIT_INTERRUPTED;
     } else {
-        exit_status = cli_fail(err);
-        if (partial && kept) cli_say("%llu finished rows are in %s", (unsigned long long)kept, partial);
+        if (status == SILL_ECANCELLED) fprintf(stderr, "sill: interrupted after %llu rows\n", (unsigned long long)c.written);
+        exit_status = status == SILL_ECANCELLED ? EXIT_INTERRUPTED : status == SILL_EINVAL && run->journal ? (cli_fail(err), EXIT_USAGE) : cli_fail(err);
+        say_kept(run, partial, sill__writer_rows(run->writer), status == SILL_ECANCELLED);
     }
     cli_run_free(run);
     return exit_status;

@@ -101,6 +101,7 @@ static int done(void *user, const sill_scored *r) {
     if (r->status != SILL_OK) return sill__flow_fail(run->flow, r->index, r->error);
     sill__record *record = sill__flow_begin(run->flow, r->index, 0);
     if (!record) return 0;
+    run->tokens += r->n_ids;
     double mean = r->n_scored ? r->sum_logprob / (double)r->n_scored : (double)NAN;
     sill__record_int(record, (int64_t)r->n_ids);
     sill__record_f64(record, r->n_scored ? r->sum_logprob : (double)NAN);
@@ -133,6 +134,12 @@ static int run_score(const score_options *o, cli_run *run, cli_engine *engine) {
     sill__str_init(&t.bytes, (size_t)1 << 30);
     run->task = &t;
     run->tokenizer = t.tokenizer;
+    run->engine = engine;
+    run->model_path = engine->path;
+    char stride[32];
+    snprintf(stride, sizeof stride, "%d", (int)(o->stride ? o->stride : engine->plan.n_ctx / 2));
+    const cli_default defaults[] = {{"long", "window"}, {"stride", stride}, {NULL, NULL}};
+    run->defaults = defaults;
     int status = cli_run_output(run, all, n, 1);
     if (status < 0) {
         do s = sill_score(engine->session, &so, cli_run_next, done, run, &err);

@@ -14,9 +14,8 @@ typedef struct tokenize_options {
 
 typedef struct buffers { int32_t *ids; char *text; size_t ids_cap, text_cap; } buffers;
 
-static sill_status open_tokenizer(const char *model, sill_tokenizer **out, sill_error *err) {
-    char path[1024];
-    sill_status s = cli_model_path(model, path, sizeof path, err);
+static sill_status open_tokenizer(const char *model, char path[1024], sill_tokenizer **out, sill_error *err) {
+    sill_status s = cli_model_path(model, path, 1024, err);
     return s == SILL_OK ? sill_tokenizer_load(path, out, err) : s;
 }
 
@@ -43,6 +42,7 @@ static sill_status row_to_ids(cli_run *run, const tokenize_options *o, const sil
     sill_status s = sill_tokenize(t, row->text, row->n_bytes, flags, b->ids, b->ids_cap, &n, err);
     if (s != SILL_OK) return s;
     sill__record *record = sill__flow_begin(run->flow, row->index, 0);
+    run->tokens += n;
     cli_put_ids(run, record, b->ids, n);
     sill__record_end(record, NULL);
     return SILL_OK;
@@ -97,6 +97,7 @@ static sill_status row_to_text(cli_run *run, const tokenize_options *o, const si
     s = sill_detokenize(t, b->ids, n, o->skip_special ? SILL_DETOKENIZE_SKIP_SPECIAL : 0, b->text, b->text_cap, &bytes, err);
     if (s != SILL_OK) return s;
     sill__record *record = sill__flow_begin(run->flow, row->index, 0);
+    run->tokens += n;
     sill__record_text(record, b->text, bytes);
     sill__record_end(record, NULL);
     return SILL_OK;
@@ -109,7 +110,9 @@ static int run_rows(cli_run *run, const tokenize_options *o, const char *field, 
     sill_row row;
     int more;
     int status = -1;
-    if (open_tokenizer(o->model, &t, &err) != SILL_OK) status = cli_fail(&err);
+    char path[1024];
+    run->model_path = path;
+    if (open_tokenizer(o->model, path, &t, &err) != SILL_OK) status = cli_fail(&err);
     if (status < 0) status = cli_run_output(run, &field, 1, 1);
     if (status < 0) {
         if (fn == row_to_ids) run->tokenizer = t;

@@ -51,14 +51,13 @@ def refused_before_the_model():
 
 
 def known_for_later():
-    for option in ("--fast", "--shard"):
-        for c in ("generate", "score", "classify", "perplexity", "tokenize", "chat"):
-            wrong_usage(c, option, "x", says=f"{option} is not in this version")
+    for c in ("generate", "score", "classify", "perplexity", "tokenize", "chat"):
+        wrong_usage(c, "--fast", "x", says="--fast is not in this version")
     wrong_usage("generate", "--num-beams", "2", "x", says="--num-beams 2 is not in this version")
     one = sill("generate", *M, "--num-beams", "1", "--max-new-tokens", "2", "Once")
     assert one.out == sill("generate", *M, "--max-new-tokens", "2", "Once").out and one.err == ""
     for text in (sill("help").text(), sill("help", "score").text()):
-        assert ".partial" in text and "resuming from it is not in this version" in text
+        assert ".journal" in text and "the same command goes on from there" in text
 
 
 def sampling_without_do_sample():
