@@ -131,6 +131,8 @@ static void print_number(const char *name, double v, bool last) {
     printf("\"%s\":%s%s", name, text[0] ? text : "null", last ? "" : ",");
 }
 
+static const char *const certainties[] = {"high", "low", "none"};
+
 static int print(const quantize_options *o, const sill_certificate *c, const char *out, bool kept) {
     const double mib = 1048576.0;
     if (o->json) {
@@ -142,6 +144,9 @@ static int print(const quantize_options *o, const sill_certificate *c, const cha
         print_number("perplexity_after_se", c->n_tokens ? c->perplexity_after_se : (double)NAN, false);
         print_number("loss_percent", c->n_tokens ? c->loss_percent : (double)NAN, false);
         print_number("loss_percent_se", c->n_tokens ? c->loss_percent_se : (double)NAN, false);
+        print_number("loss_percent_low", c->n_tokens ? c->loss_percent_low : (double)NAN, false);
+        print_number("loss_percent_high", c->n_tokens ? c->loss_percent_high : (double)NAN, false);
+        printf("\"certainty\":\"%s\",", certainties[c->certainty]);
         print_number("kl_mean", c->n_tokens ? c->kl_mean : (double)NAN, false);
         print_number("kl_mean_se", c->n_tokens ? c->kl_mean_se : (double)NAN, false);
         print_number("kl_p99", c->n_tokens ? c->kl_p99 : (double)NAN, false);
@@ -158,7 +163,11 @@ static int print(const quantize_options *o, const sill_certificate *c, const cha
     if (c->n_tokens) {
         printf("perplexity         %.4f +- %.4f  ->  %.4f +- %.4f\n", c->perplexity_before, c->perplexity_before_se,
                c->perplexity_after, c->perplexity_after_se);
-        printf("loss of perplexity %+.3f %% +- %.3f %% (allowed: %.4g %%)\n", c->loss_percent, c->loss_percent_se, c->max_loss);
+        printf("loss of perplexity %+.3f %% +- %.3f %% (95 %%: %+.3g to %+.3g %%; allowed: %.4g %%)\n", c->loss_percent, c->loss_percent_se,
+               c->loss_percent_low, c->loss_percent_high, c->max_loss);
+        if (c->certainty == SILL_CERTAINTY_LOW && c->n_tokens < 100) printf("                   few tokens: these errors are rough\n");
+        else if (c->certainty == SILL_CERTAINTY_LOW) printf("                   more than is allowed may have been lost: too few tokens to tell\n");
+        else if (c->certainty == SILL_CERTAINTY_NONE) printf("                   too few tokens to tell anything of what is allowed\n");
         printf("KL divergence      mean %.6f +- %.6f nats (allowed: %.4g), 99th percentile %.6f\n", c->kl_mean, c->kl_mean_se,
                c->max_kl, c->kl_p99);
         printf("same first choice  %.2f %% of %llu tokens in %llu windows of up to %d (asked: %.4g %%)\n", 100 * c->top1_agreement,
@@ -194,6 +203,9 @@ static int run_quantize(const quantize_options *o, const char *model, const text
     int status = measured ? print(o, &c, o->output, s == SILL_OK) : EXIT_OK;
     if (s == SILL_EINVAL) return cli_fail_model(&err);
     if (s != SILL_OK) return cli_fail(&err);
+    if (c.certainty == SILL_CERTAINTY_LOW)
+        cli_say("warning: %llu tokens were scored, too few to be sure that no more than %.4g %% was lost; more text (--text, --tokens) tells",
+                (unsigned long long)c.n_tokens, c.max_loss);
     cli_say("the certificate is %s.certificate.json", o->output);
     return status;
 }
@@ -205,7 +217,9 @@ static const char notes[] =
     "The loss is measured on --text, FILE or FILE:COLUMN, by default a sample of public-domain prose: perplexity before\n"
     "and after, the divergence of the next-token distributions, how often the first choice stays the same, and with\n"
     "--labels how many texts change their label (and Krippendorff's alpha of the two models). Your own text tells more\n"
-    "than ours. All of it is in OUT.certificate.json too. Past --max-loss, --max-kl or --min-agreement nothing is kept and\n"
+    "than ours. All of it is in OUT.certificate.json too. With few tokens the loss has a wide 95 % interval: where it reaches\n"
+    "past --max-loss, or fewer than 100 tokens were scored, that is said; where it is wider than --max-loss, so that not even\n"
+    "no loss could be told from too much, nothing is kept. Past --max-loss, --max-kl or --min-agreement nothing is kept and\n"
     "the exit status is 1. --overwrite replaces a directory only if it holds nothing but files that sill writes.\n";
 
 int cli_quantize(int argc, char **argv) {

@@ -509,6 +509,11 @@ typedef struct sill_quantize_options {
     void *user;
 } sill_quantize_options;
 
+/* What the tokens that were scored can say of the loss. LOW: it is within max_loss, but its interval is not, or fewer than
+ * 100 tokens were scored, too few to trust the standard error. NONE: the interval is so wide that max_loss would not even be
+ * told from no loss at all, so nothing is certified. */
+typedef enum sill_certainty { SILL_CERTAINTY_HIGH = 0, SILL_CERTAINTY_LOW, SILL_CERTAINTY_NONE } sill_certainty;
+
 /* What was lost. Standard errors (_se) take tokens as independent. Before: computed with SILL_DTYPE_F32; after: as the
  * output is computed by default. */
 typedef struct sill_certificate {
@@ -516,6 +521,8 @@ typedef struct sill_certificate {
     int32_t window;
     double perplexity_before, perplexity_before_se, perplexity_after, perplexity_after_se;
     double loss_percent, loss_percent_se;  /* of perplexity; the error is that of the paired difference */
+    double loss_percent_low, loss_percent_high; /* its 95 % interval: Student's t for n_tokens - 1, so wide for few tokens */
+    int32_t certainty;                     /* sill_certainty; HIGH where labels alone were compared */
     double kl_mean, kl_mean_se, kl_p99, kl_max; /* Kullback-Leibler divergence of after from before, nats, whole vocabulary */
     double top1_agreement;                 /* share of tokens for which both find the same token most probable */
     uint64_t n_rows, n_rows_failed;        /* labelled before, so compared; not labelled before */
@@ -525,13 +532,14 @@ typedef struct sill_certificate {
     int32_t passed, forced;
     uint64_t bytes_before, bytes_after;    /* of the files of weights */
     char before_dtype[16], after_dtype[16];
-    char before_sha256[65], after_sha256[65], text_sha256[65]; /* shards, and texts, one behind the other */
+    char before_sha256[65], after_sha256[65], text_sha256[65]; /* shards, one behind the other; texts: of one its bytes, of several
+                                  each one's length (8 bytes, the lowest first) and bytes */
 } sill_certificate;
 
 /* Writes the model PATH (a floating-point checkpoint, or a GGUF) with smaller weights to OUT, a file or, for INT8, a
  * directory; measures what was lost on the texts, and writes OUT.certificate.json beside it. Where more was lost than
  * max_loss, max_kl or min_agreement allow (models that only classify: where more percent of the labels changed than max_loss),
- * where the smaller model cannot label a row that the original labels, or where nothing could be compared:
+ * where too few tokens were scored to tell (certainty NONE), where the smaller model cannot label a row that the original labels, or where nothing could be compared:
  * ERANGE, *certificate is filled, and OUT is not there, unless forced. OUT appears when it is whole; until then it is
  * OUT.partial, locked (flock), and a directory that it replaces is OUT.old for a moment. Where only that last step fails
  * OUT.partial is kept, else nothing is. The same input gives the same bytes. CERTIFICATE may be NULL. Errors: EINVAL (OUT

@@ -14,6 +14,7 @@
 #include "model/export.h"
 
 #define SMALL_FILE_MAX ((size_t)512 << 20)
+#define FEW_TOKENS 100 /* with fewer the standard error itself is a guess: single tokens of text weigh too much in it */
 
 typedef struct job {
     const char *path;
@@ -232,6 +233,9 @@ static sill_status write_record(const job *j, sill_error *err) {
         put_pair(&s, "after", c->perplexity_after, c->perplexity_after_se);
         sill__str_puts(&s, ", ");
         put_pair(&s, "loss_percent", c->loss_percent, c->loss_percent_se);
+        put_number(&s, "loss_percent_low", c->loss_percent_low);
+        put_number(&s, "loss_percent_high", c->loss_percent_high);
+        sill__str_putf(&s, ", \"certainty\": \"%s\"", c->certainty == SILL_CERTAINTY_HIGH ? "high" : c->certainty == SILL_CERTAINTY_LOW ? "low" : "none");
         sill__str_puts(&s, "},\n  \"kl_divergence\": {\"unit\": \"nats\"");
         put_number(&s, "mean", c->kl_mean);
         put_number(&s, "standard_error", c->kl_mean_se);
@@ -261,13 +265,26 @@ static void hash_texts(job *j) {
     sill__sha256 h;
     uint8_t digest[32];
     sill__sha256_init(&h);
-    for (size_t i = 0; i < j->o.n_texts; i++) sill__sha256_update(&h, j->o.texts[i], j->o.text_bytes[i]);
+    for (size_t i = 0; i < j->o.n_texts; i++) {
+        uint8_t length[8];
+        for (int b = 0; b < 8; b++) length[b] = (uint8_t)((uint64_t)j->o.text_bytes[i] >> 8 * b);
+        if (j->o.n_texts > 1) sill__sha256_update(&h, length, sizeof length);
+        sill__sha256_update(&h, j->o.texts[i], j->o.text_bytes[i]);
+    }
     sill__sha256_final(&h, digest);
     sill__sha256_hex(digest, j->c.text_sha256);
 }
 
 static double limit_of(double asked, double none, double q4, double others, sill_quantize_to to) {
     return asked > 0 ? asked : asked < 0 ? none : to == SILL_QUANTIZE_Q4 ? q4 : others;
+}
+
+/* By the interval of the paired loss in logarithms, where it has one width around any loss. */
+static sill_certainty certainty(const sill_certificate *c) {
+    const double limit = log1p(c->max_loss / 100), margin = log1p(c->loss_percent_high / 100) - log1p(c->loss_percent / 100);
+    if (!c->n_tokens) return SILL_CERTAINTY_HIGH;
+    if (isfinite(limit) && !(margin <= limit)) return SILL_CERTAINTY_NONE;
+    return c->n_tokens < FEW_TOKENS || !(c->loss_percent_high <= c->max_loss) ? SILL_CERTAINTY_LOW : SILL_CERTAINTY_HIGH;
 }
 
 /* Three limits, since a perplexity alone can be right by luck: a model that finds other words may even gain on a text. Rows that
@@ -282,7 +299,8 @@ static sill_status judge(job *j, sill_error *err) {
     c->min_agreement = limit_of(j->o.min_agreement, 0, 0.6, 0.8, j->o.to);
     const bool cheap = loss <= c->max_loss, near = !c->n_tokens || c->kl_mean <= c->max_kl,
                agrees = !c->n_tokens || c->top1_agreement >= c->min_agreement, compared = c->n_tokens || c->n_rows;
-    c->passed = compared && !c->n_rows_lost && cheap && near && agrees;
+    c->certainty = certainty(c);
+    c->passed = compared && !c->n_rows_lost && cheap && near && agrees && c->certainty != SILL_CERTAINTY_NONE;
     c->forced = !c->passed && j->o.force;
     if (c->passed || c->forced) return SILL_OK;
     if (!compared)
@@ -301,6 +319,10 @@ static sill_status judge(job *j, sill_error *err) {
         return sill__fail(err, SILL_ERANGE, "%s moves the next-token distributions by %.4g nats in the mean, more than the %.4g "
                           "allowed%s: nothing is kept (--max-kl NATS allows more, --force keeps it all the same)", names[j->o.to],
                           c->kl_mean, c->max_kl, more);
+    if (agrees)
+        return sill__fail(err, SILL_ERANGE, "%llu tokens are too few to tell: the loss of %.2f %% may as well be %.3g to %.3g %%, and "
+                          "%.4g %% are allowed%s: nothing is kept (more text, --tokens, or --max-loss PERCENT; --force keeps it all "
+                          "the same)", (unsigned long long)c->n_tokens, loss, c->loss_percent_low, c->loss_percent_high, c->max_loss, more);
     return sill__fail(err, SILL_ERANGE, "with %s the first choice stays the same for %.2f %% of the tokens, fewer than the %.4g %% "
                       "asked%s: nothing is kept (--min-agreement PERCENT allows fewer, --force keeps it all the same)",
                       names[j->o.to], 100 * c->top1_agreement, 100 * c->min_agreement, more);

@@ -40,6 +40,18 @@ def sample_text_is_in_the_program():
     assert json.loads(read("s.gguf.certificate.json"))["text"]["sha256"] == hashlib.sha256(sample).hexdigest()
 
 
+def few_tokens_are_said():
+    """A certificate of two tokens proves nothing, one of a hundred little; three hundred are enough for q8."""
+    r = q("--to", "q8", "-o", path("few.gguf"), "--tokens", "2", status=1)
+    assert "2 tokens are too few" in r.err and "not kept" in r.text() and not os.path.exists(path("few.gguf")), (r.err, r.text())
+    r = q("--to", "q8", "-o", path("few.gguf"), "--tokens", "100")
+    c = json.loads(read("few.gguf.certificate.json"))
+    assert "warning: 100 tokens" in r.err and c["passed"] and c["perplexity"]["certainty"] == "low", (r.err, c)
+    assert c["perplexity"]["loss_percent_low"] < c["perplexity"]["loss_percent"]["value"] < 2 < c["perplexity"]["loss_percent_high"], c
+    r = q("--to", "q8", "-o", path("few.gguf"), "--tokens", "400", "--json", "--overwrite")
+    assert "warning" not in r.err and r.objects()[0]["certainty"] == "high" and r.objects()[0]["loss_percent_high"] < 2, (r.err, r.text())
+
+
 def labels_of_a_column():
     f = write("rows.csv", "id,t\n1,She had a red ball.\n2,The dog was very sad.\n3,\n4,A happy bird\n")
     r = q("--to", "q8", "-o", path("l.gguf"), "--text", f + ":t", "--labels", "happy, sad", "--json", "-q", "--max-loss", "100")
@@ -380,7 +392,7 @@ def json_has_what_the_text_has():
     assert o["forced"] is False and o["rows_failed"] == o["rows_lost"] == 0, o
 
 
-for t in (writes_a_model_and_its_certificate, sample_text_is_in_the_program, labels_of_a_column, refuses_past_the_threshold,
+for t in (writes_a_model_and_its_certificate, sample_text_is_in_the_program, few_tokens_are_said, labels_of_a_column, refuses_past_the_threshold,
           does_not_overwrite, wrong_usage, a_full_disk_is_an_error, an_interruption_leaves_nothing,
           a_directory_of_the_user_is_not_replaced, the_record_is_checked_before_work, what_is_read_is_never_the_output,
           two_runs_do_not_meet, an_interruption_says_what_is_so, int8_is_no_source, an_embedding_of_int8_is_refused,

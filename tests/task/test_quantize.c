@@ -32,6 +32,16 @@ static sill_quantize_options some(sill_quantize_to to) {
 
 static bool exists(const char *path) { return access(path, F_OK) == 0; }
 
+/* scipy.stats.t.ppf(0.975, n), and printed tables. */
+static void intervals_are_students(void) {
+    static const struct { size_t freedom; double t; } known[] = {
+        {1, 12.706205}, {2, 4.302653}, {3, 3.182446}, {4, 2.776445}, {5, 2.570582}, {10, 2.228139}, {30, 2.042272}, {99, 1.984217}, {4095, 1.960542}};
+    for (size_t i = 0; i < SILL_ARRAY_LEN(known); i++)
+        if (!(fabs(sill__student_975(known[i].freedom) / known[i].t - 1) < 2e-3))
+            FAIL("%zu: %.6f, not %.6f", known[i].freedom, sill__student_975(known[i].freedom), known[i].t);
+    CHECK(isinf(sill__student_975(0)));
+}
+
 /* Every tensor has gguf-py's bytes (LLM.int8: bitsandbytes' rule in numpy), and the file is the same for any number of
  * threads. */
 static void tensors_are_those_expected(void) {
@@ -84,6 +94,96 @@ static void tensors_are_those_expected(void) {
             sill__file_close(f);
         }
     sill__free(text);
+}
+
+/* What a few tokens cannot tell is not certified: which it is follows from the interval of the paired loss. */
+static void few_tokens_are_no_proof(void) {
+    sill_quantize_options o = some(SILL_QUANTIZE_Q4);
+    sill_certificate c;
+    sill_error e = {0};
+    o.window = 16;
+    o.max_tokens = 2;
+    o.max_kl = o.min_agreement = -1;
+    o.max_loss = -1; /* with no limit there is nothing to tell but the interval */
+    CHECK_OK(sill_quantize(STORIES, in_dir("few.gguf"), &o, &c, &e), e);
+    CHECK(c.n_tokens == 2 && c.certainty == SILL_CERTAINTY_LOW);
+    CHECK(c.loss_percent_low < c.loss_percent && c.loss_percent < c.loss_percent_high);
+    /* the limit set where each case begins, by the interval of the same tokens */
+    const double spread = 100 * (log1p(c.loss_percent_high / 100) - log1p(c.loss_percent / 100)), high = c.loss_percent_high;
+    const double even_none = 100 * expm1(spread / 100);
+    CHECK(spread > 0);
+    o.overwrite = 1;
+    o.max_loss = fmax(c.loss_percent, 0) + 1e-6;
+    REQUIRE(o.max_loss < even_none);
+    CHECK_INT(sill_quantize(STORIES, in_dir("few.gguf"), &o, &c, &e), SILL_ERANGE);
+    CHECK(c.certainty == SILL_CERTAINTY_NONE && !c.passed && strstr(e.msg, "2 tokens") && strstr(e.msg, "more text"));
+    o.force = 1;
+    CHECK_OK(sill_quantize(STORIES, in_dir("few.gguf"), &o, &c, &e), e);
+    CHECK(c.forced && !c.passed);
+    o.force = 0;
+    o.max_loss = fmax(high, even_none) * 1.01; /* the interval fits, but two tokens are few */
+    CHECK_OK(sill_quantize(STORIES, in_dir("few.gguf"), &o, &c, &e), e);
+    CHECK(c.certainty == SILL_CERTAINTY_LOW && c.passed);
+    o = some(SILL_QUANTIZE_Q8);
+    o.overwrite = 1;
+    one_size[0] = 60;
+    sill_status s = sill_quantize(STORIES, in_dir("few.gguf"), &o, &c, &e);
+    CHECK(c.n_tokens < 100 && c.certainty != SILL_CERTAINTY_HIGH && (s == SILL_OK) == (c.certainty == SILL_CERTAINTY_LOW));
+    o = some(SILL_QUANTIZE_Q4);
+    o.overwrite = 1;
+    char *much = NULL;
+    size_t n = 0;
+    REQUIRE(sill__read_file("examples/sample.txt", 1 << 20, &much, &n, &e) == SILL_OK);
+    o.texts = (const char *const[]){much};
+    o.text_bytes = &n;
+    o.max_tokens = 400;
+    CHECK_OK(sill_quantize(STORIES, in_dir("few.gguf"), &o, &c, &e), e);
+    CHECK(c.certainty == (c.loss_percent_high > 10 ? SILL_CERTAINTY_LOW : SILL_CERTAINTY_HIGH));
+    o.max_loss = c.loss_percent_high * 1.01;
+    CHECK_OK(sill_quantize(STORIES, in_dir("few.gguf"), &o, &c, &e), e);
+    CHECK(c.certainty == SILL_CERTAINTY_HIGH && c.n_tokens == 400);
+    o.max_loss = c.loss_percent_high * 0.99; /* above the loss, within its interval */
+    REQUIRE(o.max_loss > c.loss_percent && o.max_loss > 100 * expm1(log1p(c.loss_percent_high / 100) - log1p(c.loss_percent / 100)));
+    CHECK_OK(sill_quantize(STORIES, in_dir("few.gguf"), &o, &c, &e), e);
+    CHECK(c.certainty == SILL_CERTAINTY_LOW && c.passed);
+    sill__free(much);
+}
+
+/* Other texts have another hash, also where they join to the same bytes; that of one text is that of its bytes. */
+static void the_hash_tells_texts_apart(void) {
+    static const char *const whole[] = {"Once upon a time"}, *const two[] = {"Once upon", " a time"}, *const others[] = {"Once", " upon a time"};
+    static const char *const *const cases[] = {whole, two, others};
+    char seen[3][65], want[65];
+    uint8_t digest[32];
+    sill_error e = {0};
+    sill_certificate c;
+    for (int i = 0; i < 3; i++) {
+        sill_quantize_options o = some(SILL_QUANTIZE_Q8);
+        size_t sizes[2] = {strlen(cases[i][0]), i ? strlen(cases[i][1]) : 0};
+        o.texts = cases[i];
+        o.text_bytes = sizes;
+        o.n_texts = i ? 2 : 1;
+        o.max_loss = -1;
+        o.overwrite = 1;
+        CHECK_OK(sill_quantize(STORIES, in_dir("h.gguf"), &o, &c, &e), e);
+        memcpy(seen[i], c.text_sha256, 65);
+    }
+    CHECK(strcmp(seen[0], seen[1]) && strcmp(seen[0], seen[2]) && strcmp(seen[1], seen[2]));
+    sill__sha256 h;
+    sill__sha256_init(&h);
+    sill__sha256_update(&h, whole[0], strlen(whole[0]));
+    sill__sha256_final(&h, digest);
+    sill__sha256_hex(digest, want);
+    CHECK(!strcmp(seen[0], want));
+    sill__sha256_init(&h); /* of several: each one's length in 8 bytes, the lowest first, before its bytes */
+    for (int i = 0; i < 2; i++) {
+        uint8_t length[8] = {(uint8_t)strlen(two[i])};
+        sill__sha256_update(&h, length, 8);
+        sill__sha256_update(&h, two[i], strlen(two[i]));
+    }
+    sill__sha256_final(&h, digest);
+    sill__sha256_hex(digest, want);
+    CHECK(!strcmp(seen[1], want));
 }
 
 static void a_certificate_holds_together(void) {
@@ -353,6 +453,9 @@ int main(int argc, char **argv) {
     if (mkdir(dir, 0700) != 0) return 2;
     TEST(tensors_are_those_expected);
     TEST(a_certificate_holds_together);
+    TEST(intervals_are_students);
+    TEST(few_tokens_are_no_proof);
+    TEST(the_hash_tells_texts_apart);
     TEST(int8_is_read_again);
     TEST(labels_are_compared);
     TEST(too_much_lost_leaves_nothing);
