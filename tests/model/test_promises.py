@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What is promised of the default model, through the program: peak memory and the perplexity of the reference.
+"""What is promised of the default model, through the program: peak memory, the perplexity of the reference, and what the
+types made at load cost (docs/QUALITY.md).
 
 The model is $SILL_MODEL or what `make run` fetched. WikiText-2 may not be shipped: the perplexity test reads
 wikitext2/wiki.test.raw.gz from $SILL_DATA and is skipped without it.
@@ -79,13 +80,12 @@ def peak_memory_of_all_words():
         assert peak <= limit, (peak, limit)
 
 
-def perplexity_of_the_reference():
-    """transformers in f32 on the dequantized weights: 29.982 on the first four windows of 512 tokens."""
+def perplexities(m, dtypes):
+    """Of the first four windows of 512 tokens of WikiText-2's raw test text, which M's tokenizer cuts; one for each type."""
     data = os.environ.get("SILL_DATA")
     path = os.path.join(data or "", "wikitext2/wiki.test.raw.gz")
     if not data or not os.path.exists(path):
         raise Skip("not shipped: WikiText-2 (SILL_DATA)")
-    m = model()
     with gzip.open(path, "rb") as f:
         text = f.read(20000)
     with tempfile.TemporaryDirectory() as d:
@@ -99,15 +99,38 @@ def perplexity_of_the_reference():
         back = json.loads(cut)["text"]
         with open(rows, "w", encoding="utf-8") as f:
             json.dump({"text": back}, f)
-        got = json.loads(run("perplexity", rows, "--text", "text", "-m", m, "--dtype", "f32", "--ctx", "512", "--stride", "512",
-                             "--json"))
-    assert got["n_tokens"] == 4 * 511, got
-    print(f"  perplexity {got['perplexity']:.5f}, transformers 29.982")
-    assert abs(got["perplexity"] - 29.982) < 2e-3, got
+        got = [json.loads(run("perplexity", rows, "--text", "text", "-m", m, "--dtype", dtype, "--ctx", "512", "--stride", "512",
+                              "--no-cache", "--json")) for dtype in dtypes]
+    assert all(g["n_tokens"] == 4 * 511 for g in got), got
+    return [g["perplexity"] for g in got]
+
+
+def perplexity_of_the_reference():
+    """transformers in f32 on the dequantized weights: 29.982 on the first four windows of 512 tokens."""
+    [got] = perplexities(model(), ["f32"])
+    print(f"  perplexity {got:.5f}, transformers 29.982")
+    assert abs(got - 29.982) < 2e-3, got
+
+
+def types_made_at_load():
+    """Of the dequantized weights (gguf-py's), q8 costs at most 1 % of perplexity and int8 at most 2 %."""
+    m, python = model(), os.path.join(ROOT, "build/venv/bin/python")
+    if not os.environ.get("SILL_DATA"):
+        raise Skip("not shipped: WikiText-2 (SILL_DATA)")
+    if not os.path.exists(python):
+        raise Skip("needs gguf in build/venv (tools/deps.sh --test)")
+    with tempfile.TemporaryDirectory() as d:
+        floats = os.path.join(d, "f32.gguf")
+        subprocess.run([python, os.path.join(ROOT, "bench/quality/float_gguf.py"), m, floats], check=True, stdout=subprocess.DEVNULL)
+        base, *others = perplexities(floats, ["f32", "q8", "int8"])
+    for name, got, most in zip(("q8", "int8"), others, (1, 2)):
+        loss = 100 * (got / base - 1)
+        print(f"  {name}: perplexity {got:.4f} against {base:.4f}, {loss:+.2f} % of {most} % allowed")
+        assert -1 < loss <= most, (name, got, base)
 
 
 bad = 0
-for test in (peak_memory, peak_memory_of_all_words, perplexity_of_the_reference):
+for test in (peak_memory, peak_memory_of_all_words, perplexity_of_the_reference, types_made_at_load):
     if len(sys.argv) > 1 and sys.argv[1] != test.__name__:
         continue
     try:
