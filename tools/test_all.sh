@@ -124,6 +124,20 @@ suite_aarch64() {
         SILL_CPU_ISA=$isa RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max" TEST_TIMEOUT=900 \
             run_tests build/aarch64 release kernels/test_mat kernels/test_made model/test_parity model/test_stories
     done
+    # Each set on a core that has nothing above it, as the program chooses it: an M1 has what neoverse-n1 has here (dot
+    # products and f16, no i8mm, no bf16), an M2 i8mm and bf16 too. Whole models, the same bits in any company.
+    local core sets set emulator='qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu'
+    for core in 'cortex-a72 neon, scalar' 'neoverse-n1 neon_dotprod, neon, scalar' 'max neon_i8mm, neon_dotprod, neon, scalar'; do
+        sets=${core#* } core=${core%% *}
+        set=${sets%%,*}
+        if $emulator $core build/aarch64/sill doctor 2>&1 | grep -q "instruction sets  *$sets; the first"; then
+            echo "PASS $core runs $sets"
+        else
+            echo "FAIL $core does not run $sets alone"
+        fi >"$log"
+        TEST_SMALL=1 timeout 900 $emulator $core build/aarch64/tests/task/test_bits cpu_"$set" >>"$log" 2>&1
+        count_lines $? "the same bits of $set on $core"
+    done
 }
 # The Metal backend on the fake Metal (make test runs it first to last): threads, groups and dispatches last to first, and
 # each barrier of the kernels left out in turn. On AArch64, whose calls are Metal's own, in suite_aarch64.

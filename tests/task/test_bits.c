@@ -2,7 +2,7 @@
  * test_bits.c - same bits: what a row gives does not depend on the other rows, their number and order, the size of
  * chunks, the number of threads, or whether its prompt's head was shared. On the reference, and on every instruction set
  * that this machine has, for f32, bf16 and f16 weights, those quantized at load, quantized files, and every type of the
- * KV cache.
+ * KV cache. TEST_SMALL=1, for emulators: fewer and shorter rows in three ways, of the same models and types.
  */
 #include "records.h"
 
@@ -64,6 +64,7 @@ static int on_text(void *user, const sill_generated *r) {
 /* One way of working. */
 typedef struct way { int batch, sequences, threads, rows_at_once; bool reversed, shared; } way;
 static sill_kv_dtype kv_dtype = SILL_KV_AUTO;
+static int n_rows = N_ROWS; /* fewer where TEST_SMALL is set */
 
 static void shuffle(sill_row *rows, int n, uint64_t seed) {
     for (int i = n - 1; i > 0; i--) {
@@ -86,9 +87,9 @@ static void work(const char *path, const char *device, sill_dtype dtype, const c
     memset(out, 0, sizeof *out);
     if (!s) return;
     memcpy(rows, c->rows, sizeof rows);
-    if (w->reversed) shuffle(rows, N_ROWS, (uint64_t)w->batch * 31 + (uint64_t)w->sequences);
-    for (int at = 0; at < N_ROWS; at += w->rows_at_once) {
-        int n = SILL_MIN(w->rows_at_once, N_ROWS - at);
+    if (w->reversed) shuffle(rows, n_rows, (uint64_t)w->batch * 31 + (uint64_t)w->sequences);
+    for (int at = 0; at < n_rows; at += w->rows_at_once) {
+        int n = SILL_MIN(w->rows_at_once, n_rows - at);
         run r = {.source = {.rows = rows + at, .n = n}, .out = out};
         CHECK_OK(sill_score(s, NULL, next_row, on_score, &r, &err), err);
         for (int i = at; i < at + n; i++) rows[i].n_ids = SILL_MIN(rows[i].n_ids, (size_t)24); /* a prompt for the rest */
@@ -102,15 +103,15 @@ static void work(const char *path, const char *device, sill_dtype dtype, const c
         r.source.at = 0;
         CHECK_OK(sill_classify(s, &o, next_row, on_label, &r, &err), err);
     }
-    CHECK_INT(out->n_scored, N_ROWS);
-    CHECK_INT(out->n_generated, 2 * N_ROWS);
-    if (text) CHECK_INT(out->n_labelled, N_ROWS);
+    CHECK_INT(out->n_scored, n_rows);
+    CHECK_INT(out->n_generated, 2 * n_rows);
+    if (text) CHECK_INT(out->n_labelled, n_rows);
     sill_session_free(s);
     sill_model_free(m);
 }
 
 static void compare(const char *what, const way *w, const results *a, const results *b) {
-    for (int i = 0; i < N_ROWS; i++) {
+    for (int i = 0; i < n_rows; i++) {
         if (memcmp(a->score[i], b->score[i], sizeof a->score[i]) || memcmp(a->label[i], b->label[i], sizeof a->label[i]) ||
             memcmp(a->new_ids[i], b->new_ids[i], sizeof a->new_ids[i]) ||
             memcmp(a->new_lp[i], b->new_lp[i], sizeof a->new_lp[i]) || memcmp(a->n_new[i], b->n_new[i], sizeof a->n_new[i])) {
@@ -135,9 +136,12 @@ static void same_bits(const char *path, const char *device, sill_dtype dtype, in
     char name[160];
     const char *isa = getenv("SILL_CPU_ISA");
     snprintf(name, sizeof name, "%s %s %s dtype %d kv %d", path, device, isa ? isa : "", (int)dtype, (int)kv_dtype);
+    const bool small = getenv("TEST_SMALL") != NULL;
+    if (small) n_rows = 12, longest = SILL_MIN(longest, 96); /* still over three blocks of keys and values */
+    const size_t n_ways = few ? 2 : small ? 3 : SILL_ARRAY_LEN(ways);
     make_corpus(&c, vocab, longest - 24, 99);
     work(path, device, dtype, &c, &alone, text, longest, &first);
-    for (size_t i = 0; i < (few ? 2 : SILL_ARRAY_LEN(ways)) && !test_failures; i++) {
+    for (size_t i = 0; i < n_ways && !test_failures; i++) {
         work(path, device, dtype, &c, &ways[i], text, longest, &other);
         compare(name, &ways[i], &first, &other);
     }
