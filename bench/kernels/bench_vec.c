@@ -81,7 +81,7 @@ static void bench_attention(const sill__cpu_isa *isa, float *x) {
         float *out[MANY], *scratch = sill__alloc_pages(sill__attend_floats(DIM) * 4), *y = sill__alloc_pages(MANY * DIM * 4);
         size_t v_at = sill__k_tile_bytes(kv, DIM), stride = v_at + sill__v_tile_bytes(kv, DIM);
         uint8_t *tiles = sill__alloc_pages(stride * (N / 32));
-        sill__attend a = {kv, tiles, stride, v_at, blocks, DIM, 0.125f, scratch};
+        sill__attend a = {kv, tiles, stride, v_at, blocks, DIM, 0.125f, scratch, NULL};
         double t;
         for (int b = 0; b < N / 32; b++) blocks[b] = b;
         for (int p = 0; p < N; p++) {

@@ -67,7 +67,7 @@ sill_status sill__weight_check_part(const sill__weight_src *src, const sill__ten
 
 #define SILL__KV_BLOCK 32 /* positions in a KV block */
 
-/* A run of consecutive tokens of one sequence. */
+/* A run of consecutive tokens of one sequence, the only one of it in its batch. */
 typedef struct sill__run {
     int32_t first, n;      /* rows [first, first + n) of the batch */
     int32_t pos;           /* position of its first token; earlier ones are in the KV cache */

@@ -254,7 +254,7 @@ static void attention_of_type(sill__kv_type type) {
             int32_t n[MANY];
             double want[MAX_DIM];
             make_cache(&c, type, dim, length);
-            sill__attend a = {type, c.tiles, c.stride, c.v_at, c.blocks, dim, scale, scratch};
+            sill__attend a = {type, c.tiles, c.stride, c.v_at, c.blocks, dim, scale, scratch, NULL};
             for (int i = 0; i < MANY; i++) {
                 fill(q[i], dim, -3, 3);
                 in[i] = q[i];
@@ -357,7 +357,7 @@ static void attention_sees_only_its_positions(void) {
     float *scratch = sill__alloc_pages(sill__attend_floats(DIM) * sizeof(float)), q[DIM], before[DIM], after[DIM];
     for (int type = SILL__KV_F32; type <= SILL__KV_I8; type++) {
         make_cache(&c, (sill__kv_type)type, DIM, 96);
-        sill__attend a = {(sill__kv_type)type, c.tiles, c.stride, c.v_at, c.blocks, DIM, 0.2f, scratch};
+        sill__attend a = {(sill__kv_type)type, c.tiles, c.stride, c.v_at, c.blocks, DIM, 0.2f, scratch, NULL};
         const float *in = q;
         float *out = before;
         int32_t n = N;

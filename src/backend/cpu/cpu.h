@@ -77,6 +77,8 @@ typedef struct cpu_op {
     int32_t n;              /* rows */
     bool own_rows;          /* every thread prepares the input rows for itself */
     bool fill_rope;         /* the table of cos and sin is not made yet */
+    bool placed_later;      /* qkv: the attention behind it puts short runs' heads where they belong */
+    const sill__op_qkv *place; /* attention: the qkv op whose heads it places, or NULL */
     atomic_int next[4];     /* tasks taken, by phase */
     union {
         sill__op_embed embed;
@@ -113,6 +115,7 @@ struct sill__queue {
     sill__ticket n_submitted;
     const sill__kv *checked_kv; /* whose blocks the runs' tables were checked against */
     const sill__rope *rope; /* of the op that fills the table, or NULL */
+    bool long_runs;         /* the batch has runs of more rows than an attention task takes */
     int32_t looked_up;      /* rows of tables since their pages in the file were given back */
     /* laid out in memory */
     cpu_op *ops;            /* (CPU_MAX_OPS) */
@@ -192,6 +195,10 @@ void sill__cpu_attention(sill__queue *q, const sill__op_attention *op);
 void sill__cpu_tap(sill__queue *q, const sill__op_tap *op);
 void sill__cpu_head(sill__queue *q, const sill__op_head *op);
 void sill__cpu_kv_copy(sill__queue *q, sill__kv *kv, int32_t from, int32_t to, int32_t n);
+/* Rows [row, row + n), of one run, and one kv head out of `wide`: queries to q, keys and values into the cache. */
+void sill__cpu_place(const cpu_walk *w, const sill__op_qkv *o, int32_t row, int32_t n, int32_t kv_head);
+/* Runs that are one attention task for each head: nobody else reads what such a task has placed. */
+static inline bool sill__cpu_short(const sill__run *run) { return run->n <= CPU_QUERY_ROWS; }
 
 void sill__cpu_walk_embed(const cpu_walk *w, cpu_op *op);
 void sill__cpu_walk_linear(const cpu_walk *w, cpu_op *op);

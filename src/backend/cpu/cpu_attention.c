@@ -4,6 +4,12 @@
  */
 #include "backend/cpu/cpu.h"
 
+/* Whether it reads the queries, keys and values of this qkv op. */
+static bool fits(const sill__op_qkv *a, const sill__op_attention *b) {
+    return a->q.buf == b->q.buf && a->q.at == b->q.at && a->kv == b->kv && a->layer == b->layer && a->n_heads == b->n_heads &&
+           a->n_kv_heads == b->n_kv_heads && a->head_dim == b->head_dim;
+}
+
 void sill__cpu_attention(sill__queue *q, const sill__op_attention *op) {
     const sill__batch *b = q->batch;
     cpu_op *r = sill__cpu_record(q, CPU_ATTENTION, b ? b->n_tokens : 0);
@@ -19,6 +25,11 @@ void sill__cpu_attention(sill__queue *q, const sill__op_attention *op) {
         !sill__cpu_check_ref(q, "attention output", op->out, b->n_tokens, op->n_heads * op->head_dim, false) ||
         !sill__cpu_check_blocks(q, op->kv))
         return;
+    cpu_op *before = q->n_ops ? r - 1 : NULL;
+    if (before && before->kind == CPU_QKV && fits(&before->u.qkv, op)) {
+        before->placed_later = true;
+        r->place = &before->u.qkv;
+    }
     r->u.attention = *op;
     q->n_ops++;
 }
@@ -34,7 +45,14 @@ static int32_t run_of(const sill__queue *q, int32_t chunk) {
     return low;
 }
 
-static void attend_rows(const cpu_walk *w, const sill__op_attention *o, int32_t chunk, int32_t kv_head) {
+/* The first tile that task T begins with. */
+static const uint8_t *tile_of(const cpu_walk *w, const sill__op_attention *o, int32_t t) {
+    const sill__run *run = &w->q->batch->runs[run_of(w->q, t / o->n_kv_heads)];
+    return sill__kv_tiles(o->kv, o->layer, t % o->n_kv_heads) + (size_t)run->blocks[0] * o->kv->stride;
+}
+
+static void attend_rows(const cpu_walk *w, const cpu_op *op, int32_t chunk, int32_t kv_head, const uint8_t *then) {
+    const sill__op_attention *o = &op->u.attention;
     int32_t r = run_of(w->q, chunk), group = o->n_heads / o->n_kv_heads, n = 0;
     const sill__run *run = &w->q->batch->runs[r];
     int32_t first = (chunk - w->q->run_tasks[r]) * CPU_QUERY_ROWS, rows = SILL_MIN(CPU_QUERY_ROWS, run->n - first);
@@ -44,7 +62,9 @@ static void attend_rows(const cpu_walk *w, const sill__op_attention *o, int32_t 
     sill__attend a = {
         .type = o->kv->shape.type, .tiles = sill__kv_tiles(o->kv, o->layer, kv_head), .stride = o->kv->stride,
         .v_at = o->kv->v_at, .blocks = run->blocks, .head_dim = o->head_dim, .scale = o->scale, .scratch = w->own->tile,
+        .then = then,
     };
+    if (op->place && sill__cpu_short(run)) sill__cpu_place(w, op->place, run->first, run->n, kv_head);
     for (int32_t h = 0; h < group; h++)
         for (int32_t i = 0; i < rows; i++) {
             size_t row = (size_t)(run->first + first + i), head = (size_t)(kv_head * group + h);
@@ -63,7 +83,7 @@ void sill__cpu_walk_attention(const cpu_walk *w, cpu_op *op) {
     int32_t tasks = w->q->run_tasks[w->q->batch->n_runs] * o->n_kv_heads;
     for (int32_t t; (t = sill__cpu_take(&op->next[0], tasks)) >= 0;) {
         int32_t back = tasks - 1 - t; /* later rows see more positions: the long tasks first */
-        attend_rows(w, o, back / o->n_kv_heads, back % o->n_kv_heads);
+        attend_rows(w, op, back / o->n_kv_heads, back % o->n_kv_heads, back >= w->n ? tile_of(w, o, back - w->n) : NULL);
     }
 }
 

@@ -200,17 +200,26 @@ static void place_queries(const cpu_walk *w, const sill__op_qkv *o, int32_t row,
     memcpy(out, qs, (size_t)group * n * sizeof *out);
 }
 
-/* Rows [row, end), one kv head: queries to q, keys and values into the cache, as many at a time as lie in one block. */
-static void place_heads(const cpu_walk *w, const sill__op_qkv *o, int32_t row, int32_t end, int32_t kv_head) {
+void sill__cpu_place(const cpu_walk *w, const sill__op_qkv *o, int32_t row, int32_t n, int32_t kv_head) {
+    const sill__run *run = &w->q->batch->runs[w->q->row_run[row]];
+    const size_t ld = (size_t)o->w->rows, dim = (size_t)o->head_dim;
+    const int32_t end = row + n;
     for (int32_t i = row; i < end; i++) place_queries(w, o, i, kv_head);
-    while (row < end) {
-        const sill__run *run = &w->q->batch->runs[w->q->row_run[row]];
-        int32_t pos = run->pos + row - run->first, slot = pos % SILL__KV_BLOCK;
-        int32_t n = SILL_MIN(SILL_MIN(end, run->first + run->n) - row, SILL__KV_BLOCK - slot);
-        size_t ld = (size_t)o->w->rows, dim = (size_t)o->head_dim;
+    while (row < end) { /* as many at a time as lie in one block */
+        int32_t pos = run->pos + row - run->first, slot = pos % SILL__KV_BLOCK, some = SILL_MIN(end - row, SILL__KV_BLOCK - slot);
         const float *k = w->q->wide + (size_t)row * ld + (size_t)(o->n_heads + kv_head) * dim, *v = k + (size_t)o->n_kv_heads * dim;
         uint8_t *tile = sill__kv_tiles(o->kv, o->layer, kv_head) + (size_t)run->blocks[pos / SILL__KV_BLOCK] * o->kv->stride;
-        w->vec->kv_put(o->kv->shape.type, tile, tile + o->kv->v_at, slot, n, k, v, ld, o->head_dim);
+        w->vec->kv_put(o->kv->shape.type, tile, tile + o->kv->v_at, slot, some, k, v, ld, o->head_dim);
+        row += some;
+    }
+}
+
+/* Rows [row, end) of one kv head, but for those that attention places. */
+static void place_heads(const cpu_walk *w, const cpu_op *op, int32_t row, int32_t end, int32_t kv_head) {
+    while (row < end) {
+        const sill__run *run = &w->q->batch->runs[w->q->row_run[row]];
+        int32_t n = SILL_MIN(end, run->first + run->n) - row;
+        if (!op->placed_later || !sill__cpu_short(run)) sill__cpu_place(w, &op->u.qkv, row, n, kv_head);
         row += n;
     }
 }
@@ -238,17 +247,19 @@ void sill__cpu_walk_qkv(const cpu_walk *w, cpu_op *op) {
     const sill__op_qkv *o = &op->u.qkv;
     if (op->n == 0) return;
     if (op->fill_rope) fill_rope(w, op);
+    const bool later = op->placed_later && !w->q->long_runs; /* all of it: the barrier behind the op will do */
     int32_t col = 0, rows_base = 0, task_base = 0;
     for (const sill__weight *weight = o->w; weight; weight = weight->next) {
         task_base += qkv_product(w, op, weight, col, rows_base, task_base);
         col += weight->mat.rows;
         rows_base += op->n;
         /* Behind the last all outputs are there; before, the shared prepared rows are written anew. */
-        if (!weight->next || !op->own_rows) sill__cpu_barrier(w);
+        if (weight->next ? !op->own_rows : !later) sill__cpu_barrier(w);
     }
+    if (later) return;
     int32_t chunks = (op->n + CPU_QUERY_ROWS - 1) / CPU_QUERY_ROWS;
     for (int32_t t; (t = sill__cpu_take(&op->next[3], chunks * o->n_kv_heads)) >= 0;) {
         int32_t first = t / o->n_kv_heads * CPU_QUERY_ROWS, end = SILL_MIN(first + CPU_QUERY_ROWS, op->n);
-        place_heads(w, o, first, end, t % o->n_kv_heads);
+        place_heads(w, op, first, end, t % o->n_kv_heads);
     }
 }

@@ -168,6 +168,7 @@ static bool check_batch(sill__queue *q, const sill__batch *b) {
                            b->n_tokens, b->n_runs, b->n_out, q->max_tokens, q->max_out))
         return false;
     int32_t row = 0, tasks = 0;
+    q->long_runs = false;
     for (int32_t r = 0; r < b->n_runs; r++) {
         const sill__run *run = &b->runs[r];
         if (!sill__cpu_require(q, run->first == row && run->n >= 1 && run->n <= b->n_tokens - row && run->pos >= 0 &&
@@ -176,6 +177,7 @@ static bool check_batch(sill__queue *q, const sill__batch *b) {
                                b->n_tokens, run->pos))
             return false;
         q->run_tasks[r] = tasks;
+        q->long_runs = q->long_runs || !sill__cpu_short(run);
         tasks += (run->n + CPU_QUERY_ROWS - 1) / CPU_QUERY_ROWS;
         for (int32_t i = 0; i < run->n; i++) q->row_run[row++] = r;
     }

@@ -83,6 +83,7 @@ typedef struct sill__attend {
     int32_t head_dim;
     float scale;
     float *scratch;
+    const uint8_t *then; /* tiles that are wanted next, or NULL: asked for beside the last block */
 } sill__attend;
 
 typedef struct sill__cpu_vec_kernels {
