@@ -308,9 +308,13 @@ typedef struct sill__backend {
 
     void (*sample)(sill__queue *, const sill__op_sample *);  /* NULL: the host samples */
     /* Optional, for devices whose steps run by themselves: right behind begin, before anything else of the step. Token i
-     * becomes the i32 at ids + 4 * rows[i], as it is when the step runs: what a step in front of it put out. rows[i] < 0:
-     * it stays. So several steps can be under way. Such a device copies all that begin and operations are given. */
+     * becomes the i32 at ids + 4 * rows[i], as it is when the step runs: what a step in front of it put out. rows[i] < 0, or
+     * an id below 0: it stays. So several steps can be under way. Such a device copies all that begin and operations are
+     * given. */
     void (*take_ids)(sill__queue *, sill__ref ids, const int32_t *rows);
+    /* Optional, beside take_ids: as begin, but behind the operations of the step that is being recorded; one submit, and its
+     * ticket, are for both. False where there is no room for one more, or an error is kept: then submit, and begin. */
+    bool (*begin_behind)(sill__queue *, const sill__batch *);
     const sill__train_ops *train;                            /* NULL: no training here */
     /* Whole steps (optional, all four or none): between record_begin and record_end ops are kept, not run; replay runs
      * them, submit included, for another batch of the same numbers of tokens, runs and outputs, with that batch's ids,

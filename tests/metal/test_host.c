@@ -183,6 +183,45 @@ static void several_steps_in_flight(void) {
 }
 
 /* A step that reads what the one before it wrote, and two calls of one step that do. */
+/* Steps behind another are one submission, each with its own batch, and read what those in front of them put out. */
+static void steps_behind_another(void) {
+    enum { N = 5 }; /* as many as a place has room for */
+    world w;
+    step s;
+    sill__ticket ticket = 0;
+    sill_error err = {0};
+    NEEDS_FAKE();
+    if (!world_open(&w)) return;
+    CHECK(!w.ops->begin_behind(w.q, make_step(&s, 2, 0))); /* behind nothing */
+    for (int round = 0; round < 3; round++) {
+        const uint64_t before = sill__mtl_queue_counts(w.q).commands, grown = sill__mtl_queue_counts(w.q).grown;
+        for (int k = 0; k < N; k++) {
+            sill__batch *b = make_step(&s, 2 + k, 5 * round + 3 * k);
+            if (k == 0) w.ops->begin(w.q, b);
+            else CHECK(w.ops->begin_behind(w.q, b));
+            look_up(&w, w.q, (size_t)k);
+            memset(&s, 0, sizeof s); /* it was copied */
+        }
+        CHECK(!w.ops->begin_behind(w.q, make_step(&s, 2, 0)));
+        CHECK_OK(w.ops->submit(w.q, &ticket, &err), err);
+        CHECK_INT(ticket, round + 1);
+        CHECK(!w.ops->begin_behind(w.q, make_step(&s, 2, 0))); /* the submission is closed */
+        CHECK_OK(w.ops->wait(w.q, ticket, &err), err);
+        for (int k = 0; k < N; k++) CHECK(found(&w, (size_t)k, 2 + k, 5 * round + 3 * k));
+        CHECK_INT(sill__mtl_queue_counts(w.q).commands - before, 1);
+        CHECK_INT(sill__mtl_queue_counts(w.q).grown - grown, 0);
+    }
+    w.ops->begin(w.q, make_step(&s, 2, 0)); /* an error in one of them is told by the submit of all */
+    look_up(&w, w.q, 0);
+    make_step(&s, 2, 0);
+    s.ids[1] = N_IDS;
+    CHECK(w.ops->begin_behind(w.q, &s.batch));
+    look_up(&w, w.q, 1);
+    CHECK(!w.ops->begin_behind(w.q, make_step(&s, 2, 0)));
+    CHECK_INT(w.ops->submit(w.q, &ticket, &err), SILL_ERANGE);
+    world_close(&w);
+}
+
 static void order_is_kept(void) {
     world w;
     step s;
@@ -670,6 +709,7 @@ int main(int argc, char **argv) {
     TEST(opening);
     TEST(refuses_broken_kernels);
     TEST(several_steps_in_flight);
+    TEST(steps_behind_another);
     TEST(order_is_kept);
     TEST(wrong_batches);
     TEST(failures_of_the_gpu);

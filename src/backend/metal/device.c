@@ -157,6 +157,7 @@ static const sill__backend metal_backend = {
     .kv_copy = sill__mtl_kv_copy,
     .sample = sill__mtl_sample,
     .take_ids = sill__mtl_take_ids,
+    .begin_behind = sill__mtl_begin_behind,
     .record_begin = sill__mtl_record_begin,
     .record_end = sill__mtl_record_end,
     .replay = sill__mtl_replay,

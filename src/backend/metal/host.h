@@ -63,6 +63,7 @@ uint64_t sill__mtl_queue_bytes(const sill__device *d, const sill__queue_shape *s
 sill_status sill__mtl_queue_create(sill__device *d, const sill__queue_shape *shape, sill__queue **out, sill_error *err);
 void sill__mtl_queue_free(sill__device *d, sill__queue *q);
 void sill__mtl_begin(sill__queue *q, const sill__batch *batch);
+bool sill__mtl_begin_behind(sill__queue *q, const sill__batch *batch);
 void sill__mtl_take_ids(sill__queue *q, sill__ref ids, const int32_t *rows);
 sill_status sill__mtl_submit(sill__queue *q, sill__ticket *ticket, sill_error *err);
 sill_status sill__mtl_wait(sill__queue *q, sill__ticket ticket, sill_error *err);

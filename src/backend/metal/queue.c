@@ -2,7 +2,7 @@
  * queue.c - steps. begin puts the batch into a place of its own on the device; operations become a list of calls, with
  * barriers where they depend on each other; submit encodes the list into one command buffer and commits it; wait looks
  * at how it ended. A few steps may be in flight: each has its own place for the batch, and a fence keeps their order.
- * A recorded list is encoded again for another batch (replay).
+ * Short steps behind another (begin_behind) share its place, its list and its command buffer. A recorded list is encoded again for another batch (replay).
  */
 #include "backend/metal/host.h"
 
@@ -13,6 +13,8 @@
 #define UPLOADS 12             /* chunks of a step's uploads, each at least twice the one before */
 #define ALIGN 256              /* of places in device memory */
 #define MAX_SPANS 48           /* touched since the last barrier; one more brings a barrier */
+#define BEHIND 3               /* steps behind another for which a place has room, if they are no longer than ... */
+#define BEHIND_TOKENS 64
 
 /* What of a step's own a call uses, so that replay can put another step's in its place. */
 typedef enum symbol { SYM_NONE, SYM_BATCH, SYM_TABLES } symbol;
@@ -44,6 +46,8 @@ typedef struct uploads { memory chunks[UPLOADS]; int n, at; size_t used; } uploa
 /* A step's own memory; in flight until its ticket is done. */
 typedef struct step {
     memory batch, tables;
+    size_t batch_used, tables_used;
+    int32_t n;             /* steps in it: one, and those begun behind it */
     uploads uploads;
     mtl_id commands;       /* NULL: nothing was committed */
 } step;
@@ -145,6 +149,11 @@ static bool sound(const sill__queue_shape *s) {
            s->max_vocab >= 0 && (s->path == SILL__PATH_BATCH || s->path == SILL__PATH_LATENCY);
 }
 
+static size_t batch_bytes(const sill__queue_shape *s) {
+    const int32_t few = SILL_MIN(s->max_tokens, BEHIND_TOKENS);
+    return lay_out(s->max_tokens, s->max_tokens, most_out(s)).end + BEHIND * lay_out(few, few, few).end;
+}
+
 /* Block tables grow with the sequences; this is what they begin with. */
 static size_t first_tables(const sill__queue_shape *s) { return aligned(((size_t)s->max_tokens * 4 + 1024) * 4); }
 
@@ -152,7 +161,7 @@ uint64_t sill__mtl_queue_bytes(const sill__device *d, const sill__queue_shape *s
     (void)d;
     if (!sound(s)) return UINT64_MAX;
     uint64_t mat = sill__mtl_scratch_bytes_mat(s), vec = sill__mtl_scratch_bytes_vec(s);
-    size_t bytes = lay_out(s->max_tokens, s->max_tokens, most_out(s)).end + first_tables(s) + UPLOAD_BYTES;
+    size_t bytes = batch_bytes(s) + first_tables(s) + UPLOAD_BYTES;
     if (mat > UINT64_MAX / 4 || vec > UINT64_MAX / 4) return UINT64_MAX;
     return mat + vec + IN_FLIGHT * (uint64_t)bytes;
 }
@@ -217,12 +226,12 @@ sill_status sill__mtl_queue_create(sill__device *d, const sill__queue_shape *s, 
               memory_new(q, &q->vec, (size_t)sill__mtl_scratch_bytes_vec(s), "scratch of rows");
     for (int i = 0; ok && i < IN_FLIGHT; i++) {
         step *slot = &q->slots[i];
-        ok = memory_new(q, &slot->batch, lay_out(s->max_tokens, s->max_tokens, most_out(s)).end, "batches") &&
+        ok = memory_new(q, &slot->batch, batch_bytes(s), "batches") &&
              memory_new(q, &slot->tables, first_tables(s), "block tables") &&
              memory_new(q, &slot->uploads.chunks[0], UPLOAD_BYTES, "a step's data");
         slot->uploads.n = ok;
     }
-    ok = ok && sill__mtl_require(q, list_room(&q->own, 512, 4096, 65536), SILL_ENOMEM, "no memory for the list of calls");
+    ok = ok && sill__mtl_require(q, list_room(&q->own, 1024, 16384, 131072), SILL_ENOMEM, "no memory for the list of calls");
     q->counts = (sill__mtl_counts){0};
     if (ok) {
         *out = q;
@@ -299,23 +308,31 @@ static sill__mtl_arg place(const memory *m, size_t at, size_t bytes) {
     return (sill__mtl_arg){.buffer = m->buffer, .at = at, .bytes = SILL_MAX(bytes, (size_t)4)};
 }
 
-static bool put_tables(sill__queue *q, step *slot, const sill__batch *b, struct mtl_run *runs) {
-    size_t n = 0, at = 0;
+static size_t table_entries(const sill__batch *b) {
+    size_t n = 0;
     for (int32_t r = 0; r < b->n_runs; r++) n += b->runs[r].blocks ? blocks_of(&b->runs[r]) : 0;
-    if (n * 4 > slot->tables.bytes) {
+    return n;
+}
+
+static bool put_tables(sill__queue *q, step *slot, const sill__batch *b, struct mtl_run *runs) {
+    const size_t n = table_entries(b);
+    size_t at = 0;
+    if (slot->tables_used + n * 4 > slot->tables.bytes) { /* never for a step behind another, whose tables are in use */
         if (!sill__mtl_require(q, n <= INT32_MAX / 2, SILL_ERANGE, "block tables of %zu entries", n)) return false;
         memory_drop(q, &slot->tables);
         q->counts.grown++;
         if (!memory_new(q, &slot->tables, aligned(n * 8), "block tables")) return false;
     }
+    uint8_t *to = slot->tables.data + slot->tables_used;
     for (int32_t r = 0; r < b->n_runs; r++) {
         const sill__run *run = &b->runs[r];
         size_t count = run->blocks ? blocks_of(run) : 0;
         runs[r] = (struct mtl_run){.first = run->first, .n = run->n, .pos = run->pos, .table = (int32_t)at};
-        if (count) memcpy(slot->tables.data + at * 4, run->blocks, count * 4);
+        if (count) memcpy(to + at * 4, run->blocks, count * 4);
         at += count;
     }
-    q->refs.tables = place(&slot->tables, 0, n * 4);
+    q->refs.tables = place(&slot->tables, slot->tables_used, n * 4);
+    slot->tables_used += aligned(n * 4);
     return true;
 }
 
@@ -326,22 +343,14 @@ static bool still_works(sill__queue *q) {
                              "earlier step failed, make a new one (%.380s)", q->failure.msg);
 }
 
-/* Copies the batch into the next step's place; the step that used it last is waited for. */
-static bool stage(sill__queue *q, const sill__batch *b) {
-    step *slot = next_slot(q);
+/* Copies the batch behind what the place holds already. */
+static bool put_batch(sill__queue *q, step *slot, const sill__batch *b) {
     q->batch = b;
     q->checked_kv = NULL;
-    if (q->submitted + 1 > IN_FLIGHT && q->done < q->submitted + 1 - IN_FLIGHT) {
-        sill_error earlier = {0};
-        sill_status st = sill__mtl_wait(q, q->submitted + 1 - IN_FLIGHT, &earlier);
-        if (st != SILL_OK) q->error = earlier; /* told by the next submit or wait */
-    }
-    slot->uploads.at = 0;
-    slot->uploads.used = 0;
-    if (!still_works(q) || !check_batch(q, b))
-        return false;
+    if (!check_batch(q, b)) return false;
     places p = lay_out(b->n_tokens, b->n_runs, b->n_out);
-    uint8_t *to = slot->batch.data;
+    const size_t from = slot->batch_used;
+    uint8_t *to = slot->batch.data + from;
     size_t tokens = (size_t)b->n_tokens * 4, out = (size_t)b->n_out * 4;
     if (tokens && b->tokens) memcpy(to + p.tokens, b->tokens, tokens);
     if (tokens && b->positions) memcpy(to + p.positions, b->positions, tokens);
@@ -349,11 +358,28 @@ static bool stage(sill__queue *q, const sill__batch *b) {
     int32_t *row_run = (int32_t *)(void *)(to + p.row_run);
     for (int32_t r = 0; r < b->n_runs; r++)
         for (int32_t i = 0; i < b->runs[r].n; i++) row_run[b->runs[r].first + i] = r;
-    q->refs = (sill__mtl_batch){.tokens = place(&slot->batch, p.tokens, tokens), .positions = place(&slot->batch, p.positions, tokens),
-                                .row_run = place(&slot->batch, p.row_run, tokens),
-                                .runs = place(&slot->batch, p.runs, (size_t)b->n_runs * sizeof(struct mtl_run)),
-                                .out_rows = place(&slot->batch, p.out_rows, out)};
+    q->refs = (sill__mtl_batch){.tokens = place(&slot->batch, from + p.tokens, tokens),
+                                .positions = place(&slot->batch, from + p.positions, tokens),
+                                .row_run = place(&slot->batch, from + p.row_run, tokens),
+                                .runs = place(&slot->batch, from + p.runs, (size_t)b->n_runs * sizeof(struct mtl_run)),
+                                .out_rows = place(&slot->batch, from + p.out_rows, out)};
+    slot->batch_used += p.end;
+    slot->n++;
     return put_tables(q, slot, b, (struct mtl_run *)(void *)(to + p.runs));
+}
+
+/* Copies the batch into the next step's place; the step that used it last is waited for. */
+static bool stage(sill__queue *q, const sill__batch *b) {
+    step *slot = next_slot(q);
+    if (q->submitted + 1 > IN_FLIGHT && q->done < q->submitted + 1 - IN_FLIGHT) {
+        sill_error earlier = {0};
+        sill_status st = sill__mtl_wait(q, q->submitted + 1 - IN_FLIGHT, &earlier);
+        if (st != SILL_OK) q->error = earlier; /* told by the next submit or wait */
+    }
+    slot->uploads.at = slot->uploads.used = slot->batch_used = slot->tables_used = 0;
+    slot->n = 0;
+    q->batch = b;
+    return still_works(q) && put_batch(q, slot, b);
 }
 
 static void start_list(sill__queue *q, list *l, uploads *up) {
@@ -366,6 +392,21 @@ static void start_list(sill__queue *q, list *l, uploads *up) {
 void sill__mtl_begin(sill__queue *q, const sill__batch *batch) {
     start_list(q, &q->own, &next_slot(q)->uploads);
     stage(q, batch);
+}
+
+/* N things took so much of a place; one more of the same size fits. */
+static bool fits_again(size_t used, int32_t n, size_t cap) { return used + used / (size_t)n <= cap; }
+
+bool sill__mtl_begin_behind(sill__queue *q, const sill__batch *b) {
+    step *slot = next_slot(q);
+    const list *l = q->list;
+    if (q->error.code != SILL_OK || q->recording || slot->n < 1 || slot->uploads.at > 0 ||
+        slot->batch_used + lay_out(b->n_tokens, b->n_runs, b->n_out).end > slot->batch.bytes ||
+        slot->tables_used + table_entries(b) * 4 > slot->tables.bytes ||
+        !fits_again(slot->uploads.used, slot->n, slot->uploads.chunks[0].bytes) || !fits_again(l->n_calls, slot->n, l->cap_calls) ||
+        !fits_again(l->n_bindings + SILL__MTL_MAX_BUFS, slot->n, l->cap_bindings) || !fits_again(l->n_args, slot->n, l->cap_args))
+        return false;
+    return put_batch(q, slot, b);
 }
 
 const sill__mtl_batch *sill__mtl_batch_refs(const sill__queue *q) { return &q->refs; }
@@ -550,6 +591,7 @@ static sill_status submit_list(sill__queue *q, const list *l, sill__ticket *tick
     if (q->error.code == SILL_OK && l->n_calls) commit(q, l, slot);
     q->submitted++;
     if (ticket) *ticket = q->submitted;
+    next_slot(q)->n = 0;
     start_list(q, &q->own, &next_slot(q)->uploads);
     return tell(q, err);
 }
