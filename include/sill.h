@@ -315,7 +315,9 @@ typedef struct sill_generate_options {
     float repetition_penalty;  /* 0: 1.0 (off) */
     int32_t no_repeat_ngram_size;
     int32_t num_return_sequences; /* 0: 1; more needs do_sample */
-    uint64_t seed;
+    uint64_t seed;             /* a GPU draws tokens itself where temperature, top_k, top_p and min_p are all that is set,
+                                  with the same random numbers; where a border of these lies within the rounding of
+                                  its sums (f32), it may choose otherwise than the CPU, always in the same way */
     int32_t ignore_eos;        /* 1: an end of text is a token like others: it ends nothing, min_new_tokens does not
                                   forbid it, and as a bad word of one token it is forbidden */
     int32_t logprobs;          /* n >= 1: the n best of each step too (tops); 0 or -1: none */
@@ -371,7 +373,8 @@ typedef int (*sill_generated_fn)(void *user, const sill_generated *result);
 
 /* Continues every row that NEXT gives. ENOFIT where the results in flight (sequences, new tokens, logprobs) would take
  * more than the session's memory limit leaves. With STREAM non-zero partial results come as they are made
- * (whole UTF-8 characters). A row that fails is reported through DONE and does not end the call. */
+ * (whole UTF-8 characters; a GPU may bring a few tokens at once, within 20 ms). A row that fails is reported through DONE
+ * and does not end the call. */
 SILL_USE_RESULT SILL_API sill_status sill_generate(sill_session *session,
                                                    const sill_generate_options *options,
                                                    sill_next_fn next, sill_generated_fn done, int stream,

@@ -25,6 +25,9 @@ typedef struct sill__span {
     bool want_hidden;                  /* final-normed hidden state of the last row (embeddings) */
     bool want_scores;                  /* outputs of the classification head for the last row */
     int32_t n_top;                     /* the k best of the last row; <= SILL__MAX_TOP */
+    const sill__sample_row *draw;      /* a token drawn from the last row, or NULL; only where sill__session_draws */
+    int32_t n_more;                    /* the sequence will go on by the token drawn, else by the best one, for at most so
+                                          many more steps, unless it ends: these may be computed ahead. 0: it may not */
     /* results, filled by step; point into the session until the next step */
     const float *target_logprobs;      /* (n - first_out) or (n_last_targets) */
     const float *logits;               /* (n_vocab), or (n, n_vocab) with all_logits */
@@ -33,6 +36,8 @@ typedef struct sill__span {
     const float *scores;               /* (n_labels) */
     const int32_t *top_ids;            /* (n_top) */
     const float *top_logprobs;         /* (n_top) */
+    const int32_t *drawn_id;           /* (1) as sill__op_sample gives it: below 0 where the logits are no numbers */
+    const float *drawn_logprob;        /* (1) of the distribution before the filters */
 } sill__span;
 
 const sill_model *sill__session_model(const sill_session *s);
@@ -42,6 +47,11 @@ int32_t sill__session_max_sequences(const sill_session *s);
 int32_t sill__session_free_blocks(const sill_session *s);
 uint64_t sill__session_spare_bytes(const sill_session *s); /* what the memory limit leaves to a task call */
 int32_t sill__session_max_targets(const sill_session *s); /* most targets in one step */
+bool sill__session_draws(const sill_session *s); /* the device can draw tokens */
+/* Steps that are computed ahead, and whether the next of them has this sequence. Who asks next for anything but exactly
+ * those sequences that it has loses them. */
+int32_t sill__session_n_ahead(const sill_session *s);
+bool sill__session_is_ahead(const sill_session *s, sill__seq seq);
 
 /* A new empty sequence, or -1 when all handles are in use. */
 sill__seq sill__seq_new(sill_session *s);

@@ -86,7 +86,7 @@ void sill__seq_free(sill_session *s, sill__seq seq) {
 int32_t sill__seq_length(const sill_session *s, sill__seq seq) { return valid(s, seq) ? s->seqs[seq].n_tokens : 0; }
 
 int32_t sill__seq_blocks_for(const sill_session *s, sill__seq seq, int32_t n) {
-    return valid(s, seq) ? sill__blocks_needed(s->seqs[seq].n_tokens + n) - s->seqs[seq].n_blocks : 0;
+    return valid(s, seq) ? SILL_MAX(0, sill__blocks_needed(s->seqs[seq].n_tokens + n) - s->seqs[seq].n_blocks) : 0;
 }
 
 int32_t sill__session_free_blocks(const sill_session *s) { return s->blocks.n_free; }

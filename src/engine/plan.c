@@ -80,9 +80,14 @@ static bool lay_out(sill__layout *l, const sill__config *c, const sill__backend 
     l->logits = place(&l->out_bytes, rows, (size_t)c->n_vocab, 4, &ok);
     l->lse = place(&l->out_bytes, rows, 1, 4, &ok);
     l->target_logprobs = place(&l->out_bytes, (size_t)l->max_targets, 1, 4, &ok);
-    /* the top of rows with logits and of those without have each their own place */
-    l->top_ids = place(&l->out_bytes, 2 * rows, SILL__MAX_TOP, 4, &ok);
-    l->top_logprobs = place(&l->out_bytes, 2 * rows, SILL__MAX_TOP, 4, &ok);
+    /* the top of rows with logits, of those without and of those drawn from have each their own place */
+    l->top_ids = place(&l->out_bytes, (ops->sample ? 3 : 2) * rows, SILL__MAX_TOP, 4, &ok);
+    l->top_logprobs = place(&l->out_bytes, (ops->sample ? 3 : 2) * rows, SILL__MAX_TOP, 4, &ok);
+    size_t ring = ops->take_ids ? SILL__AHEAD_RINGS * (size_t)SILL_MIN(l->max_sequences, SILL__AHEAD_SPANS) : 0;
+    l->ring_ids = place(&l->out_bytes, ring, SILL__AHEAD_TOP, 4, &ok);
+    l->ring_logprobs = place(&l->out_bytes, ring, SILL__AHEAD_TOP, 4, &ok);
+    l->drawn_ids = place(&l->out_bytes, ops->sample ? rows + ring : 0, 1, 4, &ok);
+    l->drawn_logprobs = place(&l->out_bytes, ops->sample ? rows + ring : 0, 1, 4, &ok);
     l->hidden = place(&l->out_bytes, rows, (size_t)c->n_embd, 4, &ok);
     l->scores = place(&l->out_bytes, rows, (size_t)c->n_labels, 4, &ok);
     l->queue = (sill__queue_shape){.path = l->path, .max_tokens = l->batch_tokens, .max_out = SILL_MAX(l->batch_tokens, l->max_sequences),

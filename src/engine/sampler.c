@@ -122,6 +122,13 @@ void sill__sampler_free(sill__sampler *s) {
 
 bool sill__sampler_needs_logits(const sill__sampler *s) { return s->o.do_sample || s->processors; }
 
+bool sill__sampler_row(const sill__sampler *s, sill__sample_row *row) {
+    const sill_generate_options *o = &s->o;
+    *row = (sill__sample_row){.temperature = o->temperature, .top_p = o->top_p, .min_p = o->min_p, .top_k = o->top_k, .seed = o->seed};
+    return o->do_sample && !s->processors && !(o->typical_p > 0.0f && o->typical_p < 1.0f) && !(o->epsilon_cutoff > 0.0f) &&
+           !(o->eta_cutoff > 0.0f);
+}
+
 /* --------------------------------------------------- processors (all modes) */
 
 static void penalize_repetition(sill__sampler *s, const int32_t *history, int32_t n) {

@@ -9,7 +9,7 @@
 #ifndef SILL_ENGINE_SAMPLER_H
 #define SILL_ENGINE_SAMPLER_H
 
-#include "base/base.h"
+#include "backend/backend.h"
 
 typedef struct sill__sampler sill__sampler;
 
@@ -20,6 +20,10 @@ sill_status sill__sampler_create(const sill_generate_options *options, int32_t n
 void sill__sampler_free(sill__sampler *s);
 /* False when the argmax of the raw logits is all that is wanted. */
 bool sill__sampler_needs_logits(const sill__sampler *s);
+
+/* The options as a device that samples takes them (sill__op_sample), but for what belongs to a row: key, sequence, step.
+ * False where the device would draw from another distribution: with processors, typical_p or a cutoff, or the best. */
+bool sill__sampler_row(const sill__sampler *s, sill__sample_row *row);
 
 /* Processes the logits of one row: history is the prompt and the new tokens so far, n_new of them new.
  * ERANGE when every token is forbidden, EDEVICE when the logits hold a NaN or +infinity. */

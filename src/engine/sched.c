@@ -1,7 +1,8 @@
 /*
  * sched.c - see sched.h. Active lanes are at most max_sequences, and so are root lanes, those included that are parked
  * while their forks run. Each step takes lanes with one token left first (decoding), then prompts in the order of admission, cut to
- * the tokens that are left in the batch.
+ * the tokens that are left in the batch. Where steps are computed ahead, lanes that they do not have wait until those that
+ * are under way are used up.
  */
 #include "engine/sched.h"
 
@@ -62,6 +63,7 @@ static sill_status admit_forks(sill__sched *c, sill_error *err) {
             child->base = parent->seq;
             child->base_n = sill__seq_length(c->s, parent->seq);
             child->parent = parent;
+            child->max_length = parent->fork_length;
             child->lent = !parent->lent;
             child->reserved = need;
             parent->lent = true;
@@ -139,6 +141,8 @@ static void add_span(sill__sched *c, sill__lane *lane, int32_t *tokens, int32_t 
         p->want_logits = lane->want_logits;
         p->want_hidden = lane->want_hidden;
         p->want_scores = lane->want_scores;
+        p->draw = lane->draw ? &lane->sample : NULL;
+        if (lane->goes_on) p->n_more = SILL_MAX(0, lane->max_length - sill__seq_length(c->s, lane->seq) - n);
     }
     c->of_span[c->n_spans++] = lane;
     *tokens -= n;
@@ -147,9 +151,10 @@ static void add_span(sill__sched *c, sill__lane *lane, int32_t *tokens, int32_t 
 
 static void build(sill__sched *c) {
     int32_t tokens = sill__session_batch_tokens(c->s), targets = sill__session_max_targets(c->s), n = 0;
+    const bool ahead = sill__session_n_ahead(c->s) > 0;
     for (int32_t i = 0; i < c->n_lanes; i++) {
         sill__lane *lane = &c->lanes[i];
-        if (lane->state != LANE_ACTIVE) continue;
+        if (lane->state != LANE_ACTIVE || (ahead && !sill__session_is_ahead(c->s, lane->seq))) continue;
         int32_t at = n++;
         for (; at > 0 && c->by_order[at - 1]->order > lane->order; at--) c->by_order[at] = c->by_order[at - 1];
         c->by_order[at] = lane;
@@ -159,6 +164,8 @@ static void build(sill__sched *c) {
         if (c->by_order[i]->n - c->by_order[i]->at == 1) add_span(c, c->by_order[i], &tokens, &targets);
     for (int32_t i = 0; i < n; i++)
         if (c->by_order[i]->n - c->by_order[i]->at > 1) add_span(c, c->by_order[i], &tokens, &targets);
+    if (c->n_spans < c->n_active) /* others want to join */
+        for (int32_t i = 0; i < c->n_spans; i++) c->spans[i].n_more = 0;
 }
 
 /* Ends a lane; the last child ends its parent too. */

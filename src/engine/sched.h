@@ -21,6 +21,9 @@ typedef struct sill__lane {
     int32_t n_last_targets;
     int32_t n_top;
     bool want_logits, want_hidden, want_scores;
+    bool draw;                     /* a token is drawn from the last row by `sample`, where sill__session_draws */
+    sill__sample_row sample;
+    bool goes_on;                  /* it will go on by the token drawn, else by the best one, unless it ends */
     /* The task's, before the lane starts. */
     sill__seq base;                /* continues a copy of this sequence's first base_n positions; -1: starts empty */
     int32_t base_n;

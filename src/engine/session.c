@@ -16,9 +16,10 @@ static bool host_arrays(sill_session *s) {
     s->target_starts = sill__arena_alloc(&s->arena, (tokens + 1) * sizeof *s->target_starts);
     s->targets = sill__arena_alloc(&s->arena, (size_t)l->max_targets * sizeof *s->targets);
     s->runs = sill__arena_alloc(&s->arena, handles * sizeof *s->runs);
+    s->draws = sill__arena_alloc(&s->arena, rows * sizeof *s->draws);
     s->seqs = sill__arena_alloc(&s->arena, handles * sizeof *s->seqs);
     s->tables = sill__arena_alloc(&s->arena, handles * table * sizeof *s->tables);
-    if (!s->tokens || !s->positions || !s->target_starts || !s->targets || !s->runs || !s->seqs || !s->tables)
+    if (!s->tokens || !s->positions || !s->target_starts || !s->targets || !s->runs || !s->draws || !s->seqs || !s->tables)
         return false;
     for (size_t i = 0; i < handles; i++) s->seqs[i].blocks = s->tables + i * table;
     for (int i = 0; i < SILL__N_PASSES; i++) {
@@ -63,6 +64,7 @@ sill_status sill_session_create(sill_model *model, const sill_session_options *o
         return st;
     if (!(s = sill__calloc(1, sizeof *s))) return sill__fail(err, SILL_ENOMEM, "no memory for a session");
     s->model = model;
+    s->ahead.patience = SILL__AHEAD_SECONDS;
     uint64_t available = sill__device_available(model->ops, model->device, o.memory_limit_bytes);
     st = sill__layout_plan(&model->config, model->ops, model->device, kv, &o, model->weight_bytes, 0, available,
                            &s->layout, &plan, err);
@@ -111,6 +113,7 @@ int32_t sill__session_n_ctx(const sill_session *s) { return s->layout.n_ctx; }
 int32_t sill__session_batch_tokens(const sill_session *s) { return s->layout.batch_tokens; }
 int32_t sill__session_max_sequences(const sill_session *s) { return s->layout.max_sequences; }
 int32_t sill__session_max_targets(const sill_session *s) { return s->layout.max_targets; }
+bool sill__session_draws(const sill_session *s) { return s->model->ops->sample != NULL; }
 
 uint64_t sill__session_spare_bytes(const sill_session *s) {
     uint64_t now = s->limited ? 0 : sill__available_bytes();

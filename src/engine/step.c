@@ -19,9 +19,10 @@ static sill_status check_ids(const sill_session *s, const int32_t *ids, int32_t 
 static sill_status check_span(const sill_session *s, const sill__span *p, sill_error *err) {
     if (p->seq < 0 || p->seq >= s->layout.n_handles || !s->seqs[p->seq].used || p->n <= 0 || !p->tokens)
         return SILL__BUG(err, "a span without a sequence or tokens");
-    if (p->first_out < 0 || (p->targets && p->n_last_targets) || p->n_top < 0 || p->n_top > SILL__MAX_TOP)
+    if (p->first_out < 0 || (p->targets && p->n_last_targets) || p->n_top < 0 || p->n_top > SILL__MAX_TOP || p->n_more < 0 ||
+        (p->draw && (p->want_logits || p->all_logits || !s->model->ops->sample)))
         return SILL__BUG(err, "a span's outputs");
-    if (!s->model->head && (p->targets || p->n_last_targets || p->n_top || p->want_logits || p->all_logits))
+    if (!s->model->head && (p->targets || p->n_last_targets || p->n_top || p->want_logits || p->all_logits || p->draw))
         return sill__fail(err, SILL_EUNSUPPORTED, "the model has no language-model head, only a classification head: it "
                           "can classify, but not generate or score");
     if (!s->model->score && p->want_scores)
@@ -86,19 +87,43 @@ static bool add_outputs(sill_session *s, const sill__span *p, int32_t first, int
     if (p->all_logits)
         for (int32_t i = 0; i < p->n; i++) ok = ok && add_row(&s->passes[SILL__PASS_LOGITS], first + i, 0);
     else if (p->want_logits) ok = ok && add_row(&s->passes[SILL__PASS_LOGITS], last, p->n_top);
+    else if (p->draw) {
+        ok = ok && add_row(&s->passes[SILL__PASS_DRAW], last, p->n_top);
+        if (ok) s->draws[s->passes[SILL__PASS_DRAW].n_rows - 1] = *p->draw;
+    }
     else if (p->n_top) ok = ok && add_row(&s->passes[SILL__PASS_TOP], last, p->n_top);
     if (p->want_hidden) ok = ok && add_row(&s->passes[SILL__PASS_HIDDEN], last, 0);
     if (p->want_scores) ok = ok && add_row(&s->passes[SILL__PASS_SCORES], last, 0);
     return ok;
 }
 
-/* Rows without logits have the second half, in which the steps of a ring have a place each. */
-size_t sill__top_at(const sill__layout *l, size_t base, int kind, int32_t ring) {
-    size_t rows = (size_t)l->max_sequences;
-    return base + (kind == SILL__PASS_TOP ? rows * SILL__MAX_TOP * 4 + (size_t)ring * rows * SILL__AHEAD_TOP * 4 : 0);
+/* The best of each kind of pass have a place of their own, and so have steps in the ring, whose results are read later. */
+sill__places sill__result_places(const sill__layout *l, int kind, int32_t ring) {
+    const size_t rows = (size_t)l->max_sequences, few = (size_t)SILL_MIN(l->max_sequences, SILL__AHEAD_SPANS);
+    const size_t top = (kind == SILL__PASS_LOGITS ? 0 : kind == SILL__PASS_TOP ? 1 : 2) * rows * SILL__MAX_TOP * 4;
+    const size_t in_ring = ring < 0 ? 0 : (size_t)ring * few * SILL__AHEAD_TOP * 4;
+    const size_t drawn = ring < 0 ? 0 : (rows + (size_t)ring * few) * 4;
+    return (sill__places){.top_ids = ring < 0 ? l->top_ids + top : l->ring_ids + in_ring,
+                          .top_logprobs = ring < 0 ? l->top_logprobs + top : l->ring_logprobs + in_ring,
+                          .drawn_ids = l->drawn_ids + drawn, .drawn_logprobs = l->drawn_logprobs + drawn};
 }
-static size_t top_at(const sill_session *s, size_t base, int kind) {
-    return sill__top_at(&s->layout, base, kind, s->ahead.last.n ? s->ahead.last.ring : 0);
+static sill__places places_of(const sill_session *s, int kind) {
+    const bool in_ring = s->ahead.last.n && (kind == SILL__PASS_TOP || kind == SILL__PASS_DRAW);
+    return sill__result_places(&s->layout, kind, in_ring ? s->ahead.last.ring : -1);
+}
+
+void sill__record_rows(sill_session *s, const sill__places *at, int32_t n_top, const sill__sample_row *draws) {
+    const sill_model *m = s->model;
+    const sill__layout *l = &s->layout;
+    const size_t behind = (size_t)s->passes[SILL__PASS_LOGITS].n_rows * (size_t)l->n_vocab * 4;
+    sill__op_head head = {.in = s->work.x, .norm = m->norm_f, .w = m->head, .bias = m->head_b, .n_vocab = l->n_vocab, .n_top = n_top};
+    if (n_top) head.top_ids = (sill__ref){s->out_buf, at->top_ids};
+    if (n_top) head.top_logprobs = (sill__ref){s->out_buf, at->top_logprobs};
+    if (draws) head.logits = (sill__ref){s->out_buf, l->logits + behind};
+    m->ops->head(s->queue, &head);
+    if (draws)
+        m->ops->sample(s->queue, &(sill__op_sample){.logits = head.logits, .n_vocab = l->n_vocab, .rows = draws,
+                                                    .ids = {s->out_buf, at->drawn_ids}, .logprobs = {s->out_buf, at->drawn_logprobs}});
 }
 
 static void record_pass(sill_session *s, int kind) {
@@ -117,6 +142,11 @@ static void record_pass(sill_session *s, int kind) {
         m->ops->linear(s->queue, &score);
         return;
     }
+    const sill__places at = places_of(s, kind);
+    if (kind == SILL__PASS_TOP || kind == SILL__PASS_DRAW) {
+        sill__record_rows(s, &at, pass->n_top, kind == SILL__PASS_DRAW ? s->draws : NULL);
+        return;
+    }
     sill__op_head head = {.in = s->work.x, .norm = m->norm_f, .w = m->head, .bias = m->head_b, .n_vocab = l->n_vocab};
     if (kind == SILL__PASS_TARGETS) {
         head.target_starts = s->target_starts;
@@ -129,8 +159,8 @@ static void record_pass(sill_session *s, int kind) {
     }
     if (pass->n_top) {
         head.n_top = pass->n_top;
-        head.top_ids = (sill__ref){s->out_buf, top_at(s, l->top_ids, kind)};
-        head.top_logprobs = (sill__ref){s->out_buf, top_at(s, l->top_logprobs, kind)};
+        head.top_ids = (sill__ref){s->out_buf, at.top_ids};
+        head.top_logprobs = (sill__ref){s->out_buf, at.top_logprobs};
     }
     m->ops->head(s->queue, &head);
 }
@@ -160,8 +190,7 @@ static sill_status run(sill_session *s, const sill__batch *batch, bool ahead, si
     return st != SILL_OK ? st : ended;
 }
 
-/* Brings the results of one pass to the host where the memory is not shared. */
-static sill_status fetch(sill_session *s, size_t at, size_t bytes, sill_error *err) {
+sill_status sill__fetch(sill_session *s, size_t at, size_t bytes, sill_error *err) {
     if (!s->out_copy || !bytes) return SILL_OK;
     if (s->model->ops->buf_read(s->model->device, (sill__ref){s->out_buf, at}, s->out + at, bytes) != SILL_OK)
         return sill__fail(err, SILL_EDEVICE, "cannot read %zu bytes of results from the device", bytes);
@@ -170,19 +199,24 @@ static sill_status fetch(sill_session *s, size_t at, size_t bytes, sill_error *e
 
 static sill_status fetch_all(sill_session *s, int32_t n_targets, sill_error *err) {
     const sill__layout *l = &s->layout;
-    sill_status st = fetch(s, l->target_logprobs, (size_t)n_targets * 4, err);
+    sill_status st = sill__fetch(s, l->target_logprobs, (size_t)n_targets * 4, err);
     size_t logits = (size_t)s->passes[SILL__PASS_LOGITS].n_rows;
-    if (st == SILL_OK) st = fetch(s, l->logits, logits * (size_t)l->n_vocab * 4, err);
-    if (st == SILL_OK) st = fetch(s, l->lse, logits * 4, err);
-    for (int k = SILL__PASS_TOP; k <= SILL__PASS_LOGITS; k++) {
+    if (st == SILL_OK) st = sill__fetch(s, l->logits, logits * (size_t)l->n_vocab * 4, err);
+    if (st == SILL_OK) st = sill__fetch(s, l->lse, logits * 4, err);
+    for (int k = SILL__PASS_TOP; k <= SILL__PASS_DRAW; k++) {
         size_t n = (size_t)s->passes[k].n_rows * (size_t)s->passes[k].n_top * 4;
-        if (st == SILL_OK) st = fetch(s, top_at(s, l->top_ids, k), n, err);
-        if (st == SILL_OK) st = fetch(s, top_at(s, l->top_logprobs, k), n, err);
+        const sill__places at = places_of(s, k);
+        if (st == SILL_OK) st = sill__fetch(s, at.top_ids, n, err);
+        if (st == SILL_OK) st = sill__fetch(s, at.top_logprobs, n, err);
     }
+    const size_t drawn = (size_t)s->passes[SILL__PASS_DRAW].n_rows * 4;
+    const sill__places at = places_of(s, SILL__PASS_DRAW);
+    if (st == SILL_OK) st = sill__fetch(s, at.drawn_ids, drawn, err);
+    if (st == SILL_OK) st = sill__fetch(s, at.drawn_logprobs, drawn, err);
     if (st == SILL_OK)
-        st = fetch(s, l->hidden, (size_t)s->passes[SILL__PASS_HIDDEN].n_rows * (size_t)s->model->config.n_embd * 4, err);
+        st = sill__fetch(s, l->hidden, (size_t)s->passes[SILL__PASS_HIDDEN].n_rows * (size_t)s->model->config.n_embd * 4, err);
     if (st == SILL_OK)
-        st = fetch(s, l->scores, (size_t)s->passes[SILL__PASS_SCORES].n_rows * (size_t)l->n_labels * 4, err);
+        st = sill__fetch(s, l->scores, (size_t)s->passes[SILL__PASS_SCORES].n_rows * (size_t)l->n_labels * 4, err);
     return st;
 }
 
@@ -192,22 +226,26 @@ static void scatter(sill_session *s, sill__span *spans, int32_t n_spans) {
     size_t targets = 0, row[SILL__N_PASSES] = {0};
     for (int32_t i = 0; i < n_spans; i++) {
         sill__span *p = &spans[i];
-        int kind = p->want_logits ? SILL__PASS_LOGITS : SILL__PASS_TOP;
-        p->target_logprobs = p->logits = p->lse = p->hidden = p->scores = p->top_logprobs = NULL;
-        p->top_ids = NULL;
+        const int kind = p->want_logits ? SILL__PASS_LOGITS : p->draw ? SILL__PASS_DRAW : SILL__PASS_TOP;
+        const sill__places at = places_of(s, kind);
+        p->target_logprobs = p->logits = p->lse = p->hidden = p->scores = p->top_logprobs = p->drawn_logprob = NULL;
+        p->top_ids = p->drawn_id = NULL;
         size_t n = (p->targets ? (size_t)SILL_MAX(0, p->n - p->first_out) : 0) + (size_t)p->n_last_targets;
         if (n) p->target_logprobs = (const float *)(void *)(s->out + l->target_logprobs) + targets;
         targets += n;
         if (p->n_top && !p->all_logits) {
-            size_t at = row[kind] * (size_t)s->passes[kind].n_top * 4;
-            p->top_ids = (const int32_t *)(void *)(s->out + top_at(s, l->top_ids, kind) + at);
-            p->top_logprobs = (const float *)(void *)(s->out + top_at(s, l->top_logprobs, kind) + at);
+            size_t tops = row[kind] * (size_t)s->passes[kind].n_top * 4;
+            p->top_ids = (const int32_t *)(void *)(s->out + at.top_ids + tops);
+            p->top_logprobs = (const float *)(void *)(s->out + at.top_logprobs + tops);
         }
         if (p->want_logits || p->all_logits) {
             size_t r = row[SILL__PASS_LOGITS];
             p->logits = (const float *)(void *)(s->out + l->logits) + r * (size_t)l->n_vocab;
             p->lse = (const float *)(void *)(s->out + l->lse) + r;
             row[SILL__PASS_LOGITS] += p->all_logits ? (size_t)p->n : 1;
+        } else if (p->draw) {
+            p->drawn_id = (const int32_t *)(void *)(s->out + at.drawn_ids) + row[SILL__PASS_DRAW];
+            p->drawn_logprob = (const float *)(void *)(s->out + at.drawn_logprobs) + row[SILL__PASS_DRAW]++;
         } else if (p->n_top) {
             row[SILL__PASS_TOP]++;
         }
@@ -247,6 +285,8 @@ sill_status sill__step(sill_session *s, sill__span *spans, int32_t n_spans, sill
         for (int32_t j = 0; j < p->n; j++) s->positions[n_tokens + j] = q->n_tokens + j;
         n_tokens += p->n;
     }
+    if (s->passes[SILL__PASS_LOGITS].n_rows > s->layout.max_sequences - s->passes[SILL__PASS_DRAW].n_rows)
+        return SILL__BUG(err, "more rows of logits than the session has room for");
     s->target_starts[s->passes[SILL__PASS_TARGETS].n_rows] = n_targets;
     if ((st = take_blocks(s, spans, n_spans, err)) != SILL_OK) return st;
     sill__batch batch = {.n_tokens = n_tokens, .n_runs = n_spans, .tokens = s->tokens, .positions = s->positions,
@@ -254,7 +294,7 @@ sill_status sill__step(sill_session *s, sill__span *spans, int32_t n_spans, sill
     st = run(s, &batch, ahead, err);
     if (st == SILL_OK) st = fetch_all(s, n_targets, err);
     if (st != SILL_OK) {
-        s->ahead.last.n = 0;
+        sill__ahead_stop(s);
         for (int32_t i = 0; i < n_spans; i++) {
             sill__seq_state *q = &s->seqs[spans[i].seq];
             while (q->n_blocks > sill__blocks_needed(q->n_tokens)) sill__blocks_drop(&s->blocks, q->blocks[--q->n_blocks]);

@@ -43,6 +43,8 @@ typedef struct gen {
     uint32_t flags;
     sill__sampler *sampler;
     bool need_logits, stream;
+    bool draw;               /* the device draws, but for the first tokens of several sequences of a row */
+    sill__sample_row sample;
     int32_t n_ctx, n_return, n_tops, most_new, n_rows, n_seqs;
     size_t longest_stop, *stop_bytes;
     gen_row *rows;
@@ -164,28 +166,40 @@ static void read_tops(const gen *g, const sill__span *span, sill_top *out) {
 }
 
 static sill_status filter(gen *g, const gen_seq *q, const sill__span *span, sill_error *why) {
-    if (!g->need_logits) return SILL_OK;
+    if (!span->logits) return SILL_OK;
     return sill__sampler_filter(g->sampler, span->logits, q->ids, q->row->n_prompt + q->n_new, q->n_new, why);
 }
 
 /* WHY is set where the numbers of the row are none. */
 static sill_status choose(gen *g, const gen_seq *q, const sill__span *span, int32_t *id, float *logprob, sill_error *why) {
-    if (!g->need_logits) {
-        *id = span->top_ids[0];
-        *logprob = span->top_logprobs[0];
-    } else {
+    if (span->drawn_id) {
+        *id = span->drawn_id[0];
+        *logprob = span->drawn_logprob[0];
+    } else if (span->logits) {
         *id = sill__sampler_draw(g->sampler, q->row->key, (uint32_t)q->sequence, (uint32_t)q->n_new);
         *logprob = span->logits[*id] - span->lse[0];
-        /* The backend's own number where it gives one: the same to the last bit as among the alternatives. */
-        for (int32_t i = 0; i < g->n_tops; i++)
-            if (span->top_ids[i] == *id) *logprob = span->top_logprobs[i];
+    } else {
+        *id = span->top_ids[0];
+        *logprob = span->top_logprobs[0];
     }
+    if (*id < 0) return sill__overflowed("a logit of the next token", (double)NAN, why);
+    /* The backend's own number where it gives one: the same to the last bit as among the alternatives. */
+    for (int32_t i = 0; i < g->n_tops; i++)
+        if (span->top_ids[i] == *id) *logprob = span->top_logprobs[i];
     return sill__is_logprob(*logprob) ? SILL_OK : sill__overflowed("the log-probability of the next token", *logprob, why);
 }
 
-static void wants(const gen *g, sill__lane *lane) {
-    lane->want_logits = g->need_logits;
+/* What the lane's next row is asked for. By the options alone, whatever else is under way: the host and the device may
+ * choose otherwise where a border lies within rounding. */
+static void wants(const gen *g, const gen_seq *q, bool several, sill__lane *lane) {
+    lane->draw = g->draw && !several;
+    lane->want_logits = g->need_logits && !lane->draw;
     lane->n_top = g->need_logits ? g->n_tops : SILL_MAX(1, g->n_tops);
+    lane->goes_on = !lane->want_logits;
+    lane->sample = g->sample;
+    lane->sample.key = q->row->key;
+    lane->sample.sequence = (uint32_t)q->sequence;
+    lane->sample.step = (uint32_t)q->n_new;
 }
 
 /* The next token of one sequence. */
@@ -211,6 +225,7 @@ static sill_status one_row(gen *g, sill__lane *lane, gen_seq *q, const sill__spa
     }
     lane->tokens = q->ids + q->row->n_prompt + q->n_new - 1;
     lane->n = 1;
+    wants(g, q, false, lane);
     *then = SILL__FED_MORE;
     return SILL_OK;
 }
@@ -361,7 +376,7 @@ static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error
         lane->max_length = row->n_prompt + (g->n_return > 1 ? 0 : max_new - 1);
         lane->fork_length = forks ? row->n_prompt + max_new - 1 : 0;
         lane->user = q;
-        wants(g, lane);
+        wants(g, q, g->n_return > 1, lane);
         return SILL_OK;
     }
 }
@@ -400,7 +415,7 @@ static sill_status fork_lane(void *user, sill__lane *parent, int32_t i, sill__la
     child->tokens = q->ids + row->n_prompt;
     child->n = 1;
     child->user = q;
-    wants(g, child);
+    wants(g, q, false, child);
     return st;
 }
 
@@ -525,6 +540,7 @@ sill_status sill_generate(sill_session *session, const sill_generate_options *op
     st = sill__sampler_create(&g.o, c->n_vocab, c->eos_ids, g.o.ignore_eos ? 0 : c->n_eos, &g.sampler, err);
     if (st == SILL_OK) {
         g.need_logits = sill__sampler_needs_logits(g.sampler);
+        g.draw = sill__sampler_row(g.sampler, &g.sample) && sill__session_draws(session);
         count_slots(&g);
         st = take_slots(&g, err);
     }

@@ -334,125 +334,6 @@ static void one_text(void) {
     }
 }
 
-/* Greedy decoding of N sequences together, `ends[i]` tokens each; where `logits` are asked for, no step can be computed
- * ahead. Ids go to out (n, 48), log-probabilities to probs. */
-static void greedy(sill_session *s, const int32_t *ends, int32_t n, int32_t n_top, bool logits, int32_t *out, float *probs) {
-    sill__seq seqs[4];
-    int32_t ids[12], have[4] = {0}, open = n;
-    sill_error err = {0};
-    for (int32_t i = 0; i < 12; i++) ids[i] = (i * 13 + 5) % sill__session_model(s)->config.n_vocab;
-    for (int32_t i = 0; i < n; i++) seqs[i] = sill__seq_new(s);
-    while (open) {
-        sill__span spans[4];
-        int32_t of[4], k = 0;
-        for (int32_t i = 0; i < n; i++) {
-            if (have[i] == ends[i]) continue;
-            const int32_t prompt = 7 + i;
-            of[k] = i;
-            spans[k++] = (sill__span){.seq = seqs[i], .tokens = have[i] ? out + 48 * i + have[i] - 1 : ids, .n = have[i] ? 1 : prompt,
-                                      .first_out = have[i] ? 1 : prompt, .n_top = n_top, .want_logits = logits};
-        }
-        sill_status st = sill__step(s, spans, k, &err);
-        if (st != SILL_OK) {
-            FAIL("%s", err.msg);
-            break;
-        }
-        for (int32_t r = 0; r < k; r++) {
-            int32_t i = of[r];
-            out[48 * i + have[i]] = spans[r].top_ids[0];
-            probs[48 * i + have[i]] = spans[r].top_logprobs[0];
-            if (n_top > 1) CHECK(spans[r].top_logprobs[1] <= spans[r].top_logprobs[0]);
-            if (++have[i] < ends[i]) continue;
-            sill__seq_free(s, seqs[i]);
-            open--;
-        }
-    }
-}
-
-static void steps_ahead(void) {
-    static int32_t ids[2][4 * 48];
-    static float probs[2][4 * 48];
-    const int32_t one[] = {45}, more[] = {40, 12, 40, 3};
-    NEEDS_FAKE();
-    for (size_t i = 0; i < SILL_ARRAY_LEN(counted_models); i++) {
-        sill_model *m = load(counted_models[i], "metal", SILL_DTYPE_AUTO);
-        REQUIRE(m);
-        for (int round = 0; round < 4; round++) {
-            const bool single = round % 2 == 0;
-            const int32_t *ends = single ? one : more, n = single ? 1 : 4, n_top = round < 2 ? 1 : 3;
-            sill_error err = {0};
-            sill_session_options o = {.size = sizeof o, .n_ctx = 64, .batch_tokens = 64, .max_sequences = 4, .interactive = round == 0};
-            memset(ids, 0, sizeof ids);
-            memset(probs, 0, sizeof probs);
-            for (int logits = 0; logits < 2; logits++) {
-                sill_session *s = NULL;
-                CHECK_OK(sill_session_create(m, &o, &s, &err), err);
-                REQUIRE(s);
-                for (int again = 0; again < (logits ? 1 : 2); again++) {
-                    greedy(s, ends, n, n_top, logits, ids[logits], probs[logits]);
-                    if (again == 0 && !logits) memset(ids[0], 0, sizeof ids[0]); /* the session's second run counts */
-                }
-                if (logits) CHECK(s->ahead.n_used == 0);
-                else CHECK(s->ahead.n_used >= (single ? 70 : 40) && s->ahead.n_lost <= 16);
-                if (!logits && i == 0) printf("  %d sequences: %d steps were ahead, %d in vain\n", n, (int)s->ahead.n_used, (int)s->ahead.n_lost);
-                sill_session_free(s);
-            }
-            CHECK(!memcmp(ids[0], ids[1], sizeof ids[0]));
-            CHECK(!memcmp(probs[0], probs[1], sizeof probs[0]));
-        }
-        sill_model_free(m);
-    }
-}
-
-/* A number of a sequence that ended is another's: its steps ahead are not. */
-static void steps_ahead_of_another(void) {
-    NEEDS_FAKE();
-    sill_model *m = load(counted_models[0], "metal", SILL_DTYPE_AUTO);
-    sill_session *s = NULL;
-    sill_error err = {0};
-    sill_session_options o = {.size = sizeof o, .n_ctx = 64, .batch_tokens = 64, .max_sequences = 4};
-    REQUIRE(m);
-    CHECK_OK(sill_session_create(m, &o, &s, &err), err);
-    REQUIRE(s);
-    int32_t ids[16], id = 0;
-    float want[2] = {0};
-    for (int32_t i = 0; i < 16; i++) ids[i] = (i * 31 + 2) % m->config.n_vocab;
-    for (int with = 0; with < 2; with++) {
-        sill__seq parent = sill__seq_new(s), seq = sill__seq_new(s);
-        sill__span p = {.seq = parent, .tokens = ids, .n = 14, .first_out = 14, .n_top = 1};
-        CHECK_OK(sill__step(s, &p, 1, &err), err);
-        if (with) {
-            p = (sill__span){.seq = seq, .tokens = ids + 2, .n = 10, .first_out = 10, .n_top = 1};
-            for (int k = 0; k < 3; k++) { /* from 10 to 12 tokens, two more on the way */
-                CHECK_OK(sill__step(s, &p, 1, &err), err);
-                id = p.top_ids[0];
-                p = (sill__span){.seq = seq, .tokens = &id, .n = 1, .first_out = 1, .n_top = 1};
-            }
-            CHECK_INT(s->ahead.n_steps, SILL__AHEAD);
-        }
-        sill__seq_free(s, seq);
-        seq = sill__seq_fork(s, parent, 12); /* the same number, as long */
-        p = (sill__span){.seq = seq, .tokens = &id, .n = 1, .first_out = 1, .n_top = 1};
-        if (!with) { /* the token that the other run will come to; found by running it first */
-            sill__seq other = sill__seq_new(s);
-            sill__span q = {.seq = other, .tokens = ids + 2, .n = 10, .first_out = 10, .n_top = 1};
-            for (int k = 0; k < 3; k++) {
-                CHECK_OK(sill__step(s, &q, 1, &err), err);
-                id = q.top_ids[0];
-                q = (sill__span){.seq = other, .tokens = &id, .n = 1, .first_out = 1, .n_top = 1};
-            }
-            sill__seq_free(s, other);
-        }
-        CHECK_OK(sill__step(s, &p, 1, &err), err);
-        want[with] = p.top_logprobs[0];
-        sill__seq_free(s, seq);
-        sill__seq_free(s, parent);
-    }
-    CHECK(want[0] == want[1] && want[0] < 0);
-    sill_session_free(s);
-    sill_model_free(m);
-}
-
 /* ---------------------------------------------------------- failing and leaving */
 
 static void loading_that_fails(void) {
@@ -529,8 +410,6 @@ int main(int argc, char **argv) {
     TEST(same_bits_of_llama);
     TEST(same_bits_of_stories);
     TEST(one_text);
-    TEST(steps_ahead);
-    TEST(steps_ahead_of_another);
     TEST(loading_that_fails);
     TEST(what_does_not_fit);
     TEST(nothing_is_left);
