@@ -267,6 +267,9 @@ typedef struct sill__backend {
      * as the device, others as long as the weight for EMBED; the backend may release pages of the others. Imports of one device
      * come one at a time. The weight's bytes in the computed form: weight_bytes (before import). */
     uint64_t (*weight_bytes)(const sill__device *, const sill__weight_src *);
+    /* What all weights of a model take of the device's memory when they are imported together, with tables that stay in the
+     * file where those count. NULL: the sum of weight_bytes. */
+    uint64_t (*weights_bytes)(const sill__device *, const sill__weight_src *const *srcs, size_t n);
     sill_status (*weight_import)(sill__device *, const sill__weight_src *, sill__weight **out, sill_error *err);
     void (*weight_free)(sill__device *, sill__weight *);
     /* All weights of a model at once: *to[i] becomes srcs[i], as by weight_import; those set before a failure are the

@@ -117,10 +117,26 @@ static sill_status check_support(const sill_model *m, const sill__slots *slots, 
 
 /* ---------------------------------------------------------------- memory */
 
+/* What a step reads of the weights. */
 static uint64_t slots_bytes(const sill__slots *slots, const sill__backend *ops, sill__device *device) {
     uint64_t bytes = slots->vector_bytes;
     for (size_t i = 0; i < slots->n_weights; i++) bytes += ops->weight_bytes(device, &slots->weights[i].src);
     return bytes;
+}
+
+static const sill__weight_src **list_of(const sill__slots *slots) {
+    const sill__weight_src **srcs = sill__calloc(slots->n_weights, sizeof *srcs);
+    for (size_t i = 0; srcs && i < slots->n_weights; i++) srcs[i] = &slots->weights[i].src;
+    return srcs;
+}
+
+/* What the weights take of the device's memory. */
+static uint64_t slots_memory(const sill__slots *slots, const sill__backend *ops, sill__device *device) {
+    const sill__weight_src **srcs = ops->weights_bytes ? list_of(slots) : NULL;
+    if (!srcs) return slots_bytes(slots, ops, device);
+    uint64_t bytes = ops->weights_bytes(device, srcs, slots->n_weights);
+    sill__free(srcs);
+    return bytes == UINT64_MAX ? slots_bytes(slots, ops, device) : slots->vector_bytes + bytes;
 }
 
 /* What importing takes on top for a moment: the f32 values of a matrix that is stored as int8. The reference keeps them, and
@@ -148,7 +164,7 @@ sill_status sill__model_weight_bytes(const sill__file *file, const sill__config 
     if (s == SILL_OK) s = sill__slots_make(m, &slots, err);
     if (s == SILL_OK) {
         s = check_support(m, &slots, err);
-        *bytes = slots_bytes(&slots, ops, device);
+        *bytes = slots_memory(&slots, ops, device);
         *import = import_bytes(&slots, ops);
         sill__slots_free(&slots);
     }
@@ -159,14 +175,14 @@ sill_status sill__model_weight_bytes(const sill__file *file, const sill__config 
 }
 
 /* Refuses what would not fit, with the numbers and the next smaller choice. */
-static sill_status check_fits(sill_model *m, uint64_t import, uint64_t limit, sill_error *err) {
+static sill_status check_fits(sill_model *m, uint64_t weights, uint64_t import, uint64_t limit, sill_error *err) {
     const double mib = 1024.0 * 1024.0;
     uint64_t free_bytes = sill__device_available(m->ops, m->device, limit), smaller, other;
     char advice[160] = "take a smaller or a quantized model";
-    if (free_bytes == 0 || m->weight_bytes + import <= free_bytes) return SILL_OK; /* 0: the system does not tell */
-    if (import && m->weight_bytes <= free_bytes)
+    if (free_bytes == 0 || weights + import <= free_bytes) return SILL_OK; /* 0: the system does not tell */
+    if (import && weights <= free_bytes)
         return sill__fail(err, SILL_ENOFIT, "%s: the weights need %.1f MiB, their largest matrix %.1f MiB more while it is loaded, and "
-                          "%.1f MiB are %s; take a smaller model", sill__file_path(m->file), (double)m->weight_bytes / mib,
+                          "%.1f MiB are %s; take a smaller model", sill__file_path(m->file), (double)weights / mib,
                           (double)import / mib, (double)free_bytes / mib, limit ? "allowed" : "free");
     if (m->quantized) snprintf(advice, sizeof advice, "take a smaller model");
     /* The largest of the smaller types that fits; where none does, the smallest with its number. */
@@ -176,7 +192,7 @@ static sill_status check_fits(sill_model *m, uint64_t import, uint64_t limit, si
     for (size_t i = 0; !none && i < (m->quantized ? SILL_ARRAY_LEN(stored) : SILL_ARRAY_LEN(plain)); i++) {
         const char *name = m->quantized ? stored[i].name : plain[i].name;
         if (sill__model_weight_bytes(m->file, &m->config, m->ops, m->device, m->quantized ? stored[i].dtype : plain[i].dtype,
-                                     &smaller, &other, NULL) != SILL_OK || smaller >= m->weight_bytes)
+                                     &smaller, &other, NULL) != SILL_OK || smaller >= weights)
             continue;
         snprintf(advice, sizeof advice, "dtype %s would need %.1f MiB%s", name, (double)smaller / mib,
                  smaller <= free_bytes ? "" : ", still too much: take a smaller model");
@@ -185,7 +201,7 @@ static sill_status check_fits(sill_model *m, uint64_t import, uint64_t limit, si
     char type[16] = "stored";
     if (!m->quantized) dtype_text(m, type, sizeof type);
     return sill__fail(err, SILL_ENOFIT, "%s: the weights need %.1f MiB as %s and %.1f MiB are %s; %s",
-                      sill__file_path(m->file), (double)m->weight_bytes / mib,
+                      sill__file_path(m->file), (double)weights / mib,
                       type, (double)free_bytes / mib,
                       limit ? "allowed" : "free", advice);
 }
@@ -228,13 +244,10 @@ static sill_status load_vectors(sill_model *m, const sill__slots *slots, sill_er
 
 static sill_status import_together(sill_model *m, const sill__slots *slots, bool keep, sill_error *err) {
     sill_status s = SILL_OK;
-    const sill__weight_src **srcs = sill__calloc(slots->n_weights, sizeof *srcs);
+    const sill__weight_src **srcs = list_of(slots);
     sill__weight ***to = sill__calloc(slots->n_weights, sizeof *to);
     if (!srcs || !to) s = sill__fail(err, SILL_ENOMEM, "no memory for the list of weights");
-    for (size_t i = 0; s == SILL_OK && i < slots->n_weights; i++) {
-        srcs[i] = &slots->weights[i].src;
-        to[i] = slots->weights[i].to;
-    }
+    for (size_t i = 0; s == SILL_OK && i < slots->n_weights; i++) to[i] = slots->weights[i].to;
     if (s == SILL_OK) s = m->ops->weights_import(m->device, srcs, to, slots->n_weights, keep, err);
     sill__free(to);
     sill__free(srcs);
@@ -309,7 +322,8 @@ static sill_status take_tokenizer(sill_model *m, const tokenizer_job *job, sill_
 static sill_status load_weights(sill_model *m, const sill_model_options *o, const sill__slots *slots, sill_error *err) {
     m->n_params = slots->n_params;
     m->weight_bytes = slots_bytes(slots, m->ops, m->device);
-    sill_status s = check_fits(m, import_bytes(slots, m->ops), o->memory_limit_bytes, err);
+    sill_status s = check_fits(m, slots_memory(slots, m->ops, m->device), import_bytes(slots, m->ops),
+                               o->memory_limit_bytes, err);
     if (s == SILL_OK) s = import_weights(m, slots, !o->no_cache, err);
     if (s == SILL_OK) warn_unused(m, slots);
     return s;

@@ -74,7 +74,7 @@ sill_status sill__model_load_on(sill__file *file, const sill__backend *ops, cons
 /* Reads config.json (+ generation_config.json) or GGUF metadata. Refuses other families by name. */
 sill_status sill__config_read(const sill__file *file, sill__config *config, sill_error *err);
 void sill__config_free(sill__config *config);
-/* Weight bytes in computed form, and what loading takes on top for a moment; without loading (sill_plan). */
+/* What the weights take of the device's memory in computed form, and what loading takes on top for a moment; without loading (sill_plan). */
 sill_status sill__model_weight_bytes(const sill__file *file, const sill__config *config, const sill__backend *ops,
                                      sill__device *device, sill_dtype dtype, uint64_t *bytes, uint64_t *import, sill_error *err);
 /* What a file would be computed with, without loading (sill_plan). */

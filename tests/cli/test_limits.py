@@ -181,9 +181,31 @@ def regression_has_no_label():
     assert r["label"] == r["margin"] == r["entropy"] == r["error"] == "" and r["n_tokens"] == "3", r
 
 
+def the_working_set_of_the_gpu():
+    """On the fake Metal: what the GPU recommends bounds a plan, whatever memory the machine has."""
+    library = os.path.abspath(os.path.join(BUILD, "libfakemetal.so"))
+    if not os.path.exists(library):
+        raise Skip("no fake Metal in this build (make tests)")
+
+    def plan(working_set, *extra, status):
+        env = {"SILL_METAL_LIBRARY": library, "FAKEMETAL_WORKING_SET": str(working_set), "SILL_FIRST_USE_CHECK": "0", "SILL_METAL_CACHE": "0"}
+        return sill("plan", STORIES, "--device", "metal", "--json", *extra, status=status, env=env).objects()[0]
+
+    named = ["--ctx", "128", "--max-sequences", "4", "--batch-tokens", "64"]
+    whole = plan(8 << 30, *named, status=0)
+    assert whole["available_bytes"] <= 8 << 30, whole
+    bound = plan(whole["total_bytes"] + 256, *named, status=0)  # 256: what an open device takes
+    assert bound["available_bytes"] == bound["total_bytes"] == whole["total_bytes"], bound
+    less = plan(whole["total_bytes"] + 255, *named, status=4)
+    assert not less["fits"] and less["available_bytes"] == whole["total_bytes"] - 1 and "would fit" in less["advice"], less
+    smaller = plan(whole["total_bytes"] + 256, "--ctx", "128", status=0)  # what is not named gives way
+    assert smaller["fits"] and smaller["total_bytes"] <= whole["total_bytes"], smaller
+    assert "smaller" in plan(whole["weight_bytes"], *named, status=4)["advice"]
+
+
 for t in (plan_and_generate_agree, refused_before_the_model, known_for_later, sampling_without_do_sample, seeds_are_whole,
           interrupts_while_input_is_awaited, json_texts, names_are_the_same_in_all_rows, nothing_to_score, compressed_names,
           help_on_blank_lines, bytes_without_a_token, a_stride_of_the_context,
-          regression_has_no_label):
+          regression_has_no_label, the_working_set_of_the_gpu):
     test(t)
 end()

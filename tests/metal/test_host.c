@@ -611,6 +611,11 @@ static void room_of_the_device(void) {
     CHECK_INT(w.ops->room(w.d), room - (1 << 20));
     w.ops->buf_free(w.d, b);
     CHECK_INT(w.ops->room(w.d), room);
+    for (size_t bytes = 0; bytes < 20; bytes += 3) { /* what is freed is what was counted */
+        CHECK_OK(w.ops->buf_create(w.d, bytes, &b, &err), err);
+        w.ops->buf_free(w.d, b);
+        CHECK_INT(w.ops->room(w.d), room);
+    }
     world_close(&w);
     fake.set("working-set", (double)(10ull << 30));
 }

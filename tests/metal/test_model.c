@@ -334,6 +334,56 @@ static void one_text(void) {
     }
 }
 
+/* -------------------------------------------------------------- memory over rows */
+
+#define N_ROWS 1000
+#define WARM 200 /* rows until every kind of step has come */
+typedef struct flat { sill_session *s; int32_t next, done, ids[64]; uint64_t seed, in_use, grown; fakemetal_totals warm; } flat;
+
+static int flat_next(void *user, sill_row *row) {
+    flat *f = user;
+    if (f->next == N_ROWS) return 0;
+    *row = (sill_row){.index = (uint64_t)f->next++, .ids = f->ids, .n_ids = 1 + test_random(&f->seed) % 24};
+    return 1;
+}
+
+static int flat_done(void *user, const sill_scored *r) {
+    flat *f = user;
+    if (r->status != SILL_OK) FAIL("%s", r->error);
+    if (++f->done != WARM) return 0;
+    f->warm = fake_totals();
+    f->in_use = f->s->model->device->in_use;
+    f->grown = sill__mtl_queue_counts(f->s->queue).grown;
+    return 0;
+}
+
+/* A thousand texts of 1 to 24 tokens: the same buffers, and no new object but pipelines. */
+static void memory_over_rows(void) {
+    sill_error err = {0};
+    flat f = {.seed = 12};
+    sill_session_options o = {.size = sizeof o, .n_ctx = 64, .batch_tokens = 64, .max_sequences = 6};
+    NEEDS_FAKE();
+    sill_model *m = load("llama-gqa42", "metal", SILL_DTYPE_AUTO);
+    REQUIRE(m);
+    CHECK_OK(sill_session_create(m, &o, &f.s, &err), err);
+    REQUIRE(f.s);
+    for (int32_t i = 0; i < 64; i++) f.ids[i] = (i * 17 + 3) % m->config.n_vocab;
+    CHECK_OK(sill_score(f.s, NULL, flat_next, flat_done, &f, &err), err);
+    CHECK_INT(f.done, N_ROWS);
+    const fakemetal_totals t = fake_totals();
+    printf("  %d rows, %.0f command buffers; %.0f pipelines behind row %d\n", N_ROWS, (double)t.command_buffers,
+           (double)(t.pipelines_made - f.warm.pipelines_made), WARM);
+    CHECK(t.command_buffers > f.warm.command_buffers + 100);
+    CHECK_INT(t.buffers_made, f.warm.buffers_made);
+    CHECK_INT(t.allocated, f.warm.allocated);
+    CHECK_INT(t.unpooled, 0);
+    CHECK_INT(m->device->in_use, f.in_use);
+    CHECK_INT(sill__mtl_queue_counts(f.s->queue).grown, f.grown);
+    CHECK(t.live_objects <= f.warm.live_objects + 2 * (t.pipelines_made - f.warm.pipelines_made) + 8); /* and steps in flight */
+    sill_session_free(f.s);
+    sill_model_free(m);
+}
+
 /* ---------------------------------------------------------- failing and leaving */
 
 static void loading_that_fails(void) {
@@ -387,6 +437,46 @@ static void what_does_not_fit(void) {
     fake.set("working-set", (double)(10ull << 30));
 }
 
+/* What is planned is what buffers take, tables that stay in the file included, so nothing that loads exceeds the working set. */
+static void working_set(void) {
+    const char *const *lists[] = {float_models, half_models, block_models};
+    const size_t n[] = {SILL_ARRAY_LEN(float_models), SILL_ARRAY_LEN(half_models), SILL_ARRAY_LEN(block_models)};
+    const sill_dtype types[] = {SILL_DTYPE_AUTO, SILL_DTYPE_F16, SILL_DTYPE_Q8};
+    NEEDS_FAKE();
+    for (size_t i = 0; i < SILL_ARRAY_LEN(lists); i++)
+        for (size_t k = 0; k < n[i]; k++)
+            for (size_t t = 0; t < (i < 2 ? SILL_ARRAY_LEN(types) : 1); t++) {
+                char path[256];
+                sill_plan_info plan;
+                sill_error err = {0};
+                sill_session *s = NULL;
+                sill_model *m = NULL;
+                sill_model_options o = {.size = sizeof o, .device = "metal", .dtype = types[t]};
+                sill_session_options so = {.size = sizeof so, .n_ctx = 64, .batch_tokens = 64, .max_sequences = 2};
+                snprintf(path, sizeof path, FIXTURES "%s", lists[i][k]);
+                CHECK_OK(sill_plan(path, &o, &so, &plan, &err), err);
+                CHECK_OK(sill_model_load(path, &o, &m, &err), err);
+                REQUIRE(m);
+                const uint64_t empty = 256; /* what an open device binds in place of nothing */
+                CHECK_INT(m->device->in_use - empty, plan.weight_bytes);
+                CHECK_OK(sill_session_create(m, &so, &s, &err), err);
+                CHECK(m->device->in_use <= plan.total_bytes && m->device->in_use > plan.weight_bytes + plan.kv_bytes);
+                sill_session_free(s);
+                sill_model_free(m);
+                fake.set("working-set", (double)(plan.weight_bytes + empty));
+                CHECK_OK(sill_model_load(path, &o, &m, &err), err);
+                sill_model_free(m);
+                fake.set("working-set", (double)(plan.weight_bytes + empty - 1));
+                CHECK_INT(sill_model_load(path, &o, &m, &err), SILL_ENOFIT);
+                CHECK_INT(sill_plan(path, &o, &so, &plan, &err), SILL_OK);
+                CHECK(!plan.fits && plan.available_bytes == plan.weight_bytes - 1);
+                fake.set("working-set", (double)(plan.total_bytes + empty));
+                CHECK_INT(sill_plan(path, &o, &so, &plan, &err), SILL_OK);
+                CHECK(plan.fits && plan.available_bytes == plan.total_bytes);
+                fake.set("working-set", (double)(10ull << 30));
+            }
+}
+
 static void nothing_is_left(void) {
     NEEDS_FAKE();
     sill__mtl_forget();
@@ -410,8 +500,10 @@ int main(int argc, char **argv) {
     TEST(same_bits_of_llama);
     TEST(same_bits_of_stories);
     TEST(one_text);
+    TEST(memory_over_rows);
     TEST(loading_that_fails);
     TEST(what_does_not_fit);
+    TEST(working_set);
     TEST(nothing_is_left);
     TEST_EXIT();
 }

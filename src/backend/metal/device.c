@@ -131,6 +131,7 @@ static const sill__backend metal_backend = {
     .room = room,
     .supports = supports,
     .weight_bytes = sill__mtl_weight_bytes,
+    .weights_bytes = sill__mtl_weights_bytes,
     .weight_import = sill__mtl_weight_import,
     .weight_free = sill__mtl_weight_free,
     .weights_import = sill__mtl_weights_import,

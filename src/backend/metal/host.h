@@ -44,6 +44,7 @@ void sill__mtl_work_ended(sill__device *d);
 void sill__mtl_maps_close(sill__device *d);
 
 uint64_t sill__mtl_weight_bytes(const sill__device *d, const sill__weight_src *src);
+uint64_t sill__mtl_weights_bytes(const sill__device *d, const sill__weight_src *const *srcs, size_t n);
 sill_status sill__mtl_weight_import(sill__device *d, const sill__weight_src *src, sill__weight **out, sill_error *err);
 void sill__mtl_weight_free(sill__device *d, sill__weight *w);
 sill_status sill__mtl_weights_import(sill__device *d, const sill__weight_src *const *srcs, sill__weight **const *to,

@@ -58,7 +58,7 @@ void sill__mtl_buffer_drop(sill__device *d, mtl_id buffer, size_t bytes) {
     if (!buffer) return;
     void *pool = sill__mtl_rt.pool_push();
     pthread_mutex_lock(&d->lock);
-    d->in_use -= SILL_MIN(d->in_use, SILL_MAX(bytes, (size_t)16));
+    d->in_use -= SILL_MIN(d->in_use, bytes ? bytes : 16);
     if (d->residency) {
         mtl_residency_remove(d->residency, buffer);
         mtl_commit(d->residency);
@@ -262,7 +262,7 @@ uint64_t sill__mtl_weight_bytes(const sill__device *d, const sill__weight_src *s
     (void)d;
     if (plan_weight(src, &plan, NULL) != SILL_OK) return 0;
     uint64_t bytes = plan.own_bytes;
-    for (int i = 0; i < plan.n && src->role != SILL__ROLE_EMBED; i++) /* a table's own pages in the file are read */
+    for (int i = 0; i < plan.n && src->role != SILL__ROLE_EMBED; i++) /* of a table a step reads a few rows */
         if (plan.parts[i].fate == FATE_MAP) bytes += plan.parts[i].bytes;
     return bytes;
 }
@@ -310,19 +310,62 @@ void sill__mtl_maps_close(sill__device *d) {
 
 typedef struct stretch { const sill__map *file; size_t start, end; } stretch;
 
-/* Opens windows over sorted stretches: those that lie close together share one, as large as a buffer may be. */
+static int by_place(const void *a, const void *b) {
+    const stretch *x = a, *y = b;
+    if (x->file != y->file) return (uintptr_t)x->file < (uintptr_t)y->file ? -1 : 1;
+    return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* The window over sorted stretches from *i on: those that lie close together share one, as large as a buffer may be. Moves *i
+ * behind them. */
+static stretch next_window(const sill__device *d, const stretch *all, size_t n, size_t *i) {
+    stretch w = all[(*i)++];
+    for (; *i < n && all[*i].file == w.file && (all[*i].start <= w.end || all[*i].start - w.end <= GAP); (*i)++) {
+        size_t wider = SILL_MAX(w.end, all[*i].end);
+        if (wider - w.start > d->max_buffer - 2 * PAGE) break;
+        w.end = wider;
+    }
+    return w;
+}
+
 static sill_status open_windows(sill__device *d, const stretch *all, size_t n, sill_error *err) {
     sill_status s = SILL_OK;
-    for (size_t i = 0, k; i < n && s == SILL_OK; i = k) {
-        size_t end = all[i].end;
-        for (k = i + 1; k < n && all[k].file == all[i].file && (all[k].start <= end || all[k].start - end <= GAP); k++) {
-            size_t wider = SILL_MAX(end, all[k].end);
-            if (wider - all[i].start > d->max_buffer - 2 * PAGE) break;
-            end = wider;
-        }
-        s = open_window(d, all[i].file, all[i].start, end, err);
+    for (size_t i = 0; i < n && s == SILL_OK;) {
+        stretch w = next_window(d, all, n, &i);
+        s = open_window(d, w.file, w.start, w.end, err);
     }
     return s;
+}
+
+/* Adds the parts of PLAN that stay in their file. */
+static void note_mapped(const weight_plan *plan, stretch *all, size_t *n) {
+    for (int k = 0; k < plan->n; k++) {
+        const part_plan *p = &plan->parts[k];
+        if (p->fate != FATE_MAP) continue;
+        size_t start = (size_t)(p->t->data - p->t->map->data);
+        all[(*n)++] = (stretch){.file = p->t->map, .start = start, .end = start + p->bytes};
+    }
+}
+
+/* Tables that stay in the file are in a window like all else, and with it in the GPU's working set. */
+uint64_t sill__mtl_weights_bytes(const sill__device *d, const sill__weight_src *const *srcs, size_t n) {
+    stretch *mapped = sill__calloc(n, 4 * sizeof *mapped);
+    size_t n_mapped = 0;
+    uint64_t bytes = 0;
+    if (!mapped) return UINT64_MAX;
+    for (size_t i = 0; i < n; i++) {
+        weight_plan plan;
+        if (plan_weight(srcs[i], &plan, NULL) != SILL_OK) continue; /* importing it will say why */
+        bytes += plan.own_bytes;
+        note_mapped(&plan, mapped, &n_mapped);
+    }
+    qsort(mapped, n_mapped, sizeof *mapped, by_place);
+    for (size_t i = 0; i < n_mapped;) {
+        stretch w = next_window(d, mapped, n_mapped, &i);
+        bytes += ((w.end + PAGE - 1) & ~(PAGE - 1)) - (w.start & ~(PAGE - 1));
+    }
+    sill__free(mapped);
+    return bytes;
 }
 
 /* ----------------------------------------------------------------- making */
@@ -503,12 +546,6 @@ sill_status sill__mtl_weight_import(sill__device *d, const sill__weight_src *src
     return s == SILL_OK ? import_one(d, src, &plan, NULL, out, err) : s;
 }
 
-static int by_place(const void *a, const void *b) {
-    const stretch *x = a, *y = b;
-    if (x->file != y->file) return (uintptr_t)x->file < (uintptr_t)y->file ? -1 : 1;
-    return x->start < y->start ? -1 : x->start > y->start;
-}
-
 sill_status sill__mtl_weights_import(sill__device *d, const sill__weight_src *const *srcs, sill__weight **const *to,
                                      size_t n, bool keep, sill_error *err) {
     weight_plan *plans = sill__calloc(n, sizeof *plans);
@@ -520,13 +557,10 @@ sill_status sill__mtl_weights_import(sill__device *d, const sill__weight_src *co
     sill_status s = plans && mapped ? SILL_OK : sill__fail(err, SILL_ENOMEM, "no memory for the list of weights");
     for (size_t i = 0; i < n && s == SILL_OK; i++) {
         s = plan_weight(srcs[i], &plans[i], err);
-        for (int k = 0; k < plans[i].n && s == SILL_OK; k++) {
-            const part_plan *p = &plans[i].parts[k];
-            making = making || p->fate == FATE_CONVERT || p->fate == FATE_QUANTIZE;
-            if (p->fate != FATE_MAP) continue;
-            size_t start = (size_t)(p->t->data - p->t->map->data);
-            mapped[n_mapped++] = (stretch){.file = p->t->map, .start = start, .end = start + p->bytes};
-        }
+        if (s != SILL_OK) break;
+        for (int k = 0; k < plans[i].n; k++)
+            making = making || plans[i].parts[k].fate == FATE_CONVERT || plans[i].parts[k].fate == FATE_QUANTIZE;
+        note_mapped(&plans[i], mapped, &n_mapped);
     }
     if (s == SILL_OK && making && sill__pool_create(sill__n_cores(), &pool, NULL) != SILL_OK) pool = NULL;
     if (s == SILL_OK && n_mapped) {
