@@ -16,6 +16,8 @@ _Static_assert((int)MTL_TYPE_F32 == SILL__TYPE_F32 && (int)MTL_TYPE_F16 == SILL_
                "the kernels' types are those of sill__type");
 _Static_assert(sizeof(struct mtl_mat_args) % 8 == 0, "arguments are laid out alike on both sides");
 
+#define OWN_STATS_QKV 64        /* up to so many rows the groups of qkv take the rows' statistics for themselves, as all do up to a
+                                 * tile: as much work as a dispatch costs, and a decode step has six a layer instead of seven */
 #define HEAD_ROWS 64            /* output rows whose logits are kept at once */
 #define FEW_TILES 64            /* with fewer tiles of 64 outputs, tiles of 32 */
 #define MANY_ROWS 2048          /* weight rows from which a SIMD group of matvec takes 4: fewer reads of the activations */
@@ -256,7 +258,7 @@ static void run_product(sill__queue *q, product p) {
         int8 = false;
     } else if (vector && changes) {
         flags |= MTL_STAGED;
-    } else if (changes && p.n > (int32_t)MTL_TILE_TOKENS) {
+    } else if (changes && p.n > (p.qkv ? OWN_STATS_QKV : (int32_t)MTL_TILE_TOKENS)) {
         dispatch_rows(q, &p, "mat_stats", sill__mtl_scratch_mat(q, s.stats, (size_t)p.n * 16, true), int8);
         flags |= MTL_STATS;
     }
