@@ -151,6 +151,10 @@ static void print_page(const page *p, FILE *to) {
                 v->stopped ? "; stopped: too many errors of the device" : "");
     }
     fprintf(to, "%s in %.1f s%s\n", p->passed ? "passed" : "FAILED", p->seconds, p->quick ? " (quick: operations only)" : "");
+    for (int d = 0; d < p->n_devices && p->passed; d++)
+        if (!strncmp(p->devices[d].name, "metal", 5))
+            fprintf(to, "Nothing of Metal had run on Apple hardware when this was written: please send this page, `sill bench` and "
+                        "`sill doctor --report`, also when all is well (docs/METAL.md).\n");
     if (!p->passed)
         fprintf(to, "Please report this page together with what `sill doctor --report` prints. `--device auto` leaves out a GPU that "
                     "failed; --device cpu is right where its column passed.\n");

@@ -78,7 +78,8 @@ static void tell_device(doctor *d, const sill__backend *b) {
         doctor_add(d, "devices", b->name, "%s%s%s, %d threads; check: %s", name, detail[0] ? "; " : "", detail, (int)b->n_threads(device), state);
     b->close(device);
     if (!strcmp(b->name, "metal") && !record.full)
-        doctor_add(d, "devices", "note", "Metal was built and tested without Apple hardware: please run `sill check --device metal` once");
+        doctor_add(d, "devices", "note", "nothing of Metal has run on Apple hardware yet: please run `sill check` and `sill bench` and "
+                   "send them with `sill doctor --report` (docs/METAL.md)");
     if (record.verdict != SILL__CHECK_FAILED) return;
     doctor_wrong(d);
     doctor_add(d, "devices", "wrong", "%s: %s. --device auto does not take it; `sill check --device %s` checks it again", b->name, record.what, b->name);

@@ -114,6 +114,17 @@ def a_report_tells_nothing_private():
     assert doctor("--report").text().startswith("```\n")
 
 
-for t in (a_page, what_was_found_is_kept, as_json, with_a_model, wrong_usage, interrupted, a_doctor, a_report_tells_nothing_private):
+def metal_asks_for_a_report():
+    """Whoever has a Mac is told that nothing has run on one, and where it says what to send."""
+    library = os.path.abspath(os.path.join(BUILD, "libfakemetal.so"))
+    if not os.path.exists(library):
+        raise Skip("no fake Metal in this build (make tests)")
+    told = section(sill("doctor", env={**ENV, "SILL_METAL_LIBRARY": library}).text(), "devices")
+    assert told["metal"].startswith("metal ") and "room for" in told["metal"], told
+    assert "Apple hardware" in told["note"] and "docs/METAL.md" in told["note"], told
+    assert os.path.exists(os.path.join(os.path.dirname(FIXTURES), "../docs/METAL.md"))
+
+
+for t in (a_page, what_was_found_is_kept, as_json, with_a_model, wrong_usage, interrupted, a_doctor, a_report_tells_nothing_private, metal_asks_for_a_report):
     test(t)
 end()

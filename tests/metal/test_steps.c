@@ -2,7 +2,7 @@
  * test_steps.c - what a decode step takes, counted by the fake Metal: dispatches a layer, command buffers, and the bytes that
  * dispatches read and write beside weights, keys and values; and that the time these imply keeps the targets of docs/METAL.md.
  *
- *   test_steps --table [MODEL]   the tables of docs/METAL.md (half an hour), or the rows of one model
+ *   test_steps --table [MODEL [N]]   the tables of docs/METAL.md (half an hour), or the rows of one model, of N sequences
  */
 #include "steps.h"
 
@@ -98,7 +98,7 @@ static void print_times(const row *r) {
     printf("\n");
 }
 
-static int print_tables(const char *only) {
+static int print_tables(const char *only, int32_t only_n) {
     static row rows[24];
     const struct { const shape *shape; sill_dtype dtype; const char *type; } models[] = {
         {&gpt2_small, SILL_DTYPE_AUTO, "f16"}, {&gpt2_medium, SILL_DTYPE_AUTO, "f16"}, {&gpt2_large, SILL_DTYPE_AUTO, "f16"},
@@ -110,7 +110,7 @@ static int print_tables(const char *only) {
            "| --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for (size_t i = 0; i < SILL_ARRAY_LEN(models); i++)
         for (size_t k = 0; k < SILL_ARRAY_LEN(lanes); k++) {
-            if (only && strcmp(only, models[i].shape->name)) continue;
+            if ((only && strcmp(only, models[i].shape->name)) || (only_n && only_n != lanes[k])) continue;
             row *r = &rows[n++];
             *r = (row){.shape = models[i].shape, .dtype = models[i].dtype, .type = models[i].type, .latency = k == 0, .n = lanes[k]};
             if (!count_model(r->shape, r->dtype, r->latency, r->n, &r->c)) return 1;
@@ -125,7 +125,7 @@ static int print_tables(const char *only) {
 
 int main(int argc, char **argv) {
     fake_open(argv[0]);
-    if (argc > 1 && !strcmp(argv[1], "--table")) return print_tables(argc > 2 ? argv[2] : NULL);
+    if (argc > 1 && !strcmp(argv[1], "--table")) return print_tables(argc > 2 ? argv[2] : NULL, argc > 3 ? atoi(argv[3]) : 0);
     TEST(layers_are_alike);
     TEST(dispatches_of_a_layer);
     TEST(bytes_and_time);
