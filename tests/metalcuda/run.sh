@@ -65,6 +65,8 @@ host "$BUILD/tests/metal/test_host"
 mat "$BUILD/tests/metal/test_mat"
 vec "$BUILD/tests/metal/test_vec"
 model "$BUILD/tests/metal/test_model"
+int8 "$BUILD/tests/metal/test_int8"
+ahead "$BUILD/tests/metal/test_ahead"
 ops "$BUILD/tests/metalcuda/test_ops"
 LIST
 }
