@@ -218,10 +218,10 @@ static void walk(void *arg, int i, int n) {
     }
 }
 
-/* A row looked up in a mapped table brings 64 KiB of the file into the process, where they would stay until in the end
+/* A row looked up in a mapped table brings 64 KiB of the file and more into the process, where they would stay until in the end
  * the whole table is there beside the packed weights: every so many rows it is given back to the page cache. */
 static void release_tables(sill__queue *q) {
-    enum { ROWS = 512 };
+    enum { ROWS = 128 };
     for (int32_t k = 0; k < q->n_ops; k++) {
         const cpu_op *op = &q->ops[k];
         if (op->kind != CPU_EMBED || (q->looked_up += op->n) < ROWS) continue;
