@@ -146,7 +146,7 @@ suite_metal() {
     build all tests || { broken build; return; }
     FAKEMETAL_SCHEDULE=1 run_tests build/release release metal
     # all of `sill check`, which make test runs in part
-    SILL_TEST_FULL=1 run_tests build/release release metal/test_check
+    SILL_TEST_FULL=1 run_tests build/release release metal/test_check metal/test_ahead
     # the matrix products' barriers are taken out by metal/test_mat itself
     BUILD=build/release tools/metal_mutate.sh metal/test_vec >"$log" 2>&1 </dev/null
     count_lines $? 'barriers of the Metal kernels'
