@@ -170,7 +170,9 @@ static const char notes[] =
     "that a process took, and what was planned). The prompts are random ids. Of several repetitions the best counts; mean\n"
     "and spread (slowest against fastest; none of one repetition) stand beside it. Decoding is counted behind the first\n"
     "token. Shares are of the limits measured in the same run: bytes of weights against bandwidth, multiply-adds of the\n"
-    "products against the peak of their type.\n"
+    "products against the peak of their type. Beside a GPU the limits are those of all the CPU's cores: the bandwidth of the\n"
+    "memory that both share, as far as the CPU gets, and no share of a peak; and decode_interactive is one text as chat and\n"
+    "generate decode it, by kernels that batches do not take.\n"
     "Fields of csv and jsonl: test, model, device, dtype, threads, batch, n_prompt, n_gen, value, unit, mean, spread, reps,\n"
     "tokens_per_s, bandwidth_share, peak_share, commit, version, machine, model_sha256 (the file's, or a sharded index's).\n";
 

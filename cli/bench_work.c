@@ -31,11 +31,16 @@ static void read_again(bench_run *run) {
     run->read_rate = (double)READ_BYTES / t.best;
 }
 
+static bool on_gpu(const bench_run *run) {
+    return strncmp(run->engine.info.device, "cpu", 3) && strcmp(run->engine.info.device, "ref");
+}
+
+/* Of the CPU as the session uses it; beside a GPU, which shares its memory, of all cores in their best instruction set. */
 static sill_status limits_open(bench_run *run, sill_error *err) {
     const char *space = strchr(run->engine.info.device, ' ');
-    run->isa = sill__cpu_limits_isa(space ? space + 1 : NULL);
+    run->isa = sill__cpu_limits_isa(space && !on_gpu(run) ? space + 1 : NULL);
     if (!run->isa) run->isa = sill__cpu_limits_isa("scalar");
-    sill_status s = sill__pool_create(run->engine.info.n_threads, &run->pool, err);
+    sill_status s = sill__pool_create(!on_gpu(run) ? run->engine.info.n_threads : sill__n_cores(), &run->pool, err);
     uint64_t available = sill__available_bytes();
     if (s != SILL_OK) return s;
     if (available && available < 4 * READ_BYTES)
@@ -70,7 +75,7 @@ sill_status bench_limits(bench_run *run, bool print, sill_error *err) {
     sill__times t = sill__cpu_limits_barrier(run->pool, SECONDS_EACH);
     t.best *= 1e9, t.worst *= 1e9, t.sum *= 1e9;
     bench_row_times(&row, &t, 0);
-    if (print && run->engine.info.n_threads > 1) bench_out_row(&run->out, &row);
+    if (print && sill__pool_size(run->pool) > 1) bench_out_row(&run->out, &row);
     return cli_stop ? interrupted(err) : SILL_OK;
 }
 
@@ -177,9 +182,9 @@ sill_status bench_prefill(bench_run *run, sill_error *err) {
 }
 
 /* Tokens a second behind the first: the time of the whole less that of the first token, each at its best. */
-static sill_status decode(bench_run *run, int32_t batch, sill_error *err) {
+static sill_status decode(bench_run *run, const char *test, int32_t batch, sill_error *err) {
     const int32_t n_prompt = SILL_MIN(run->o->n_prompt, run->n_ctx - 2), n_gen = SILL_MIN(run->o->n_gen, run->n_ctx - n_prompt);
-    bench_row row = bench_empty_row("decode", "tokens/s");
+    bench_row row = bench_empty_row(test, "tokens/s");
     sill__times first = {0}, whole = {0};
     double t, rate = 0, peak = peak_rate(run);
     sill_status s = bench_generate(run, batch, n_prompt, 2, &t, err);
@@ -204,10 +209,28 @@ static sill_status decode(bench_run *run, int32_t batch, sill_error *err) {
     return SILL_OK;
 }
 
+/* On a GPU one text that somebody waits for takes kernels of its own. */
+static sill_status decode_interactive(bench_run *run, sill_error *err) {
+    sill_session *others = run->engine.session;
+    sill_model_options mo;
+    sill_session_options so;
+    const uint64_t weights = run->engine.info.weight_bytes;
+    cli_fill_options(&run->o->model, &mo, &so);
+    so.interactive = so.max_sequences = 1;
+    if (so.memory_limit_bytes) so.memory_limit_bytes = so.memory_limit_bytes > weights ? so.memory_limit_bytes - weights : 1;
+    sill_status s = sill_session_create(run->engine.model, &so, &run->engine.session, err);
+    if (s == SILL_OK) {
+        s = decode(run, "decode_interactive", 1, err);
+        sill_session_free(run->engine.session);
+    }
+    run->engine.session = others;
+    return s;
+}
+
 sill_status bench_decode(bench_run *run, sill_error *err) {
     sill_status s = SILL_OK;
-    for (int i = 0; s == SILL_OK && i < run->o->n_batches; i++) s = decode(run, run->o->batch[i], err);
-    return s;
+    for (int i = 0; s == SILL_OK && i < run->o->n_batches; i++) s = decode(run, "decode", run->o->batch[i], err);
+    return s == SILL_OK && on_gpu(run) ? decode_interactive(run, err) : s;
 }
 
 /* Ragged texts: lengths of a Lomax distribution with shape 3 and mean 30, cut at 512 (or the context). */

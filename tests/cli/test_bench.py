@@ -131,6 +131,23 @@ def a_forced_device_is_said():
     assert [(x["device"], x["peak_share"]) for x in r] == [("ref", None)], r
 
 
+def beside_a_gpu():
+    """A GPU's rows stand beside what all cores read, not beside the one thread that feeds it, nor the plainest code; and
+    one text that somebody waits for is measured with the kernels that it takes."""
+    library = os.path.abspath(os.path.join(BUILD, "libfakemetal.so"))
+    if not os.path.exists(library):
+        raise Skip("no fake Metal in this build (make tests)")
+    env = {"SILL_METAL_LIBRARY": library, "SILL_FIRST_USE_CHECK": "0", "SILL_METAL_CACHE": "0"}
+    only = ["-m", STORIES, "-q", "--reps", "1", "--tests", "limits", "--ctx", "64"]
+    limits = lambda *device: [r["test"] for r in sill("bench", *only, "-o", "jsonl", *device, env=env).objects()]
+    on_cpu, on_gpu = limits("--device", "cpu"), limits("--device", "metal")
+    assert on_gpu == on_cpu and on_cpu[:2] == TESTS[2:4], (on_gpu, on_cpu)
+    only = ["-m", STORIES, "-q", "--reps", "1", "--no-limits", "--tests", "decode", "--batches", "1,2", "--n-prompt", "4", "--n-gen", "4"]
+    decoded = lambda device: [(r["test"], r["batch"]) for r in sill("bench", *only, "-o", "jsonl", "--device", device, env=env).objects()]
+    assert decoded("cpu") == [("decode", 1), ("decode", 2)], decoded("cpu")
+    assert decoded("metal") == [("decode", 1), ("decode", 2), ("decode_interactive", 1)], decoded("metal")
+
+
 def bad_options():
     for args, says in (
         (["--tests", "decode,speed"], "--tests has 'speed'; there are: limits"),
@@ -154,6 +171,6 @@ def bad_options():
 
 
 for fn in (jsonl_has_every_test_and_field, csv_and_markdown_and_files, asked_sizes_are_measured_or_refused, nothing_is_lost,
-           words_that_are_no_form, head_and_no_tokenizer, a_forced_device_is_said, bad_options):
+           words_that_are_no_form, head_and_no_tokenizer, a_forced_device_is_said, beside_a_gpu, bad_options):
     test(fn)
 end()
