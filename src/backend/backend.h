@@ -228,7 +228,7 @@ typedef struct sill__need {
     sill__norm_kind norm;
     sill__act act;
     sill__rope_kind rope;
-    int32_t rope_dims, n_heads, n_kv_heads, head_dim;
+    int32_t rope_dims, n_heads, n_kv_heads, head_dim, n_vocab;
     bool training;
 } sill__need;
 

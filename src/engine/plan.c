@@ -144,9 +144,15 @@ sill_status sill__layout_plan(const sill__config *config, const sill__backend *o
     uint64_t room = available > weights_to_come ? available - weights_to_come : 0;
     if (options->memory_limit_bytes) room = SILL_MIN(room, options->memory_limit_bytes);
     for (;;) {
-        if (!lay_out(layout, config, ops, device, kv, weight_bytes))
+        if (!lay_out(layout, config, ops, device, kv, weight_bytes)) {
+            const sill__need need = {.kv = kv, .act = config->act, .rope = config->rope, .rope_dims = config->rope_dims,
+                                     .n_heads = config->n_heads, .n_kv_heads = config->n_kv_heads, .head_dim = config->head_dim,
+                                     .n_vocab = config->n_vocab};
+            sill_status st = ops->supports(device, &need, err); /* what the device does not take has no size there */
+            if (st != SILL_OK) return st;
             return sill__fail(err, SILL_ERANGE, "a session of %d sequences, %d tokens a batch and %d positions is too "
                               "large to count in bytes", layout->max_sequences, layout->batch_tokens, layout->n_ctx);
+        }
         if (room && layout->kv_bytes <= room && layout->scratch_bytes <= room - layout->kv_bytes) {
             plan->fits = 1;
             break;

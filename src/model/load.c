@@ -102,7 +102,7 @@ static sill_status check_support(const sill_model *m, const sill__slots *slots, 
                            .kv = m->compute == SILL__COMPUTE_F32 ? SILL__KV_F32 : SILL__KV_F16, .act = c->act,
                            .norm = c->family == SILL__FAMILY_GPT2 ? SILL__NORM_LAYER : SILL__NORM_RMS, .rope = c->rope,
                            .rope_dims = c->rope_dims, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
-                           .head_dim = c->head_dim};
+                           .head_dim = c->head_dim, .n_vocab = c->n_vocab};
         for (size_t i = 0; i < slots->n_weights; i++) {
             const sill__weight_src *src = &slots->weights[i].src;
             if (src->role == SILL__ROLE_EMBED) note_types(src, embed_types, &need.n_embed_types, embed_seen);

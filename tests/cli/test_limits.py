@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Limits and interruptions: memory, what is refused before a model is loaded, input that never comes, and odd texts."""
-import os, signal, subprocess, time
+import math, os, signal, struct, subprocess, time
 from clitest import *
 
 M = ["-m", STORIES]
@@ -181,6 +181,38 @@ def regression_has_no_label():
     assert r["label"] == r["margin"] == r["entropy"] == r["error"] == "" and r["n_tokens"] == "3", r
 
 
+def what_the_gpu_does_not_take():
+    """Named before anything is loaded, by what it is: too wide a head, too large a vocabulary."""
+    library = os.path.abspath(os.path.join(BUILD, "libfakemetal.so"))
+    if not os.path.exists(library):
+        raise Skip("no fake Metal in this build (make tests)")
+    env = {"SILL_METAL_LIBRARY": library, "SILL_FIRST_USE_CHECK": "0", "SILL_METAL_CACHE": "0"}
+    for n, vocab, says in ((1024, 50, "heads of 512 values"), (16, 524289, "a vocabulary of 524289")):
+        shapes = {"wte.weight": [vocab, n], "wpe.weight": [8, n], "ln_f.weight": [n], "ln_f.bias": [n]}
+        for norm in ("ln_1", "ln_2"):
+            shapes |= {f"h.0.{norm}.weight": [n], f"h.0.{norm}.bias": [n]}
+        for name, rows, cols in (("attn.c_attn", n, 3 * n), ("attn.c_proj", n, n), ("mlp.c_fc", n, 8), ("mlp.c_proj", 8, n)):
+            shapes |= {f"h.0.{name}.weight": [rows, cols], f"h.0.{name}.bias": [cols]}
+        header, at = {}, 0
+        for name, shape in shapes.items():
+            size = 2 * math.prod(shape)
+            header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [at, at + size]}
+            at += size
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        model = path(f"gpu{vocab}")
+        os.makedirs(model)
+        with open(os.path.join(model, "model.safetensors"), "wb") as f:  # no weights: a hole
+            f.write(struct.pack("<Q", len(text)) + text)
+            f.truncate(8 + len(text) + at)
+        with open(os.path.join(model, "config.json"), "w") as f:
+            json.dump({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": n, "n_layer": 1, "n_head": 2, "n_inner": 8,
+                       "vocab_size": vocab, "n_positions": 8}, f)
+        r = sill("plan", model, "--device", "metal", status=1, env=env)
+        assert says in r.err and "metal device takes" in r.err, r.err
+        assert "fits" in sill("plan", model, "--device", "cpu", env=env).text()
+
+
 def the_working_set_of_the_gpu():
     """On the fake Metal: what the GPU recommends bounds a plan, whatever memory the machine has."""
     library = os.path.abspath(os.path.join(BUILD, "libfakemetal.so"))
@@ -206,6 +238,6 @@ def the_working_set_of_the_gpu():
 for t in (plan_and_generate_agree, refused_before_the_model, known_for_later, sampling_without_do_sample, seeds_are_whole,
           interrupts_while_input_is_awaited, json_texts, names_are_the_same_in_all_rows, nothing_to_score, compressed_names,
           help_on_blank_lines, bytes_without_a_token, a_stride_of_the_context,
-          regression_has_no_label, the_working_set_of_the_gpu):
+          regression_has_no_label, what_the_gpu_does_not_take, the_working_set_of_the_gpu):
     test(t)
 end()

@@ -118,6 +118,9 @@ static sill_status supports(const sill__device *d, const sill__need *need, sill_
     if (need->training) return sill__fail(err, SILL_EUNSUPPORTED, "the metal device does not train");
     if (need->n_kv_heads < 1 || need->n_heads % need->n_kv_heads)
         return sill__fail(err, SILL_EUNSUPPORTED, "%d heads over %d of keys", need->n_heads, need->n_kv_heads);
+    if (need->n_vocab > SILL__MTL_MAX_VOCAB)
+        return sill__fail(err, SILL_EUNSUPPORTED, "a vocabulary of %d; the metal device takes at most %d: use --device cpu",
+                          need->n_vocab, SILL__MTL_MAX_VOCAB);
     return sill__mtl_kv_block_bytes(&kv, err) ? SILL_OK : SILL_EUNSUPPORTED;
 }
 

@@ -161,6 +161,7 @@ void sill__mtl_rope_kv(sill__queue *q, const sill__op_qkv *op, sill__mtl_arg row
 void sill__mtl_head_rows(sill__queue *q, const sill__op_head *op, int32_t first, int32_t n, sill__mtl_arg logits,
                          int32_t stride);
 bool sill__mtl_can_embed(sill__type type);
+#define SILL__MTL_MAX_VOCAB (2048 * 256) /* logits of a chunk of the head, and chunks that one group joins */
 /* Bytes of one KV block (all layers), 0 where there is no such cache; and the reason, if err is not NULL. */
 size_t sill__mtl_kv_block_bytes(const sill__kv_shape *shape, sill_error *err);
 

@@ -23,8 +23,8 @@ _Static_assert(MTL_KV_BLOCK == SILL__KV_BLOCK, "KV blocks");
 #define TILE_ROWS 32     /* query rows of a threadgroup of attention_tiles */
 #define VECTOR_ROWS 4    /* most tokens of a step for which attention_vector is used */
 #define HEAD_CHUNK 2048  /* logits of a threadgroup of head_chunks */
-#define HEAD_MAX_CHUNKS 256
 #define HEAD_MAX_TOP 128
+_Static_assert(SILL__MTL_MAX_VOCAB == HEAD_CHUNK * 256, "a thread of head_join holds a chunk's best");
 #define HEAD_ROWS 64     /* rows whose partial results are kept at once */
 
 static uint32_t over(int64_t n, int64_t by) { return (uint32_t)((n + by - 1) / by); }
@@ -218,7 +218,7 @@ static size_t stats_bytes(int64_t max_out, int64_t max_vocab) {
 }
 
 uint64_t sill__mtl_scratch_bytes_vec(const sill__queue_shape *shape) {
-    if (shape->max_out < 0 || shape->max_vocab < 0 || shape->max_vocab > HEAD_CHUNK * HEAD_MAX_CHUNKS) return UINT64_MAX;
+    if (shape->max_out < 0 || shape->max_vocab < 0 || shape->max_vocab > SILL__MTL_MAX_VOCAB) return UINT64_MAX;
     return (uint64_t)stats_bytes(shape->max_out, shape->max_vocab) * (1 + HEAD_MAX_TOP);
 }
 
