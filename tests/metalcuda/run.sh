@@ -14,13 +14,18 @@ set -u
 cd "$(dirname "$0")/../.."
 : "${BUILD:=build/release}" "${OUT:=$BUILD/metalcuda-logs}" "${JOBS:=4}" "${LIMIT:=600}"
 export BUILD SILL_METAL_LIBRARY="$BUILD/libmetalcuda.so" SILL_PACKED_MAX_MIB=0 SILL_METAL_CACHE=0
-: "${FAKEMETAL_PREBUILT:=$BUILD/metalcuda-kernels}"
+case $BUILD in /*) kernels=$BUILD ;; *) kernels=$PWD/$BUILD ;; esac # the compilers run in directories of their own
+: "${FAKEMETAL_PREBUILT:=$kernels/metalcuda-kernels}"
 export FAKEMETAL_PREBUILT
 mkdir -p "$OUT" "$FAKEMETAL_PREBUILT"
 missing() { echo "this machine cannot run the Metal kernels on CUDA: $1" >&2; exit 2; }
 [ -e "$SILL_METAL_LIBRARY" ] || missing "no $SILL_METAL_LIBRARY (make metal-cuda)"
 what=${1:-all}
 if [ "$what" = compile ]; then
+    # an empty cache, or the host's part would be taken from there and not be put beside the GPU's
+    FAKEMETAL_CACHE=$(mktemp -d)
+    export FAKEMETAL_CACHE
+    trap 'rm -rf "$FAKEMETAL_CACHE"' EXIT
     METALCUDA_STUB=1 "$BUILD/tests/metal/test_host" order_is_kept >"$OUT/compile.log" 2>&1 || { tail -n 20 "$OUT/compile.log"; exit 1; }
     ls -l "$FAKEMETAL_PREBUILT"
     exit 0
