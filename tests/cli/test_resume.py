@@ -373,7 +373,7 @@ def shards():
 
 
 def a_shard_that_dies():
-    f = texts("dies.csv", 400, long=True)
+    f = texts("dies.csv", 3000, long=True)
     whole = path("dies_whole.csv")
     sill(*command(f, whole), status=3)
     outs = [path(f"dies_{i}.csv") for i in (1, 2, 3)]
