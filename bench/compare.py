@@ -1,7 +1,7 @@
 """The same work on sill, llama.cpp, transformers, CTranslate2 and OpenVINO GenAI, turn and turn about on one machine, of
 GPT-2-shaped models with random weights (bench/peers/models.py makes them): the tables of docs/SPEED.md.
 
-    bench/compare.py [--shape small] [--tests decode,prefill,classify,start] [--kinds f32,bf16,q8,q4] [--batches 1,8,32]
+    bench/compare.py [--shape small] [--tests decode,prefill,classify,start] [--kinds f32,bf16,q8,int8,q4,q4_1] [--batches 1,8,32]
                      [--peers llama,hf,ct2,ov] [--rounds 3] [--threads N] [-o FILE.jsonl]
 
 bench/run.sh runs it with everything that it needs. Each engine is one process that loads once; in every round each takes
@@ -15,6 +15,8 @@ classify  ragged texts (mean 30 tokens, up to 512) with a head of two labels; pe
           length so that little is padded; sill as they come
 start     a fresh process to the first token of a 32-token prompt, and its peak memory; for peers in Python also without
           the start of the interpreter and its imports
+Quantized types are the same GGUF for sill and llama.cpp: q8 Q8_0, q4 Q4_0, q4_1 what `sill quantize --to q4` writes (Q4_1 with
+a Q8_0 head). int8 is LLM.int8, which sill makes of the f32 checkpoint while it loads; its peers are those of q8.
 --shape smollm2 takes the default model as it is stored; its only peer is llama.cpp.
 """
 import argparse, json, os, platform, subprocess, sys, time
@@ -25,7 +27,8 @@ sys.path.insert(0, f"{here}/peers")
 from common import SHAPES, VOCAB
 
 NEW = {1: 64, 8: 32, 32: 16}
-PEAKS = {"f32": "peak_f32", "bf16": "peak_bf16", "q8": "peak_int8", "q4": "peak_int8", "stored": "peak_int8"}
+PEAKS = {"f32": "peak_f32", "bf16": "peak_bf16"}  # others: peak_int8
+PEER_KINDS = {"int8": "q8", "q4_1": "q4"}  # what the peers run beside a type of sill's own
 NAMES = {"llama": "llama.cpp", "hf": "transformers", "ct2": "CTranslate2", "ov": "OpenVINO"}
 
 
@@ -65,20 +68,22 @@ class Engine:
 
 
 def commands(args, kind, head=False):
-    """What runs each engine: sill first. Quantized types are the same GGUF for sill and llama.cpp."""
+    """What runs each engine: sill first."""
     t, py = str(args.threads), args.python
     stem, mark = f"{args.models}/{args.shape}", ["--head"] if head else []
     if args.shape == "smollm2":
         return {"sill": [f"{args.build}/bench/engine", args.default, "auto", t],
                 "llama": [py, f"{here}/peers/llama.py", args.default, kind, t]}
-    plain = kind in ("f32", "bf16")
+    own, plain = kind, kind in ("f32", "bf16")
+    kind = PEER_KINDS.get(kind, kind)
     if head:
-        out = {"sill": [f"{args.build}/bench/engine", f"{stem}-head-{kind if plain else 'f32'}", kind, t],
+        out = {"sill": [f"{args.build}/bench/engine", f"{stem}-head-{kind if plain else 'f32'}", own, t],
                "hf": [py, f"{here}/peers/hf.py", f"{stem}-head-{kind if plain else 'f32'}", kind, t],
                "ov": [py, f"{here}/peers/ov.py", f"{stem}-ov-{'f32' if plain else kind}-head", kind, t]}
     else:
-        out = {"sill": [f"{args.build}/bench/engine", f"{stem}-{kind}" if plain else f"{stem}-{kind}.gguf", kind if plain else "auto", t],
-               "llama": [py, f"{here}/peers/llama.py", f"{stem}-{kind}.gguf", kind, t],
+        ours = [f"{stem}-{kind}", kind] if plain else [f"{stem}-f32", own] if own == "int8" else [f"{stem}-{own}.gguf", "auto"]
+        out = {"sill": [f"{args.build}/bench/engine", *ours, t],
+               "llama": [py, f"{here}/peers/llama.py", f"{stem}-{kind if own == 'int8' else own}.gguf", kind, t],
                "hf": [py, f"{here}/peers/hf.py", f"{stem}-{kind if plain else 'f32'}", kind, t],
                "ct2": [py, f"{here}/peers/ct2.py", f"{stem}-ct2-{kind}", kind, t],
                "ov": [py, f"{here}/peers/ov.py", f"{stem}-ov-{'f32' if plain else kind}", kind, t]}
@@ -133,7 +138,7 @@ class Table:
         peers = {n: v[0] for n, v in rows.items() if n != "sill"}
         ours, best = rows["sill"][0], max(peers, key=peers.get) if peers else None
         gb = max(lim["read_small_pages"], lim["read_huge_pages"])
-        peak = lim.get(PEAKS[kind]) or lim.get("peak_f32", 0)
+        peak = lim.get(PEAKS.get(kind, "peak_int8")) or lim.get("peak_f32", 0)
         shares = []
         if bytes_read:
             shares.append(f"{ours * bytes_read / 1e9 / gb:.0%} of {gb:.1f} GB/s")
@@ -201,7 +206,7 @@ def prefill(args, kind, engines, table, lim):
         times = [a["seconds"] for a in answers]
         rows[name] = (n / min(times), spread(times), f"same first token {same}/{args.rounds}")
     ops = 2 * (layer_params(args.shape) + VOCAB * SHAPES[args.shape][0] / n) if args.shape in SHAPES else 0
-    peak = lim.get(PEAKS[kind], 0)
+    peak = lim.get(PEAKS.get(kind, "peak_int8"), 0)
     for name in [r for r in rows if ops and peak and r != "sill" and rows[r][0] * ops / 1e9 > 1.05 * peak]:
         print(f"  {name}: {rows.pop(name)[0]:.0f} tokens/s is over the arithmetic peak, so work was skipped; left out")
     table.show("prefill", kind, 0, f"{n} tokens", rows, "tokens/s", lim, 0, ops)
@@ -284,7 +289,7 @@ def read_arguments():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--shape", default="small", choices=[*SHAPES, "smollm2"])
     a.add_argument("--tests", default="decode,prefill,classify,start")
-    a.add_argument("--kinds", default="f32,bf16,q8,q4")
+    a.add_argument("--kinds", default="f32,bf16,q8,int8,q4,q4_1")
     a.add_argument("--batches", default="1,8,32")
     a.add_argument("--peers", default="llama,hf,ct2,ov")
     a.add_argument("--rounds", type=int, default=3)
@@ -323,7 +328,7 @@ def main():
                 prefill(args, kind, engines, table, limits(args))
             for e in engines:
                 e.close()
-        if "classify" in tests and kind in ("f32", "bf16", "q8") and args.shape != "smollm2":
+        if "classify" in tests and kind in ("f32", "bf16", "q8", "int8") and args.shape != "smollm2":
             classify(args, kind, table, limits(args))
         if "start" in tests:
             start(args, kind, out)

@@ -4,8 +4,9 @@
 #
 #   bench/run.sh [TABLE...] [-- OPTIONS OF bench/compare.py]
 #
-# TABLE is any of: self (sill bench), decode, prefill, classify, start, large, smollm2, tokenizer; without one: all but large.
-# decode: small shape, every type, batches 1, 8, 32. large: the large shape, batch 1 and prefill, llama.cpp as the peer.
+# TABLE is any of: self (sill bench), decode, prefill, classify, start, medium, large, smollm2,
+# tokenizer; without one: all but medium and large.
+# decode, prefill: small shape, every type, batches 1, 8, 32. medium, large: both on these shapes (30 and 60 GB of models).
 #   BUILD=dir (build/release)  MODELS=dir (build/bench-models)  PYTHON=an interpreter that has the peers (build/venv/bin/python)
 #   CONVERT=one that has the converters of CTranslate2 and OpenVINO (build/venv-convert/bin/python)  DATA=dir for tokenizer
 set -eu
@@ -19,6 +20,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do tables+=("$1"); shift; done
 models() { # SHAPE OPTIONS
     if [ -x "$CONVERT" ]; then "$PYTHON" bench/peers/models.py "$MODELS" "$@" --convert "$CONVERT"
     else "$PYTHON" bench/peers/models.py "$MODELS" "$@"; fi
+    [ -e "$MODELS/$1-q4_1.gguf" ] || "$BUILD/sill" quantize "$MODELS/$1-f32" --to q4 --force --tokens 100 -q -o "$MODELS/$1-q4_1.gguf"
 }
 compare() { "$PYTHON" bench/compare.py --build "$BUILD" --models "$MODELS" "$@"; }
 
@@ -28,9 +30,9 @@ for table in "${tables[@]}"; do
         self) "$BUILD/sill" bench --reps 5 ;;
         decode) models small && compare --tests decode "$@" ;;
         prefill) models small && compare --tests prefill --rounds 5 "$@" ;;
-        classify) models small --head && compare --tests classify --kinds f32,bf16,q8 --rounds 2 "$@" ;;
-        start) models small && compare --tests start --kinds f32,bf16,q8,q4 --rounds 5 "$@" ;;
-        large) "$PYTHON" bench/peers/models.py "$MODELS" large && compare --shape large --tests decode,prefill --batches 1 --peers llama --rounds 2 --new 32 "$@" ;;
+        classify) models small --head && compare --tests classify --kinds f32,bf16,q8,int8 --rounds 2 "$@" ;;
+        start) models small && compare --tests start --kinds f32,bf16,q8,q4,q4_1 --rounds 5 "$@" ;;
+        medium | large) models "$table" && compare --shape "$table" --tests decode,prefill --rounds 2 --new 16 "$@" ;;
         smollm2) compare --shape smollm2 --tests decode,prefill,start --rounds 5 "$@" ;;
         tokenizer)
             if [ -n "$DATA" ]; then BUILD=$BUILD "$PYTHON" bench/tokenizer.py "$DATA"

@@ -1,8 +1,9 @@
 /*
  * bench_mat.c - speed of the packed matrix products beside the limits of the machine measured in the same run: read
  * bandwidth for few rows, multiply-add rates for many. Prints one JSON object a line.
- *     bench_mat [-t THREADS] [-i ISA] [-s SECONDS] [-q FORM]
- * THREADS defaults to all cores, ISA to the best, SECONDS (a figure's time) to 0.5; FORM names one line of `cases`.
+ *     bench_mat [-t THREADS] [-i ISA] [-s SECONDS] [-q FORM] [-k KIB]
+ * THREADS defaults to all cores, ISA to the best, SECONDS (a figure's time) to 0.5; FORM names one line of `cases`; the
+ * matrix of few rows has KIB of weights (163840; less than a cache holds shows what the arithmetic alone allows).
  * The best of many runs is given: a busy machine makes some of them slow.
  */
 #include <stdio.h>
@@ -132,12 +133,14 @@ static void bench_one(sill__pool *pool, const sill__cpu_isa *isa, const bench_ca
 
 int main(int argc, char **argv) {
     int threads = sill__n_cores();
+    uint64_t kib = 160 << 10;
     const char *want = NULL, *form = NULL;
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "-t")) threads = (int)strtol(argv[i + 1], NULL, 10);
         else if (!strcmp(argv[i], "-i")) want = argv[i + 1];
         else if (!strcmp(argv[i], "-s")) seconds_each = strtod(argv[i + 1], NULL);
         else if (!strcmp(argv[i], "-q")) form = argv[i + 1];
+        else if (!strcmp(argv[i], "-k")) kib = strtoull(argv[i + 1], NULL, 10);
     }
     const sill__cpu_isa *isa = sill__cpu_limits_isa(want);
     sill__pool *pool;
@@ -154,8 +157,8 @@ int main(int argc, char **argv) {
     w.read = read;
     for (size_t c = 0; c < SILL_ARRAY_LEN(cases); c++) {
         if (form && strcmp(form, cases[c].name)) continue;
-        /* Few rows: packed bytes well beyond the caches. */
-        uint64_t rows = ((uint64_t)160 << 20) / sill__row_bytes(cases[c].type, 768) / 64 * 64;
+        /* Few rows: packed bytes well beyond the caches, unless -k says otherwise. */
+        uint64_t rows = (kib << 10) / sill__row_bytes(cases[c].type, 768) / 64 * 64;
         bench_one(pool, isa, &cases[c], rows, 768, few, 6, &w);
         bench_one(pool, isa, &cases[c], 3072, 768, many, 1, &w);
         bench_one(pool, isa, &cases[c], 1280, 5120, many, 1, &w);
