@@ -11,7 +11,7 @@ typedef struct quantize_options {
     const char *output, *text, *labels, *prompt, *device;
     int to_kind;
     bool overwrite, force, json;
-    float max_loss, max_kl, min_agreement;
+    float max_loss, max_kl, min_agreement, max_changed;
     int32_t max_tokens, window, threads, memory_mib;
 } quantize_options;
 
@@ -152,6 +152,9 @@ static int print(const quantize_options *o, const sill_certificate *c, const cha
         print_number("kl_p99", c->n_tokens ? c->kl_p99 : (double)NAN, false);
         print_number("top1_agreement", c->n_tokens ? c->top1_agreement : (double)NAN, false);
         print_number("alpha", c->alpha, false);
+        print_number("changed_percent", c->changed_percent, false);
+        print_number("changed_percent_low", c->changed_percent_low, false);
+        print_number("changed_percent_high", c->changed_percent_high, false);
         printf("\"rows\":%llu,\"rows_failed\":%llu,\"rows_lost\":%llu,\"changed\":%llu,\"n_tokens\":%llu,",
                (unsigned long long)c->n_rows, (unsigned long long)c->n_rows_failed, (unsigned long long)c->n_rows_lost,
                (unsigned long long)c->n_changed, (unsigned long long)c->n_tokens);
@@ -165,17 +168,21 @@ static int print(const quantize_options *o, const sill_certificate *c, const cha
                c->perplexity_after, c->perplexity_after_se);
         printf("loss of perplexity %+.3f %% +- %.3f %% (95 %%: %+.3g to %+.3g %%; allowed: %.4g %%)\n", c->loss_percent, c->loss_percent_se,
                c->loss_percent_low, c->loss_percent_high, c->max_loss);
-        if (c->certainty == SILL_CERTAINTY_LOW && c->n_tokens < 100) printf("                   few tokens: these errors are rough\n");
-        else if (c->certainty == SILL_CERTAINTY_LOW) printf("                   more than is allowed may have been lost: too few tokens to tell\n");
-        else if (c->certainty == SILL_CERTAINTY_NONE) printf("                   too few tokens to tell anything of what is allowed\n");
+        if (c->certainty_of_loss == SILL_CERTAINTY_LOW && c->n_tokens < 100) printf("                   few tokens: these errors are rough\n");
+        else if (c->certainty_of_loss == SILL_CERTAINTY_LOW) printf("                   more than is allowed may have been lost: too few tokens to tell\n");
+        else if (c->certainty_of_loss == SILL_CERTAINTY_NONE) printf("                   too few tokens to tell anything of what is allowed\n");
         printf("KL divergence      mean %.6f +- %.6f nats (allowed: %.4g), 99th percentile %.6f\n", c->kl_mean, c->kl_mean_se,
                c->max_kl, c->kl_p99);
         printf("same first choice  %.2f %% of %llu tokens in %llu windows of up to %d (asked: %.4g %%)\n", 100 * c->top1_agreement,
                (unsigned long long)c->n_tokens, (unsigned long long)c->n_windows, (int)c->window, 100 * c->min_agreement);
     }
-    if (c->n_rows + c->n_rows_failed)
-        printf("labels             %llu of %llu rows change (Krippendorff's alpha %.4f)%s\n", (unsigned long long)c->n_changed,
-               (unsigned long long)c->n_rows, c->alpha, c->n_rows_failed ? "; some rows could not be labelled" : "");
+    if (c->n_rows + c->n_rows_failed) {
+        printf("labels             %llu of %llu rows change (95 %%: %.3g to %.3g %%; allowed: %.4g %%; Krippendorff's alpha %.4f)%s\n",
+               (unsigned long long)c->n_changed, (unsigned long long)c->n_rows, c->changed_percent_low, c->changed_percent_high,
+               c->max_changed, c->alpha, c->n_rows_failed ? "; some rows could not be labelled" : "");
+        if (c->certainty_of_labels == SILL_CERTAINTY_LOW) printf("                   more may change in other texts: too few rows to tell\n");
+        else if (c->certainty_of_labels == SILL_CERTAINTY_NONE) printf("                   too few rows to tell anything of what is allowed\n");
+    }
     if (c->n_rows_lost)
         printf("                   %llu rows have no label from the new model\n", (unsigned long long)c->n_rows_lost);
     if (c->forced) printf("kept by --force, although more was lost than is allowed\n");
@@ -190,7 +197,8 @@ static int run_quantize(const quantize_options *o, const char *model, const text
     sill_quantize_options qo = {
         .size = sizeof qo, .to = (sill_quantize_to)o->to_kind, .overwrite = o->overwrite, .force = o->force, .texts = t->p,
         .text_bytes = t->n, .n_texts = t->count, .text_name = t->name, .text_path = t->path, .max_tokens = o->max_tokens, .window = o->window,
-        .max_loss = o->max_loss, .max_kl = o->max_kl, .min_agreement = (double)o->min_agreement / 100, .labels = labels, .n_labels = n_labels, .prompt = o->prompt, .device = o->device,
+        .max_loss = o->max_loss, .max_kl = o->max_kl, .min_agreement = (double)o->min_agreement / 100,
+        .max_changed = o->max_changed, .labels = labels, .n_labels = n_labels, .prompt = o->prompt, .device = o->device,
         .n_threads = o->threads, .memory_limit_bytes = (uint64_t)o->memory_mib << 20, .commit = SILL_BUILD_COMMIT,
         .progress = progress, .user = &said};
     if (cli_model_path(model, path, sizeof path, &err) != SILL_OK) return cli_fail(&err);
@@ -203,9 +211,12 @@ static int run_quantize(const quantize_options *o, const char *model, const text
     int status = measured ? print(o, &c, o->output, s == SILL_OK) : EXIT_OK;
     if (s == SILL_EINVAL) return cli_fail_model(&err);
     if (s != SILL_OK) return cli_fail(&err);
-    if (c.certainty == SILL_CERTAINTY_LOW)
+    if (c.certainty_of_loss == SILL_CERTAINTY_LOW)
         cli_say("warning: %llu tokens were scored, too few to be sure that no more than %.4g %% was lost; more text (--text, --tokens) tells",
                 (unsigned long long)c.n_tokens, c.max_loss);
+    if (c.certainty_of_labels == SILL_CERTAINTY_LOW)
+        cli_say("warning: %llu texts were labelled, too few to be sure that no more than %.4g %% of labels change; more rows (--text) tell",
+                (unsigned long long)c.n_rows, c.max_changed);
     cli_say("the certificate is %s.certificate.json", o->output);
     return status;
 }
@@ -219,8 +230,9 @@ static const char notes[] =
     "--labels how many texts change their label (and Krippendorff's alpha of the two models). Your own text tells more\n"
     "than ours. All of it is in OUT.certificate.json too. With few tokens the loss has a wide 95 % interval: where it reaches\n"
     "past --max-loss, or fewer than 100 tokens were scored, that is said; where it is wider than --max-loss, so that not even\n"
-    "no loss could be told from too much, nothing is kept. Past --max-loss, --max-kl or --min-agreement nothing is kept and\n"
-    "the exit status is 1. --overwrite replaces a directory only if it holds nothing but files that sill writes.\n";
+    "no loss could be told from too much, nothing is kept. The same holds of the share of labels that change and\n"
+    "--max-changed: 5 % need 73 labelled texts, 15 % 22, and fewer than 30 are said. Past --max-loss, --max-kl,\n"
+    "--min-agreement or --max-changed nothing is kept and the exit status is 1. --overwrite replaces a directory only if it holds nothing but files that sill writes.\n";
 
 int cli_quantize(int argc, char **argv) {
     static quantize_options o;
@@ -236,6 +248,7 @@ int cli_quantize(int argc, char **argv) {
         {"max-loss", 0, ARG_ABOVE, offsetof(quantize_options, max_loss), 0, 1e30, NULL, "PERCENT", "of perplexity that may be lost (default 2 for q8 and int8, 10 for q4)"},
         {"max-kl", 0, ARG_ABOVE, offsetof(quantize_options, max_kl), 0, 1e30, NULL, "NATS", "of mean divergence that are allowed (default 0.1 for q8 and int8, 0.5 for q4)"},
         {"min-agreement", 0, ARG_ABOVE, offsetof(quantize_options, min_agreement), 0, 100, NULL, "PERCENT", "of tokens whose first choice must stay (default 80 for q8 and int8, 60 for q4)"},
+        {"max-changed", 0, ARG_ABOVE, offsetof(quantize_options, max_changed), 0, 100, NULL, "PERCENT", "of labels that may change (default 5 for q8 and int8, 15 for q4)"},
         {"force", 0, ARG_FLAG, offsetof(quantize_options, force), 0, 0, NULL, NULL, "keep the output whatever was lost"},
         {"json", 0, ARG_FLAG, offsetof(quantize_options, json), 0, 0, NULL, NULL, "the numbers as JSON"},
         {"device", 0, ARG_TEXT, offsetof(quantize_options, device), 0, 0, NULL, "NAME", "auto, cpu or ref, to measure with"},

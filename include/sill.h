@@ -500,6 +500,7 @@ typedef struct sill_quantize_options {
     double max_loss;           /* percent of perplexity that may be lost; 0: 2 (Q8, INT8), 10 (Q4); negative: any */
     double max_kl;             /* nats of divergence in the mean that are allowed; 0: 0.1 (Q8, INT8), 0.5 (Q4); negative: any */
     double min_agreement;      /* share of tokens whose first choice must stay; 0: 0.8 (Q8, INT8), 0.6 (Q4); negative: none */
+    double max_changed;        /* percent of the labelled texts whose label may change; 0: 5 (Q8, INT8), 15 (Q4); negative: any */
     const char *const *labels; /* also label every text with both models, as sill_classify does */
     size_t n_labels;
     const char *prompt;        /* for the labels; NULL: sill_classify's */
@@ -512,9 +513,10 @@ typedef struct sill_quantize_options {
     void *user;
 } sill_quantize_options;
 
-/* What the tokens that were scored can say of the loss. LOW: it is within max_loss, but its interval is not, or fewer than
- * 100 tokens were scored, too few to trust the standard error. NONE: the interval is so wide that max_loss would not even be
- * told from no loss at all, so nothing is certified. */
+/* What the tokens that were scored can say of the loss, and the texts that were labelled of the labels. LOW: what was seen is
+ * within max_loss (max_changed), but its interval is not, or fewer than 100 tokens were scored, too few to trust the standard
+ * error (fewer than 30 texts labelled). NONE: the interval is so wide that the limit would not even be told from no loss at
+ * all, so nothing is certified; of max_changed 5 (15) with fewer than 73 (22) texts. */
 typedef enum sill_certainty { SILL_CERTAINTY_HIGH = 0, SILL_CERTAINTY_LOW, SILL_CERTAINTY_NONE } sill_certainty;
 
 /* What was lost. Standard errors (_se) take tokens as independent. Before: computed with SILL_DTYPE_F32; after: as the
@@ -525,13 +527,16 @@ typedef struct sill_certificate {
     double perplexity_before, perplexity_before_se, perplexity_after, perplexity_after_se;
     double loss_percent, loss_percent_se;  /* of perplexity; the error is that of the paired difference */
     double loss_percent_low, loss_percent_high; /* its 95 % interval: Student's t for n_tokens - 1, so wide for few tokens */
-    int32_t certainty;                     /* sill_certainty; HIGH where labels alone were compared */
+    int32_t certainty;                     /* sill_certainty: the lower of those of the loss and of the labels */
+    int32_t certainty_of_loss, certainty_of_labels; /* HIGH where there were none to compare */
     double kl_mean, kl_mean_se, kl_p99, kl_max; /* Kullback-Leibler divergence of after from before, nats, whole vocabulary */
     double top1_agreement;                 /* share of tokens for which both find the same token most probable */
     uint64_t n_rows, n_rows_failed;        /* labelled before, so compared; not labelled before */
     uint64_t n_changed, n_rows_lost;       /* of the compared: another label or none after; none after */
+    double changed_percent;                /* n_changed of n_rows; NAN without rows */
+    double changed_percent_low, changed_percent_high; /* its 95 % interval (Wilson's) */
     double alpha;                          /* Krippendorff's, nominal, of rows that both label; NAN without such */
-    double max_loss, max_kl, min_agreement; /* the thresholds; INFINITY, INFINITY, 0: none */
+    double max_loss, max_kl, min_agreement, max_changed; /* the thresholds; INFINITY, INFINITY, 0, INFINITY: none */
     int32_t passed, forced;
     uint64_t bytes_before, bytes_after;    /* of the files of weights */
     char before_dtype[16], after_dtype[16];
@@ -541,8 +546,8 @@ typedef struct sill_certificate {
 
 /* Writes the model PATH (a floating-point checkpoint, or a GGUF) with smaller weights to OUT, a file or, for INT8, a
  * directory; measures what was lost on the texts, and writes OUT.certificate.json beside it. Where more was lost than
- * max_loss, max_kl or min_agreement allow (models that only classify: where more percent of the labels changed than max_loss),
- * where too few tokens were scored to tell (certainty NONE), where the smaller model cannot label a row that the original labels, or where nothing could be compared:
+ * max_loss, max_kl, min_agreement or max_changed allow, where too few tokens were scored or texts labelled to tell (certainty
+ * NONE), where the smaller model cannot label a row that the original labels, or where nothing could be compared:
  * ERANGE, *certificate is filled, and OUT is not there, unless forced. OUT appears when it is whole; until then it is
  * OUT.partial, locked (flock), and a directory that it replaces is OUT.old for a moment. Where only that last step fails
  * OUT.partial is kept, else nothing is. The same input gives the same bytes. CERTIFICATE may be NULL. Errors: EINVAL (OUT

@@ -48,6 +48,13 @@ double sill__student_975(size_t n) {
            z * ((((79 * z2 + 776) * z2 + 1482) * z2 - 1920) * z2 - 945) / (92160 * v * v * v * v);
 }
 
+void sill__wilson_95(uint64_t k, uint64_t n, double *low, double *high) {
+    const double z2 = 3.841458820694124, all = (double)n, p = n ? (double)k / all : 0.5;
+    const double centre = (all * p + z2 / 2) / (all + z2), half = sqrt(z2 * (all * p * (1 - p) + z2 / 4)) / (all + z2);
+    *low = k ? fmax(centre - half, 0) : 0; /* exact at the ends, where both terms are the same */
+    *high = k < n ? fmin(centre + half, 1) : 1;
+}
+
 static sill_status progress(const certify *t, const char *stage, double share, sill_error *err) {
     if (t->o->progress && t->o->progress(t->o->user, stage, share)) return sill__fail(err, SILL_ECANCELLED, "cancelled by the caller");
     return SILL_OK;
@@ -234,6 +241,10 @@ static sill_status count_labels(certify *t, sill_error *err) {
         t->c->n_rows_lost += before >= 0 && after < 0;
         t->c->n_changed += before >= 0 && before != after;
     }
+    sill__wilson_95(t->c->n_changed, t->c->n_rows, &t->c->changed_percent_low, &t->c->changed_percent_high);
+    t->c->changed_percent = t->c->n_rows ? 100 * (double)t->c->n_changed / (double)t->c->n_rows : (double)NAN;
+    t->c->changed_percent_low *= 100;
+    t->c->changed_percent_high *= 100;
     const sill__ratings ratings = {.n_coders = 2, .n_units = n, .n_labels = t->n_labels, .codes = both, .scratch = scratch};
     t->c->alpha = sill__alpha(&ratings, SILL_LEVEL_NOMINAL, NULL);
     /* one label only, and the same from both: nothing was lost */
@@ -333,7 +344,7 @@ sill_status sill__certify(const char *before, const char *after, const char *spo
                           sill_certificate *c, sill_error *err) {
     certify t = {.o = o, .c = c, .fd = -1, .max_tokens = o->max_tokens ? (uint64_t)o->max_tokens : MAX_TOKENS};
     sill_status s = SILL_OK;
-    c->alpha = NAN;
+    c->alpha = c->changed_percent = c->changed_percent_low = c->changed_percent_high = NAN;
     t.fd = open(spool, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (t.fd < 0) return sill__fail(err, SILL_EIO, "cannot create %s: %s", spool, strerror(errno));
     unlink(spool);

@@ -15,6 +15,7 @@
 
 #define SMALL_FILE_MAX ((size_t)512 << 20)
 #define FEW_TOKENS 100 /* with fewer the standard error itself is a guess: single tokens of text weigh too much in it */
+#define FEW_ROWS 30    /* with fewer, what is so of these texts says little of others */
 
 typedef struct job {
     const char *path;
@@ -23,7 +24,7 @@ typedef struct job {
     sill_certificate c;
 } job;
 
-static const char *const names[] = {"q8", "q4", "int8"};
+static const char *const names[] = {"q8", "q4", "int8"}, *const certainties[] = {"high", "low", "none"};
 
 /* ---- small files */
 
@@ -235,7 +236,7 @@ static sill_status write_record(const job *j, sill_error *err) {
         put_pair(&s, "loss_percent", c->loss_percent, c->loss_percent_se);
         put_number(&s, "loss_percent_low", c->loss_percent_low);
         put_number(&s, "loss_percent_high", c->loss_percent_high);
-        sill__str_putf(&s, ", \"certainty\": \"%s\"", c->certainty == SILL_CERTAINTY_HIGH ? "high" : c->certainty == SILL_CERTAINTY_LOW ? "low" : "none");
+        sill__str_putf(&s, ", \"certainty\": \"%s\"", certainties[c->certainty_of_loss]);
         sill__str_puts(&s, "},\n  \"kl_divergence\": {\"unit\": \"nats\"");
         put_number(&s, "mean", c->kl_mean);
         put_number(&s, "standard_error", c->kl_mean_se);
@@ -247,6 +248,10 @@ static sill_status write_record(const job *j, sill_error *err) {
     if (c->n_rows + c->n_rows_failed) {
         sill__str_putf(&s, ",\n  \"labels\": {\"rows\": %llu, \"failed\": %llu, \"changed\": %llu, \"lost\": %llu", (unsigned long long)c->n_rows,
                        (unsigned long long)c->n_rows_failed, (unsigned long long)c->n_changed, (unsigned long long)c->n_rows_lost);
+        put_number(&s, "changed_percent", c->changed_percent);
+        put_number(&s, "changed_percent_low", c->changed_percent_low);
+        put_number(&s, "changed_percent_high", c->changed_percent_high);
+        sill__str_putf(&s, ", \"certainty\": \"%s\"", certainties[c->certainty_of_labels]);
         put_number(&s, "krippendorff_alpha", c->alpha);
         sill__str_puts(&s, "}");
     }
@@ -254,7 +259,8 @@ static sill_status write_record(const job *j, sill_error *err) {
     sill__put_json_f64(&s, c->max_loss);
     put_number(&s, "threshold_kl_mean", c->max_kl);
     put_number(&s, "threshold_top1_agreement", c->min_agreement);
-    sill__str_putf(&s, ", \"passed\": %s, \"forced\": %s\n}\n", c->passed ? "true" : "false", c->forced ? "true" : "false");
+    put_number(&s, "threshold_changed_percent", c->max_changed);
+    sill__str_putf(&s, ", \"certainty\": \"%s\", \"passed\": %s, \"forced\": %s\n}\n", certainties[c->certainty], c->passed ? "true" : "false", c->forced ? "true" : "false");
     sill_status st = s.failed ? sill__fail(err, SILL_ENOMEM, "no memory for the certificate")
                               : put_file(j->out.record_partial, s.p, s.n, err);
     sill__str_free(&s);
@@ -280,27 +286,50 @@ static double limit_of(double asked, double none, double q4, double others, sill
 }
 
 /* By the interval of the paired loss in logarithms, where it has one width around any loss. */
-static sill_certainty certainty(const sill_certificate *c) {
+static sill_certainty certainty_of_loss(const sill_certificate *c) {
     const double limit = log1p(c->max_loss / 100), margin = log1p(c->loss_percent_high / 100) - log1p(c->loss_percent / 100);
     if (!c->n_tokens) return SILL_CERTAINTY_HIGH;
     if (isfinite(limit) && !(margin <= limit)) return SILL_CERTAINTY_NONE;
     return c->n_tokens < FEW_TOKENS || !(c->loss_percent_high <= c->max_loss) ? SILL_CERTAINTY_LOW : SILL_CERTAINTY_HIGH;
 }
 
-/* Three limits, since a perplexity alone can be right by luck: a model that finds other words may even gain on a text. Rows that
- * only the original can label are no matter of degree, and a comparison of nothing is none. */
+/* The same of the share of labels that change: none of so many rows must be told from too many. */
+static sill_certainty certainty_of_labels(const sill_certificate *c) {
+    double low, high;
+    if (!c->n_rows && !c->n_rows_failed) return SILL_CERTAINTY_HIGH;
+    sill__wilson_95(0, c->n_rows, &low, &high);
+    if (!(100 * high <= c->max_changed)) return SILL_CERTAINTY_NONE;
+    return c->n_rows < FEW_ROWS || !(c->changed_percent_high <= c->max_changed) ? SILL_CERTAINTY_LOW : SILL_CERTAINTY_HIGH;
+}
+
+static sill_status too_few(const sill_certificate *c, sill_error *err) {
+    if (c->certainty_of_loss == SILL_CERTAINTY_NONE)
+        return sill__fail(err, SILL_ERANGE, "%llu tokens are too few to tell: the loss of %.2f %% may as well be %.3g to %.3g %%, and "
+                          "%.4g %% are allowed: nothing is kept (more text, --tokens, or --max-loss PERCENT; --force keeps it all "
+                          "the same)", (unsigned long long)c->n_tokens, c->loss_percent, c->loss_percent_low, c->loss_percent_high,
+                          c->max_loss);
+    return sill__fail(err, SILL_ERANGE, "the labels of %llu texts are too few to tell: %llu change, which may as well be %.3g to %.3g %% "
+                      "of all, and %.4g %% are allowed: nothing is kept (more rows of --text, or --max-changed PERCENT; --force keeps "
+                      "it all the same)", (unsigned long long)c->n_rows, (unsigned long long)c->n_changed, c->changed_percent_low,
+                      c->changed_percent_high, c->max_changed);
+}
+
+/* Limits of four things, since a perplexity alone can be right by luck: a model that finds other words may even gain on a text.
+ * Rows that only the original can label are no matter of degree, and a comparison of nothing is none. */
 static sill_status judge(job *j, sill_error *err) {
     sill_certificate *c = &j->c;
-    const double changed = c->n_rows ? 100.0 * (double)c->n_changed / (double)c->n_rows : 0;
-    const double loss = c->n_tokens ? c->loss_percent : changed;
     char more[80] = "";
     c->max_loss = limit_of(j->o.max_loss, (double)INFINITY, 10, 2, j->o.to);
     c->max_kl = limit_of(j->o.max_kl, (double)INFINITY, 0.5, 0.1, j->o.to);
     c->min_agreement = limit_of(j->o.min_agreement, 0, 0.6, 0.8, j->o.to);
-    const bool cheap = loss <= c->max_loss, near = !c->n_tokens || c->kl_mean <= c->max_kl,
-               agrees = !c->n_tokens || c->top1_agreement >= c->min_agreement, compared = c->n_tokens || c->n_rows;
-    c->certainty = certainty(c);
-    c->passed = compared && !c->n_rows_lost && cheap && near && agrees && c->certainty != SILL_CERTAINTY_NONE;
+    c->max_changed = limit_of(j->o.max_changed, (double)INFINITY, 15, 5, j->o.to);
+    const bool cheap = !c->n_tokens || c->loss_percent <= c->max_loss, near = !c->n_tokens || c->kl_mean <= c->max_kl,
+               agrees = !c->n_tokens || c->top1_agreement >= c->min_agreement,
+               labels = !c->n_rows || c->changed_percent <= c->max_changed, compared = c->n_tokens || c->n_rows;
+    c->certainty_of_loss = certainty_of_loss(c);
+    c->certainty_of_labels = certainty_of_labels(c);
+    c->certainty = SILL_MAX(c->certainty_of_loss, c->certainty_of_labels);
+    c->passed = compared && !c->n_rows_lost && cheap && near && agrees && labels && c->certainty != SILL_CERTAINTY_NONE;
     c->forced = !c->passed && j->o.force;
     if (c->passed || c->forced) return SILL_OK;
     if (!compared)
@@ -312,20 +341,21 @@ static sill_status judge(job *j, sill_error *err) {
     if (c->n_tokens && c->n_rows)
         snprintf(more, sizeof more, "; %llu of %llu labels change", (unsigned long long)c->n_changed, (unsigned long long)c->n_rows);
     if (!cheap)
-        return sill__fail(err, SILL_ERANGE, "%s costs %.2f %% of %s, more than the %.4g %% allowed%s: nothing is kept (--max-loss "
-                          "PERCENT allows more, --force keeps it all the same)", names[j->o.to], loss,
-                          c->n_tokens ? "perplexity" : "the labels", c->max_loss, more);
+        return sill__fail(err, SILL_ERANGE, "%s costs %.2f %% of perplexity, more than the %.4g %% allowed%s: nothing is kept (--max-loss "
+                          "PERCENT allows more, --force keeps it all the same)", names[j->o.to], c->loss_percent, c->max_loss, more);
     if (!near)
         return sill__fail(err, SILL_ERANGE, "%s moves the next-token distributions by %.4g nats in the mean, more than the %.4g "
                           "allowed%s: nothing is kept (--max-kl NATS allows more, --force keeps it all the same)", names[j->o.to],
                           c->kl_mean, c->max_kl, more);
-    if (agrees)
-        return sill__fail(err, SILL_ERANGE, "%llu tokens are too few to tell: the loss of %.2f %% may as well be %.3g to %.3g %%, and "
-                          "%.4g %% are allowed%s: nothing is kept (more text, --tokens, or --max-loss PERCENT; --force keeps it all "
-                          "the same)", (unsigned long long)c->n_tokens, loss, c->loss_percent_low, c->loss_percent_high, c->max_loss, more);
-    return sill__fail(err, SILL_ERANGE, "with %s the first choice stays the same for %.2f %% of the tokens, fewer than the %.4g %% "
-                      "asked%s: nothing is kept (--min-agreement PERCENT allows fewer, --force keeps it all the same)",
-                      names[j->o.to], 100 * c->top1_agreement, 100 * c->min_agreement, more);
+    if (!agrees)
+        return sill__fail(err, SILL_ERANGE, "with %s the first choice stays the same for %.2f %% of the tokens, fewer than the %.4g %% "
+                          "asked%s: nothing is kept (--min-agreement PERCENT allows fewer, --force keeps it all the same)",
+                          names[j->o.to], 100 * c->top1_agreement, 100 * c->min_agreement, more);
+    if (!labels)
+        return sill__fail(err, SILL_ERANGE, "with %s %llu of %llu labels change, %.2f %%, more than the %.4g %% allowed: nothing is kept "
+                          "(--max-changed PERCENT allows more, --force keeps it all the same)", names[j->o.to],
+                          (unsigned long long)c->n_changed, (unsigned long long)c->n_rows, c->changed_percent, c->max_changed);
+    return too_few(c, err);
 }
 
 static sill_status run(job *j, sill_error *err) {
@@ -349,14 +379,14 @@ sill_status sill_quantize(const char *path, const char *out, const sill_quantize
     if (!j) return sill__fail(err, SILL_ENOMEM, "no memory to quantize %s", path);
     j->path = path;
     j->out.lock = -1;
-    j->c.alpha = NAN;
+    j->c.alpha = j->c.changed_percent = j->c.changed_percent_low = j->c.changed_percent_high = NAN;
     sill_status s = sill__options_read(options, &j->o, sizeof j->o, "sill_quantize_options", err);
     if (s == SILL_OK && (unsigned)j->o.to > SILL_QUANTIZE_INT8) s = sill__fail(err, SILL_EINVAL, "no type to quantize to has the number %d", (int)j->o.to);
     if (s == SILL_OK && (j->o.max_tokens < 0 || j->o.window < 0 || j->o.window == 1))
         s = sill__fail(err, SILL_EINVAL, "max_tokens %d or window %d is out of range", j->o.max_tokens, j->o.window);
-    if (s == SILL_OK && (j->o.max_loss != j->o.max_loss || j->o.max_kl != j->o.max_kl || !(j->o.min_agreement <= 1)))
-        s = sill__fail(err, SILL_EINVAL, "max_loss %g, max_kl %g or min_agreement %g is out of range", j->o.max_loss, j->o.max_kl,
-                       j->o.min_agreement);
+    if (s == SILL_OK && (isnan(j->o.max_loss) || isnan(j->o.max_kl) || !(j->o.min_agreement <= 1) || isnan(j->o.max_changed)))
+        s = sill__fail(err, SILL_EINVAL, "max_loss %g, max_kl %g, min_agreement %g or max_changed %g is out of range", j->o.max_loss,
+                       j->o.max_kl, j->o.min_agreement, j->o.max_changed);
     if (s == SILL_OK && j->o.n_texts && (!j->o.texts || !j->o.text_bytes)) s = sill__fail(err, SILL_EINVAL, "%zu texts, but no pointers to them", j->o.n_texts);
     if (s == SILL_OK) {
         j->out.directory = j->o.to == SILL_QUANTIZE_INT8;

@@ -54,15 +54,36 @@ def few_tokens_are_said():
 
 def labels_of_a_column():
     f = write("rows.csv", "id,t\n1,She had a red ball.\n2,The dog was very sad.\n3,\n4,A happy bird\n")
-    r = q("--to", "q8", "-o", path("l.gguf"), "--text", f + ":t", "--labels", "happy, sad", "--json", "-q", "--max-loss", "100")
+    r = q("--to", "q8", "-o", path("l.gguf"), "--text", f + ":t", "--labels", "happy, sad", "--json", "-q", "--max-loss", "100",
+          "--max-changed", "100")
     o = r.objects()[0]
-    assert o["rows"] == 4 and 0 <= o["changed"] <= 4 and o["alpha"] is not None, o
+    assert o["rows"] == 4 and 0 <= o["changed"] <= 4 and o["alpha"] is not None and o["certainty"] == "low", o
     labels = json.loads(read("l.gguf.certificate.json"))["labels"]
     ours = []
     for m, more in ((STORIES, ["--dtype", "f32"]), (path("l.gguf"), [])):
         rows = sill("classify", f, "--text", "t", "--labels", "happy,sad", "-m", m, *more, "-q", "--json").objects()
         ours.append([x["label"] for x in rows])
     assert labels["changed"] == sum(a != b for a, b in zip(*ours)), (labels, ours)
+
+
+def labels_have_a_limit():
+    """Four rows prove nothing of 5 %, whatever became of them; a hundred do, and past the limit nothing is kept."""
+    f = write("rows4.csv", "t\nShe had a red ball.\nThe dog was very sad.\nA cat.\nA happy bird\n")
+    more = ["--max-loss", "1000", "--max-kl", "100", "--min-agreement", "1"]
+    r = q("--to", "q8", "-o", path("m.gguf"), "--text", f + ":t", *more, "--labels", "happy,sad", status=1)
+    assert "labels of 4 texts are too few" in r.err and "too few rows" in r.text() and not os.path.exists(path("m.gguf")), (r.err, r.text())
+    more += ["--labels", "big,little,small,nice", "--prompt", "{text}"]
+    rows = [f"{a} {b} {c}" for a in ("She", "The dog", "A bird", "Tom", "My friend") for b in ("had", "saw", "lost", "liked")
+            for c in ("a red ball.", "the big tree.", "a new toy.", "a sad cat.", "the sun.")]
+    f = write("rows100.csv", "t\n" + "\n".join(rows) + "\n")
+    o = q("--to", "q4", "-o", path("m.gguf"), "--text", f + ":t", *more, "--max-changed", "100", "--json").objects()[0]
+    c = json.loads(read("m.gguf.certificate.json"))
+    assert o["certainty"] == c["certainty"] == c["labels"]["certainty"] == "high" and c["threshold_changed_percent"] == 100, (o, c)
+    assert c["labels"]["changed_percent_low"] < o["changed_percent"] == o["changed"] == c["labels"]["changed_percent"] < o["changed_percent_high"], (o, c)
+    r = q("--to", "q4", "-o", path("m2.gguf"), "--text", f + ":t", *more, "--max-changed", str(o["changed"] - 0.5), status=1)
+    assert "--max-changed" in r.err and f"{o['changed']} of 100 labels change" in r.err and not os.path.exists(path("m2.gguf")), r.err
+    r = q("--to", "q4", "-o", path("m2.gguf"), "--text", f + ":t", *more, "--max-changed", str(o["changed"] + 0.5))
+    assert "warning: 100 texts were labelled" in r.err and "too few rows to tell" in r.text(), (r.err, r.text())
 
 
 def refuses_past_the_threshold():
@@ -99,7 +120,8 @@ def wrong_usage():
                        (["--to", "q8", "-o", path("w"), "--labels", "a,a"], "twice"),
                        (["--to", "q8", "-o", path("w"), "--text", t, "--prompt", "{text}"], "--labels"),
                        (["--to", "q8", "-o", path("w"), "--text", write("c.csv", "a,b\n1,2\n")], "FILE:COLUMN"),
-                       (["--to", "q8", "-o", path("w"), "--max-loss", "-1"], "--max-loss")):
+                       (["--to", "q8", "-o", path("w"), "--max-loss", "-1"], "--max-loss"),
+                       (["--to", "q8", "-o", path("w"), "--max-changed", "101"], "--max-changed")):
         r = q(*args, status=2)
         assert says in r.err and not os.path.exists(path("w")), (args, r.err)
     assert "none.txt" in q("--to", "q8", "-o", path("w"), "--text", path("none.txt"), status=1).err
@@ -340,10 +362,14 @@ def classifier(name, scale=1.0):
 def a_classification_head():
     rows = write("rows3.csv", "t\nThe girl was happy.\nA dog ran home.\nThey played all day.\n")
     m = classifier("head")
-    o = int8("-o", path("head8"), "--text", rows + ":t", "--json", model=m).objects()[0]
-    assert o["kept"] and o["passed"] and o["rows"] == 3 and o["changed"] == 0 and o["n_tokens"] == 0, o
+    r = int8("-o", path("head8"), "--text", rows + ":t", "--json", model=m, status=1)  # three rows are no proof of 5 %
+    o = r.objects()[0]
+    assert not o["kept"] and not o["passed"] and o["certainty"] == "none" and "labels of 3 texts" in r.err, (o, r.err)
+    many = write("rows80.csv", "t\n" + "".join(f"The girl had {i} balls.\n" for i in range(80)))
+    o = int8("-o", path("head8"), "--text", many + ":t", "--json", model=m).objects()[0]
+    assert o["kept"] and o["passed"] and o["rows"] == 80 and o["changed"] == 0 and o["n_tokens"] == 0 and o["certainty"] == "high", o
     c = json.loads(read("head8.certificate.json"))
-    assert c["labels"]["rows"] == 3 and c["text"]["texts"] == 3 and "perplexity" not in c, c
+    assert c["labels"]["rows"] == 80 and c["text"]["texts"] == 80 and "perplexity" not in c, c
     r = int8("-o", path("head8b"), "--labels", "a,b", model=m, status=None)
     assert r.status and "its own labels" in r.err and not os.path.exists(path("head8b")), r.err
 
@@ -353,7 +379,7 @@ def rows_that_the_smaller_model_cannot_label():
     rows = write("rows3.csv", "t\nThe girl was happy.\nA dog ran home.\nThey played all day.\n")
     m = classifier("huge", 1e6)
     assert len(sill("classify", rows, "--text", "t", "-m", m, "--dtype", "f32", "-q", "--json").objects()) == 3
-    for limit in ([], ["--max-loss", "1000"]):
+    for limit in ([], ["--max-changed", "100"]):
         r = int8("-o", path("huge8"), "--text", rows + ":t", "--json", *limit, model=m, status=1)
         o = r.objects()[0]
         assert not o["kept"] and not o["passed"] and o["rows"] == o["changed"] == o["rows_lost"] == 3, o
@@ -392,7 +418,7 @@ def json_has_what_the_text_has():
     assert o["forced"] is False and o["rows_failed"] == o["rows_lost"] == 0, o
 
 
-for t in (writes_a_model_and_its_certificate, sample_text_is_in_the_program, few_tokens_are_said, labels_of_a_column, refuses_past_the_threshold,
+for t in (writes_a_model_and_its_certificate, sample_text_is_in_the_program, few_tokens_are_said, labels_of_a_column, labels_have_a_limit, refuses_past_the_threshold,
           does_not_overwrite, wrong_usage, a_full_disk_is_an_error, an_interruption_leaves_nothing,
           a_directory_of_the_user_is_not_replaced, the_record_is_checked_before_work, what_is_read_is_never_the_output,
           two_runs_do_not_meet, an_interruption_says_what_is_so, int8_is_no_source, an_embedding_of_int8_is_refused,

@@ -42,6 +42,27 @@ static void intervals_are_students(void) {
     CHECK(isinf(sill__student_975(0)));
 }
 
+/* Table I of Newcombe (1998), the score method without continuity correction, to its four places; no rows say nothing. */
+static void shares_have_wilsons_interval(void) {
+    static const struct { uint64_t k, n; double low, high; } known[] = {
+        {81, 263, 0.2553, 0.3662}, {15, 148, 0.0624, 0.1605}, {0, 20, 0, 0.1611}, {1, 29, 0.0061, 0.1718}, {0, 0, 0, 1}};
+    double low, high;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(known); i++)
+        for (int turned = 0; turned < 2; turned++) {
+            sill__wilson_95(turned ? known[i].n - known[i].k : known[i].k, known[i].n, &low, &high);
+            CHECK_NEAR(turned ? 1 - high : low, known[i].low, 5.1e-5);
+            CHECK_NEAR(turned ? 1 - low : high, known[i].high, 5.1e-5);
+        }
+    sill__wilson_95(0, 72, &low, &high); /* what sill.h says of the default limits */
+    CHECK(low == 0 && high > 0.05);
+    sill__wilson_95(0, 73, &low, &high);
+    CHECK(high < 0.05);
+    sill__wilson_95(0, 21, &low, &high);
+    CHECK(high > 0.15);
+    sill__wilson_95(0, 22, &low, &high);
+    CHECK(high < 0.15);
+}
+
 /* Every tensor has gguf-py's bytes (LLM.int8: bitsandbytes' rule in numpy), and the file is the same for any number of
  * threads. */
 static void tensors_are_those_expected(void) {
@@ -261,25 +282,85 @@ static void int8_is_read_again(void) {
     sill__free(text);
 }
 
+/* N texts, all different; what they are labelled is for the models to say. */
+static void label_some(sill_quantize_options *o, size_t n, const char *(*texts)[120], size_t (*sizes)[120]) {
+    static char bytes[120][64];
+    static const char *const who[] = {"She", "The dog", "A bird", "Tom", "My friend"}, *const did[] = {"had", "saw", "lost", "liked"},
+                      *const what[] = {"a red ball.", "the big tree.", "no cake.", "a sad cat.", "the sun.", "a new toy."};
+    static const char *const labels[] = {"big", "little", "small", "nice"}; /* the model sees little between them */
+    for (size_t i = 0; i < n; i++) {
+        snprintf(bytes[i], sizeof bytes[i], "%s %s %s", who[i % 5], did[i / 5 % 4], what[i / 20]);
+        (*texts)[i] = bytes[i];
+        (*sizes)[i] = strlen(bytes[i]);
+    }
+    o->texts = *texts;
+    o->text_bytes = *sizes;
+    o->n_texts = n;
+    o->labels = labels;
+    o->n_labels = 4;
+    o->prompt = "{text}";
+    o->overwrite = 1;
+    o->max_tokens = 400;
+    o->max_loss = o->max_kl = o->min_agreement = -1;
+}
+
+/* Labels have a limit of their own, and as many texts are asked for as tell it from nothing. */
 static void labels_are_compared(void) {
-    static const char *const texts[] = {"She had a red ball.", "The dog was sad.", "A big happy bird sang.", "", "It was dark."};
-    static const char *const labels[] = {"happy", "sad"};
-    size_t sizes[5];
-    for (int i = 0; i < 5; i++) sizes[i] = strlen(texts[i]);
+    const char *texts[120];
+    size_t sizes[120];
     sill_quantize_options o = some(SILL_QUANTIZE_Q4);
     sill_certificate c;
     sill_error e = {0};
-    o.texts = texts;
-    o.text_bytes = sizes;
-    o.n_texts = 5;
-    o.labels = labels;
-    o.n_labels = 2;
-    o.max_loss = -1;
+    label_some(&o, 120, &texts, &sizes);
+    o.max_changed = -1;
     CHECK_OK(sill_quantize(STORIES, in_dir("l.gguf"), &o, &c, &e), e);
-    CHECK_INT(c.n_rows + c.n_rows_failed, 5);
-    CHECK(c.n_rows >= 4 && c.n_changed <= c.n_rows && c.alpha <= 1);
-    CHECK((c.n_changed == 0) == (c.alpha == 1));
-    CHECK(isinf(c.max_loss) && c.passed);
+    CHECK_INT(c.n_rows, 120);
+    REQUIRE(c.n_changed > 0 && c.n_changed < 40);
+    CHECK_NEAR(c.changed_percent, 100.0 * (double)c.n_changed / 120, 1e-12);
+    CHECK(c.alpha < 1 && isinf(c.max_loss) && isinf(c.max_changed) && c.passed && c.certainty_of_labels == SILL_CERTAINTY_HIGH);
+    CHECK(c.changed_percent_low < c.changed_percent && c.changed_percent < c.changed_percent_high);
+    const double seen = c.changed_percent, high = c.changed_percent_high;
+    o.max_changed = high * 1.0001; /* the whole interval is allowed */
+    CHECK_OK(sill_quantize(STORIES, in_dir("l.gguf"), &o, &c, &e), e);
+    CHECK(c.passed && c.certainty == SILL_CERTAINTY_HIGH && c.max_changed == o.max_changed);
+    o.max_changed = (seen + high) / 2; /* what was seen is allowed, its interval is not */
+    CHECK_OK(sill_quantize(STORIES, in_dir("l.gguf"), &o, &c, &e), e);
+    CHECK(c.passed && c.certainty == SILL_CERTAINTY_LOW && c.certainty_of_labels == SILL_CERTAINTY_LOW &&
+          c.certainty_of_loss == SILL_CERTAINTY_HIGH);
+    o.max_changed = seen * 0.999;
+    unlink(in_dir("l.gguf"));
+    CHECK_INT(sill_quantize(STORIES, in_dir("l.gguf"), &o, &c, &e), SILL_ERANGE);
+    CHECK(strstr(e.msg, "--max-changed") && strstr(e.msg, "of 120 labels change") && !c.passed && !exists(in_dir("l.gguf")));
+    o.force = 1;
+    CHECK_OK(sill_quantize(STORIES, in_dir("l.gguf"), &o, &c, &e), e);
+    CHECK(c.forced && !c.passed);
+    o.max_changed = NAN;
+    CHECK_INT(sill_quantize(STORIES, in_dir("l.gguf"), &o, &c, &e), SILL_EINVAL);
+}
+
+static void few_labels_are_no_proof(void) {
+    static const struct { size_t n; sill_certainty certainty; } cases[] = {
+        {1, SILL_CERTAINTY_NONE}, {72, SILL_CERTAINTY_NONE}, {73, SILL_CERTAINTY_LOW}, {120, SILL_CERTAINTY_LOW}};
+    const char *texts[120];
+    size_t sizes[120];
+    sill_certificate c;
+    sill_error e = {0};
+    for (size_t i = 0; i < SILL_ARRAY_LEN(cases); i++) {
+        sill_quantize_options o = some(SILL_QUANTIZE_Q8);
+        label_some(&o, cases[i].n, &texts, &sizes);
+        const sill_status s = sill_quantize(STORIES, in_dir("fl.gguf"), &o, &c, &e);
+        CHECK(c.n_rows == cases[i].n && c.max_changed == 5);
+        REQUIRE(c.changed_percent <= 5);
+        const sill_certainty want = cases[i].certainty == SILL_CERTAINTY_LOW && c.changed_percent_high <= 5 ? SILL_CERTAINTY_HIGH : cases[i].certainty;
+        CHECK_INT(c.certainty_of_labels, want);
+        CHECK(c.passed == (want != SILL_CERTAINTY_NONE) && c.certainty >= c.certainty_of_labels);
+        CHECK_INT(s, c.passed ? SILL_OK : SILL_ERANGE);
+        if (s != SILL_OK) CHECK(strstr(e.msg, "texts are too few") && strstr(e.msg, "--max-changed"));
+    }
+    sill_quantize_options o = some(SILL_QUANTIZE_Q4);
+    label_some(&o, 22, &texts, &sizes);
+    if (sill_quantize(STORIES, in_dir("fl.gguf"), &o, &c, &e) == SILL_OK) CHECK_INT(c.certainty_of_labels, SILL_CERTAINTY_LOW);
+    CHECK(c.max_changed == 15 && (c.certainty_of_labels != SILL_CERTAINTY_NONE) && c.passed == (c.changed_percent <= 15));
 }
 
 static void too_much_lost_leaves_nothing(void) {
@@ -457,7 +538,9 @@ int main(int argc, char **argv) {
     TEST(few_tokens_are_no_proof);
     TEST(the_hash_tells_texts_apart);
     TEST(int8_is_read_again);
+    TEST(shares_have_wilsons_interval);
     TEST(labels_are_compared);
+    TEST(few_labels_are_no_proof);
     TEST(too_much_lost_leaves_nothing);
     TEST(refusals_leave_nothing);
     TEST(a_name_that_is_taken_keeps_the_work);
