@@ -276,6 +276,10 @@ int cli_engine_open(const char *command, const cli_model_options *options, const
     if (s == SILL_OK) s = sill_plan(engine->path, &mo, &so, &plan, &err);
     if (s == SILL_OK && (status = check_needs(command, needs, plan.n_ctx)) >= 0) return status;
     if (s == SILL_OK && !plan.fits) s = refuse_unfit(engine, &plan, mo.memory_limit_bytes != 0, &err);
+    if (s == SILL_OK && plan.passed_over[0]) {
+        sill__log(1, "device %s is used, since %s", plan.device, plan.passed_over);
+        mo.device = plan.device;
+    }
     if (s == SILL_OK) s = sill_model_load(engine->path, &mo, &engine->model, &err);
     if (s == SILL_OK) sill_model_get_info(engine->model, &engine->info, sizeof engine->info);
     if (s == SILL_OK && !(needs && needs->no_text) && !sill_model_tokenizer(engine->model))

@@ -94,7 +94,7 @@ static void tell_devices(doctor *d) {
         if (sill__backend_find(known[i], &b, NULL) != SILL_OK) doctor_add(d, "devices", known[i], "not in this build");
     for (int i = 0; (b = sill__backend_at(i)); i++) tell_device(d, b);
     sill__device *device = NULL;
-    if (sill__device_open(NULL, NULL, false, &b, &device, &err) == SILL_OK) {
+    if (sill__device_open(NULL, NULL, false, NULL, &b, &device, &err) == SILL_OK) {
         doctor_add(d, "devices", "auto", "takes %s", b->name);
         b->close(device);
     } else {

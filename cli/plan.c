@@ -14,6 +14,8 @@ static void print_table(const char *path, const sill_plan_info *p, bool limited)
     snprintf(kv, sizeof kv, "KV cache: contexts of %d tokens", (int)p->n_ctx);
     snprintf(scratch, sizeof scratch, "batches of %d tokens, %d texts in flight", (int)p->batch_tokens, (int)p->max_sequences);
     printf("%s\n", path);
+    printf("%-12s %s\n", "device", p->device);
+    if (p->passed_over[0]) printf("%-12s %s\n", "passed over", p->passed_over);
     line("weights", p->weight_bytes, "as computed with");
     line("kv", p->kv_bytes, kv);
     line("scratch", p->scratch_bytes, scratch);
@@ -33,6 +35,10 @@ static void print_json(const char *path, const sill_plan_info *p) {
                    (unsigned long long)p->total_bytes, (unsigned long long)p->available_bytes, (int)p->n_ctx, (int)p->batch_tokens,
                    (int)p->max_sequences, p->fits ? "true" : "false");
     sill__put_json_string(&s, p->advice, strlen(p->advice));
+    sill__str_puts(&s, ",\"device\":");
+    sill__put_json_string(&s, p->device, strlen(p->device));
+    sill__str_puts(&s, ",\"passed_over\":");
+    sill__put_json_string(&s, p->passed_over, strlen(p->passed_over));
     sill__str_puts(&s, "}\n");
     fwrite(s.p ? s.p : "", 1, s.n, stdout);
     sill__str_free(&s);

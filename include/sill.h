@@ -137,7 +137,8 @@ typedef enum sill_kv_dtype {
 
 typedef struct sill_model_options {
     size_t size;
-    const char *device;  /* "auto" (default), "metal" (Apple GPUs, on macOS), "cpu", "ref" (scalar reference) */
+    const char *device;  /* "auto" (default), "metal" (Apple GPUs, on macOS), "cpu", "ref" (scalar reference). "auto": the
+                          * first that computes right and takes the model; why another was passed over is logged */
     sill_dtype dtype;
     int32_t n_threads;   /* 0: all (performance) cores, never more than physical ones */
     uint64_t memory_limit_bytes; /* 0: what the system says is free; refused with ENOFIT above it */
@@ -250,6 +251,8 @@ typedef struct sill_plan_info {
     int32_t n_ctx, batch_tokens, max_sequences;
     int32_t fits;             /* 1 or 0 */
     char advice[256];         /* where it does not fit: the next smaller choice */
+    char device[16];          /* that it is planned for: "cpu", "metal", ... */
+    char passed_over[320];    /* device "auto" alone: a device before that one, and why it does not take the model or session; else "" */
 } sill_plan_info;
 
 /* Plans PATH with these options. Reads headers only. */

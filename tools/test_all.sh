@@ -116,7 +116,7 @@ suite_aarch64() {
     # The Metal kernels with Metal's own calling convention, without the fake's checks of each access (suite_metal has them).
     echo "-- the fake Metal"
     FAKEMETAL_FAST=1 RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max" TEST_TIMEOUT=900 \
-        run_tests build/aarch64 release metal/test_vec metal/test_mat metal/test_int8 metal/test_loss metal/test_model
+        run_tests build/aarch64 release metal/test_vec metal/test_mat metal/test_int8 metal/test_loss metal/test_refused metal/test_model
     # What the program picks on cores between the two: dot products without and with int8 matrix products.
     local isa
     for isa in neon_dotprod neon_i8mm; do

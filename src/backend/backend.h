@@ -260,6 +260,8 @@ typedef struct sill__backend {
     /* Bytes that the device can still take beside what it holds, where that is less than the system's memory; NULL: it
      * has no limit of its own. */
     uint64_t (*room)(const sill__device *);
+    /* The most bytes that one weight, KV cache or buffer may have. NULL: any. */
+    uint64_t (*largest)(const sill__device *);
     /* OK, or EUNSUPPORTED with the reason: never a silent fallback. */
     sill_status (*supports)(const sill__device *, const sill__need *, sill_error *err);
 
@@ -341,9 +343,12 @@ uint64_t sill__device_available(const sill__backend *ops, const sill__device *de
 /* Opens the device that NAME (NULL: "auto") stands for. "auto": the first of the list that opens and does not fail the
  * check of its first use (check/check.h); a device that fails it is named in a log line of level 0, with what to do. A
  * device that was named is used all the same, after that line. ANNOUNCE false: nothing is logged, since the device will be
- * opened again. (choose.c) */
-sill_status sill__device_open(const char *name, const sill__device_options *options, bool announce, const sill__backend **ops,
-                              sill__device **out, sill_error *err);
+ * opened again. BEHIND: only those behind it in the list are tried, NULL: all. (choose.c) */
+sill_status sill__device_open(const char *name, const sill__device_options *options, bool announce, const sill__backend *behind,
+                              const sill__backend **ops, sill__device **out, sill_error *err);
+/* Whether what a model ended with on the device OPS may go well on the next one: NAME left the choice open, there is one
+ * behind, and the failure is of the device (it does not offer that, has not the memory, or broke down). (choose.c) */
+bool sill__device_may_pass(const char *name, const sill__backend *ops, sill_status failure);
 /* The same with these backends in the place of "auto"'s, NULL behind them; the last is taken without a check. */
 sill_status sill__device_choose(const sill__backend *const *list, const sill__device_options *options, bool announce,
                                 const sill__backend **ops, sill__device **out, sill_error *err);

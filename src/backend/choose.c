@@ -58,16 +58,34 @@ sill_status sill__device_choose(const sill__backend *const *list, const sill__de
     return list[0]->open(options, out, err);
 }
 
-sill_status sill__device_open(const char *name, const sill__device_options *options, bool announce, const sill__backend **ops,
-                              sill__device **out, sill_error *err) {
-    const sill__backend *list[MAX_BACKENDS + 1] = {NULL};
+static bool is_auto(const char *name) { return !name || !*name || !strcmp(name, "auto"); }
+
+/* What "auto" tries; where BEHIND is among them, those behind it. */
+static void list_auto(const sill__backend *behind, const sill__backend *list[MAX_BACKENDS + 1]) {
+    const sill__backend *b;
+    int n = 0;
+    for (int i = 0; n < MAX_BACKENDS && (b = sill__backend_at(i)) && b != sill__backend_ref(); i++) {
+        list[n++] = b;
+        if (b == behind) n = 0;
+    }
+    list[n] = NULL;
+}
+
+bool sill__device_may_pass(const char *name, const sill__backend *ops, sill_status s) {
+    const sill__backend *list[MAX_BACKENDS + 1];
+    list_auto(ops, list);
+    return is_auto(name) && ops && list[0] && list[0] != ops &&
+           (s == SILL_EUNSUPPORTED || s == SILL_ENOFIT || s == SILL_ENOMEM || s == SILL_EDEVICE);
+}
+
+sill_status sill__device_open(const char *name, const sill__device_options *options, bool announce, const sill__backend *behind,
+                              const sill__backend **ops, sill__device **out, sill_error *err) {
+    const sill__backend *list[MAX_BACKENDS + 1];
     sill__check_record record = {.verdict = SILL__CHECK_UNKNOWN};
     sill_error why = {.code = SILL_OK};
     *out = NULL;
-    if (!name || !*name || !strcmp(name, "auto")) {
-        int n = 0;
-        while (n < MAX_BACKENDS && (list[n] = sill__backend_at(n)) && list[n] != sill__backend_ref()) n++;
-        list[n] = NULL;
+    if (is_auto(name)) {
+        list_auto(behind, list);
         return sill__device_choose(list, options, announce, ops, out, err);
     }
     sill_status s = sill__backend_find(name, ops, err);

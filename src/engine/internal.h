@@ -32,6 +32,8 @@ typedef struct sill__layout {
     size_t logits, lse, target_logprobs, top_ids, top_logprobs, hidden, scores, out_bytes;
     size_t ring_ids, ring_logprobs, drawn_ids, drawn_logprobs; /* of steps that have a place in the ring (ahead.c) */
     uint64_t kv_bytes, scratch_bytes;
+    uint64_t largest_bytes; /* of one buffer */
+    bool in_pieces;         /* the device takes buffers of that size */
     uint64_t call_bytes; /* of scratch_bytes: not the session's, but left to a task call of the usual size */
 } sill__layout;
 

@@ -4,7 +4,8 @@
  * The rule. A session takes KV blocks for at least one sequence of n_ctx tokens (and the partial blocks of its
  * forks). With more sequences in flight it takes max_sequences * min(n_ctx, 512) tokens, but where that is more
  * than one sequence needs, no more than the larger of 256 MiB and the weights. What the options leave open
- * (32 sequences, 512 tokens a batch) is halved step by step until it fits; what they name is kept and refused.
+ * (32 sequences, 512 tokens a batch) is halved step by step until it fits; what they name is kept and refused. Where a device
+ * has a greatest size of a buffer, the cache has no more blocks than that, and what needs more is refused.
  */
 #include "engine/internal.h"
 
@@ -64,6 +65,8 @@ static bool lay_out(sill__layout *l, const sill__config *c, const sill__backend 
                              .n_blocks = 1};
     uint64_t block = ops->kv_bytes(device, &l->kv), cap = SILL_MAX(KV_FLOOR, weight_bytes) / SILL_MAX(block, 1);
     int64_t want = l->max_sequences == 1 ? 0 : (int64_t)typical * l->max_sequences;
+    const uint64_t most = ops->largest ? ops->largest(device) : UINT64_MAX;
+    cap = SILL_MIN(cap, most / SILL_MAX(block, 1));
     if ((uint64_t)want > cap) want = (int64_t)cap;
     l->kv.n_blocks = (int32_t)SILL_MAX(want, one);
     l->kv_bytes = ops->kv_bytes(device, &l->kv);
@@ -99,13 +102,27 @@ static bool lay_out(sill__layout *l, const sill__config *c, const sill__backend 
     l->call_bytes = (2 * (uint64_t)l->max_sequences + 1) * ((uint64_t)l->n_ctx * 4 + 1024) + positions * 32 +
                     (uint64_t)c->n_vocab * 40;
     l->scratch_bytes = l->work_bytes + l->out_bytes + queue + tables + l->call_bytes;
+    /* a queue's scratch is one buffer but for little */
+    l->largest_bytes = SILL_MAX(SILL_MAX(l->kv_bytes, (uint64_t)l->work_bytes), SILL_MAX((uint64_t)l->out_bytes, queue));
+    l->in_pieces = l->largest_bytes <= most;
     return ok && queue != UINT64_MAX && l->scratch_bytes >= queue;
+}
+
+static bool fits(const sill__layout *l, uint64_t room) {
+    return l->in_pieces && l->kv_bytes <= room && l->scratch_bytes <= room - l->kv_bytes;
 }
 
 /* The next smaller choice of one kind that fits, in words. */
 static void advise(char *out, size_t cap, const sill__layout *l, const sill__config *c, const sill__backend *ops,
                    const sill__device *device, sill__kv_type kv, uint64_t weight_bytes, uint64_t room) {
     sill__layout t = *l;
+    if (!l->in_pieces) {
+        int n = snprintf(out, cap, "%s takes %.1f MiB in one piece, and the %s device at most %.1f; ",
+                         l->largest_bytes == l->kv_bytes ? "the KV cache" : "scratch", MIB(l->largest_bytes), ops->name,
+                         MIB(ops->largest(device)));
+        out += n;
+        cap -= (size_t)n;
+    }
     if (room == 0) {
         snprintf(out, cap, "the weights alone need %.0f MiB; choose a smaller type (--dtype) or model", MIB(weight_bytes));
         return;
@@ -113,13 +130,13 @@ static void advise(char *out, size_t cap, const sill__layout *l, const sill__con
     while (t.max_sequences > 1 || t.batch_tokens > 64) {
         t.max_sequences = SILL_MAX(1, t.max_sequences / 2);
         t.batch_tokens = t.batch_tokens > 64 ? SILL_MAX(64, t.batch_tokens / 2) : t.batch_tokens;
-        if (lay_out(&t, c, ops, device, kv, weight_bytes) && t.kv_bytes + t.scratch_bytes <= room) {
+        if (lay_out(&t, c, ops, device, kv, weight_bytes) && fits(&t, room)) {
             snprintf(out, cap, "max_sequences %d with batch_tokens %d would fit", t.max_sequences, t.batch_tokens);
             return;
         }
     }
     for (; t.n_ctx > 32; t.n_ctx /= 2)
-        if (lay_out(&t, c, ops, device, kv, weight_bytes) && t.kv_bytes + t.scratch_bytes <= room) {
+        if (lay_out(&t, c, ops, device, kv, weight_bytes) && fits(&t, room)) {
             snprintf(out, cap, "n_ctx %d with max_sequences %d and batch_tokens %d would fit", t.n_ctx, t.max_sequences,
                      t.batch_tokens);
             return;
@@ -153,7 +170,7 @@ sill_status sill__layout_plan(const sill__config *config, const sill__backend *o
             return sill__fail(err, SILL_ERANGE, "a session of %d sequences, %d tokens a batch and %d positions is too "
                               "large to count in bytes", layout->max_sequences, layout->batch_tokens, layout->n_ctx);
         }
-        if (room && layout->kv_bytes <= room && layout->scratch_bytes <= room - layout->kv_bytes) {
+        if (room && fits(layout, room)) {
             plan->fits = 1;
             break;
         }
@@ -185,40 +202,66 @@ static void count_import(sill_plan_info *plan, uint64_t import) {
              MIB(import));
 }
 
-sill_status sill_plan(const char *path, const sill_model_options *mo, const sill_session_options *so,
-                      sill_plan_info *plan, sill_error *err) {
-    sill_model_options m;
-    sill_session_options o;
-    sill__device_options device_options = {0};
-    const sill__backend *ops = NULL;
-    sill__device *device = NULL;
-    sill__file *file = NULL;
-    sill__config config = {0};
+typedef struct plan_job { sill__file *file; const sill__config *config; sill_model_options model; sill_session_options session; } plan_job;
+
+/* On an open device. */
+static sill_status plan_on(const plan_job *j, const sill__backend *ops, sill__device *device, sill_plan_info *plan, sill_error *err) {
     sill__compute compute;
     sill__kv_type kv = SILL__KV_F32;
     sill__layout layout;
     uint64_t weights = 0, import = 0;
     sill_status st;
+    if ((st = sill__model_compute(j->file, j->model.dtype, &compute, err)) != SILL_OK ||
+        (st = sill__kv_type_for(j->session.kv_dtype, compute, &kv, err)) != SILL_OK ||
+        (st = sill__model_weight_bytes(j->file, j->config, ops, device, j->model.dtype, &weights, &import, err)) != SILL_OK)
+        return st;
+    uint64_t limit = sill__device_available(ops, device, j->model.memory_limit_bytes);
+    st = sill__layout_plan(j->config, ops, device, kv, &j->session, weights, weights, limit, &layout, plan, err);
+    if (st == SILL_OK) count_import(plan, import);
+    return st;
+}
+
+/* Of the device that loading takes: where it is ours to choose, the first that the model and the session fit. */
+static sill_status plan_somewhere(const plan_job *j, sill_plan_info *plan, sill_error *err) {
+    const sill__device_options options = {.n_threads = j->model.n_threads}; /* scratch grows with the threads */
+    char passed_over[sizeof plan->passed_over] = "";
+    sill_error why = {.code = SILL_OK};
+    for (const sill__backend *ops = NULL;;) {
+        sill__device *device = NULL;
+        sill_status st = sill__device_open(j->model.device, &options, false, ops, &ops, &device, &why);
+        if (st == SILL_OK) st = plan_on(j, ops, device, plan, &why);
+        if (device) ops->close(device);
+        if (st == SILL_OK) {
+            snprintf(plan->device, sizeof plan->device, "%s", ops->name);
+            memcpy(plan->passed_over, passed_over, sizeof passed_over);
+        }
+        if ((st == SILL_OK && plan->fits) || !device || !sill__device_may_pass(j->model.device, ops, st == SILL_OK ? SILL_ENOFIT : st)) {
+            if (st != SILL_OK && err) *err = why;
+            return st;
+        }
+        if (st == SILL_OK)
+            snprintf(passed_over, sizeof passed_over, "device %s: %.1f MiB are needed and %.1f MiB are free; %s", ops->name,
+                     MIB(plan->total_bytes), MIB(plan->available_bytes), plan->advice);
+        else snprintf(passed_over, sizeof passed_over, "device %s: %.290s", ops->name, why.msg);
+    }
+}
+
+sill_status sill_plan(const char *path, const sill_model_options *mo, const sill_session_options *so,
+                      sill_plan_info *plan, sill_error *err) {
+    plan_job j = {.file = NULL};
+    const sill__backend *ops = NULL;
+    sill__config config = {0};
+    sill_status st;
     if (!path || !*path || !plan) return sill__fail(err, SILL_EINVAL, "sill_plan: path and plan must not be NULL");
     memset(plan, 0, sizeof *plan);
-    if ((st = sill__options_read(mo, &m, sizeof m, "sill_model_options", err)) != SILL_OK) return st;
-    device_options.n_threads = m.n_threads; /* scratch grows with the threads */
-    if ((st = sill__session_options_read(so, &o, err)) != SILL_OK ||
-        (st = sill__backend_find(m.device, &ops, err)) != SILL_OK ||
-        (st = sill__file_open(path, &file, err)) != SILL_OK)
+    if ((st = sill__options_read(mo, &j.model, sizeof j.model, "sill_model_options", err)) != SILL_OK) return st;
+    if ((st = sill__session_options_read(so, &j.session, err)) != SILL_OK ||
+        (st = sill__backend_find(j.model.device, &ops, err)) != SILL_OK ||
+        (st = sill__file_open(path, &j.file, err)) != SILL_OK)
         return st;
-    if ((st = sill__config_read(file, &config, err)) != SILL_OK ||
-        (st = sill__device_open(m.device, &device_options, false, &ops, &device, err)) != SILL_OK ||
-        (st = sill__model_compute(file, m.dtype, &compute, err)) != SILL_OK ||
-        (st = sill__kv_type_for(o.kv_dtype, compute, &kv, err)) != SILL_OK ||
-        (st = sill__model_weight_bytes(file, &config, ops, device, m.dtype, &weights, &import, err)) != SILL_OK)
-        goto out;
-    uint64_t limit = sill__device_available(ops, device, m.memory_limit_bytes);
-    st = sill__layout_plan(&config, ops, device, kv, &o, weights, weights, limit, &layout, plan, err);
-    if (st == SILL_OK) count_import(plan, import);
-out:
-    if (device) ops->close(device);
+    j.config = &config;
+    if ((st = sill__config_read(j.file, &config, err)) == SILL_OK) st = plan_somewhere(&j, plan, err);
     sill__config_free(&config);
-    sill__file_close(file);
+    sill__file_close(j.file);
     return st;
 }

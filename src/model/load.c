@@ -92,6 +92,21 @@ static void note_types(const sill__weight_src *src, sill__type *types, int *n, b
     }
 }
 
+/* Devices whose buffers have a greatest size: no matrix may be larger. */
+static sill_status check_largest(const sill_model *m, const sill__slots *slots, sill_error *err) {
+    const double mib = 1024.0 * 1024.0;
+    const uint64_t most = m->ops->largest ? m->ops->largest(m->device) : UINT64_MAX;
+    for (size_t i = 0; i < slots->n_weights; i++) {
+        const sill__weight_src *src = &slots->weights[i].src;
+        const uint64_t bytes = m->ops->weight_bytes(m->device, src);
+        if (bytes > most)
+            return sill__fail(err, SILL_ENOFIT, "%s: %s takes %.1f MiB in one piece, and the %s device takes at most %.1f",
+                              sill__file_path(m->file), src->name ? src->name : "a matrix", (double)bytes / mib, m->ops->name,
+                              (double)most / mib);
+    }
+    return SILL_OK;
+}
+
 /* The device must offer what the model's layers are made of, and every stored type with what it is computed with. */
 static sill_status check_support(const sill_model *m, const sill__slots *slots, sill_error *err) {
     const sill__config *c = &m->config;
@@ -112,7 +127,7 @@ static sill_status check_support(const sill_model *m, const sill__slots *slots, 
         sill_status s = m->ops->supports(m->device, &need, err);
         if (s != SILL_OK) return s;
     }
-    return SILL_OK;
+    return check_largest(m, slots, err);
 }
 
 /* ---------------------------------------------------------------- memory */
@@ -332,11 +347,52 @@ static sill_status load_weights(sill_model *m, const sill_model_options *o, cons
 /* Where the device comes from: its name, or (checks) its backend and how it is to be opened. */
 typedef struct device_from { const sill__backend *ops; const sill__device_options *options; } device_from;
 
-static sill_status open_device(sill_model *m, const sill_model_options *o, const device_from *from, sill_error *err) {
+static sill_status open_device(sill_model *m, const sill_model_options *o, const device_from *from, const sill__backend *behind,
+                               sill_error *err) {
     sill__device_options options = {.n_threads = o->n_threads};
-    if (!from) return sill__device_open(o->device, &options, true, &m->ops, &m->device, err);
+    if (!from) return sill__device_open(o->device, &options, true, behind, &m->ops, &m->device, err);
     m->ops = from->ops;
     return from->ops->open(from->options, &m->device, err);
+}
+
+static void free_weight(sill_model *m, sill__weight **w) {
+    if (*w) m->ops->weight_free(m->device, *w);
+    *w = NULL;
+}
+
+/* Gives back all that the device holds of the model, and the device. */
+static void leave_device(sill_model *m) {
+    for (int32_t i = 0; m->layers && i < m->config.n_layers; i++) {
+        free_weight(m, &m->layers[i].qkv);
+        free_weight(m, &m->layers[i].attn_out);
+        free_weight(m, &m->layers[i].mlp_in);
+        free_weight(m, &m->layers[i].mlp_out);
+    }
+    free_weight(m, &m->wte);
+    free_weight(m, &m->wpe);
+    free_weight(m, &m->head);
+    free_weight(m, &m->score);
+    if (m->vectors) m->ops->buf_free(m->device, m->vectors);
+    if (m->device) m->ops->close(m->device);
+    m->vectors = NULL;
+    m->device = NULL;
+}
+
+/* Opens the device and puts the weights there. Where the device was ours to choose and does not take the model, the next one. */
+static sill_status settle_device(sill_model *m, const sill_model_options *o, const device_from *from, const sill__slots *slots,
+                                 sill_error *err) {
+    sill_error why = {.code = SILL_OK};
+    for (const sill__backend *behind = NULL;; behind = m->ops) {
+        sill_status s = open_device(m, o, from, behind, &why);
+        if (s == SILL_OK) s = check_support(m, slots, &why);
+        if (s == SILL_OK) s = load_weights(m, o, slots, &why);
+        if (s == SILL_OK || from || !m->device || !sill__device_may_pass(o->device, m->ops, s)) {
+            if (s != SILL_OK && err) *err = why;
+            return s;
+        }
+        sill__log(1, "device %s does not take this model, so the CPU is used: %s", m->ops->name, why.msg);
+        leave_device(m);
+    }
 }
 
 /* Of m->file. */
@@ -347,14 +403,12 @@ static sill_status load(const sill_model_options *o, const device_from *from, si
     m->layers = sill__calloc((size_t)m->config.n_layers, sizeof *m->layers);
     if (!m->layers) return sill__fail(err, SILL_ENOMEM, "no memory for %d layers", m->config.n_layers);
     s = sill__slots_make(m, slots, err);
-    if (s == SILL_OK) s = open_device(m, o, from, err);
-    if (s == SILL_OK) s = check_support(m, slots, err);
     if (s != SILL_OK) return s;
     tokenizer_job job = {.file = m->file};
     sill__aside aside;
     bool beside = sill__aside_start(&aside, read_tokenizer, &job);
     if (!beside) read_tokenizer(&job);
-    s = load_weights(m, o, slots, err);
+    s = settle_device(m, o, from, slots, err);
     if (beside) sill__aside_join(&aside);
     m->tokenizer = job.status == SILL_OK ? job.tokenizer : NULL;
     return s == SILL_OK ? take_tokenizer(m, &job, err) : s;
@@ -399,24 +453,9 @@ sill_status sill__model_load_on(sill__file *file, const sill__backend *ops, cons
     return load_file(file, &o, &(device_from){ops, device}, out, err);
 }
 
-static void free_weight(sill_model *m, sill__weight *w) {
-    if (w) m->ops->weight_free(m->device, w);
-}
-
 void sill_model_free(sill_model *m) {
     if (!m) return;
-    for (int32_t i = 0; m->layers && i < m->config.n_layers; i++) {
-        free_weight(m, m->layers[i].qkv);
-        free_weight(m, m->layers[i].attn_out);
-        free_weight(m, m->layers[i].mlp_in);
-        free_weight(m, m->layers[i].mlp_out);
-    }
-    free_weight(m, m->wte);
-    free_weight(m, m->wpe);
-    free_weight(m, m->head);
-    free_weight(m, m->score);
-    if (m->vectors) m->ops->buf_free(m->device, m->vectors);
-    if (m->device) m->ops->close(m->device);
+    leave_device(m);
     sill_tokenizer_free(m->tokenizer);
     sill__arena_free(&m->rows8);
     sill__free(m->layers);

@@ -211,6 +211,8 @@ def what_the_gpu_does_not_take():
         r = sill("plan", model, "--device", "metal", status=1, env=env)
         assert says in r.err and "metal device takes" in r.err, r.err
         assert "fits" in sill("plan", model, "--device", "cpu", env=env).text()
+        auto = sill("plan", model, "--json", env=env).objects()[0]  # the CPU's, and why
+        assert auto["device"] == "cpu" and auto["fits"] and says in auto["passed_over"], auto
 
 
 def the_working_set_of_the_gpu():
@@ -233,6 +235,15 @@ def the_working_set_of_the_gpu():
     smaller = plan(whole["total_bytes"] + 256, "--ctx", "128", status=0)  # what is not named gives way
     assert smaller["fits"] and smaller["total_bytes"] <= whole["total_bytes"], smaller
     assert "smaller" in plan(whole["weight_bytes"], *named, status=4)["advice"]
+    # Device auto: the CPU, with the reason, which a program that runs says as well; a named device refuses.
+    env = {"SILL_METAL_LIBRARY": library, "FAKEMETAL_WORKING_SET": str(whole["total_bytes"]), "SILL_FIRST_USE_CHECK": "0", "SILL_METAL_CACHE": "0"}
+    auto = sill("plan", STORIES, *named, "--json", env=env).objects()[0]
+    assert auto["device"] == "cpu" and "device metal: " in auto["passed_over"] and "would fit" in auto["passed_over"], auto
+    args = ["generate", *M, *named, "--max-new-tokens", "2", "Once"]
+    on_cpu = sill(*args, "--device", "cpu", env=env)
+    r = sill(*args, env=env)
+    assert r.out == on_cpu.out and r.err.startswith("sill: warning: device cpu is used, since device metal: ") and "would fit" in r.err, r.err
+    sill(*args, "--device", "metal", status=4, env=env)
 
 
 for t in (plan_and_generate_agree, refused_before_the_model, known_for_later, sampling_without_do_sample, seeds_are_whole,

@@ -94,6 +94,8 @@ static uint64_t room(const sill__device *d) {
     return d->working_set > in_use ? d->working_set - in_use : 0;
 }
 
+static uint64_t largest(const sill__device *d) { return d->max_buffer; }
+
 /* --------------------------------------------------------------- supports */
 
 /* The type that a stored one is multiplied in. */
@@ -132,6 +134,7 @@ static const sill__backend metal_backend = {
     .n_threads = n_threads,
     .identify = identify,
     .room = room,
+    .largest = largest,
     .supports = supports,
     .weight_bytes = sill__mtl_weight_bytes,
     .weights_bytes = sill__mtl_weights_bytes,

@@ -281,6 +281,9 @@ static sill__mtl_map *find_window(sill__device *d, const sill__tensor *t, size_t
 static sill_status open_window(sill__device *d, const sill__map *file, size_t start, size_t end, sill_error *err) {
     start &= ~(PAGE - 1);
     end = (end + PAGE - 1) & ~(PAGE - 1);
+    if (end - start > d->max_buffer)
+        return sill__fail(err, SILL_ENOFIT, "%.1f MiB of the model's file in one piece, %s takes at most %.1f", MIB(end - start),
+                          d->name, MIB(d->max_buffer));
     sill__mtl_map *m = sill__calloc(1, sizeof *m);
     if (!m) return sill__fail(err, SILL_ENOMEM, "no memory for a window of the model's file");
     void *pool = sill__mtl_rt.pool_push();
