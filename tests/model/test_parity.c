@@ -219,7 +219,7 @@ static void cpu_made(void) { made("cpu"); }
 static void test_cpu_made(void) { on_cpu(cpu_made); }
 
 /* q8 of f32 weights gives the bits of the GGUF that gguf-py made of them. */
-static void same_as_stored(const char *device) {
+static void one_as_stored(const char *device, sill_dtype dtype, const char *name) {
     enum { MOST = 48 * 61 };
     static float logits[2][MOST];
     rig_ref f = open_reference("gpt2-made");
@@ -230,7 +230,7 @@ static void same_as_stored(const char *device) {
     for (int stored = 0; stored < 2; stored++) {
         rig r;
         sill_error err = {0};
-        sill_model *m = open_model(stored ? "gpt2-made-q8.gguf" : "gpt2-made", device, stored ? SILL_DTYPE_AUTO : SILL_DTYPE_Q8);
+        sill_model *m = open_model(stored ? name : "gpt2-made", device, stored ? SILL_DTYPE_AUTO : dtype);
         REQUIRE(m && f.sequences[k].n * f.n_vocab <= MOST);
         CHECK_OK(rig_open(&r, m, SILL__KV_F16, 64, &err), err);
         memset(logits[stored], stored, sizeof logits[stored]);
@@ -240,8 +240,12 @@ static void same_as_stored(const char *device) {
     }
     const size_t n = (size_t)f.sequences[k].n * (size_t)f.n_vocab;
     CHECK(n > 100 && logits[0][0] != logits[0][1]);
-    if (memcmp(logits[0], logits[1], n * sizeof(float))) FAIL("%s: other bits than the stored Q8_0", device);
+    if (memcmp(logits[0], logits[1], n * sizeof(float))) FAIL("%s: other bits than %s", device, name);
     sill__free(f.data);
+}
+static void same_as_stored(const char *device) {
+    one_as_stored(device, SILL_DTYPE_Q8, "gpt2-made-q8.gguf");
+    one_as_stored(device, SILL_DTYPE_Q4, "gpt2-made-q4.gguf");
 }
 static void cpu_same_as_stored(void) { same_as_stored("cpu"); }
 static void test_made_as_stored(void) {
