@@ -183,6 +183,8 @@ static void settle(fake_run *r, fake_buf *b, bool others)
         uint64_t rd = 0, wr = 0;
         for (unsigned w = 0; w < fake_set.workers && w < WORKERS; w++) { rd |= s->rd[w][i]; wr |= s->wr[w][i]; s->rd[w][i] = s->wr[w][i] = 0; }
         if (!(rd | wr)) continue;
+        b->bytes_read += bits(rd);
+        b->bytes_written += bits(wr);
         r->bytes_read += bits(rd);
         r->bytes_written += bits(wr);
         if (check) {

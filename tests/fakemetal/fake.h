@@ -100,6 +100,7 @@ typedef struct fake_buf {
     void *deallocator;
     uint64_t id;
     struct fake_shadow *shadow;         /* check.c: who wrote and read what; made when needed */
+    uint64_t bytes_read, bytes_written; /* as counted */
     void *elsewhere;                    /* what fake_elsewhere keeps of it */
     struct fake_buf *next, *prev;       /* all of them */
 } fake_buf;

@@ -26,6 +26,8 @@ typedef struct fakemetal_totals {
 FAKEMETAL_API void fakemetal_totals_get(fakemetal_totals *t);
 FAKEMETAL_API void fakemetal_counters_reset(void);           /* all but what is alive */
 FAKEMETAL_API size_t fakemetal_dispatches(fakemetal_dispatch *out, size_t max); /* how many ran since the reset; the first max of them */
+/* Of the bytes counted in totals since the reset, those of one buffer. */
+FAKEMETAL_API void fakemetal_buffer_bytes(struct fake_obj *buffer, uint64_t *read, uint64_t *written);
 FAKEMETAL_API void fakemetal_keep_dispatches(bool on);       /* keep the list (off at first: long runs) */
 
 /* What is to fail: "command-buffer", "buffer", "library", "pipeline", "queue", "residency-set", "archive"; the after-th call from

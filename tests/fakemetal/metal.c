@@ -22,6 +22,7 @@ void fake_metal_totals(fakemetal_totals *t, bool reset)
     t->pipelines_made = made.pipelines_made;
     t->libraries_made = made.libraries_made;
     if (reset) { const uint64_t a = made.allocated; memset(&made, 0, sizeof made); made.allocated = made.allocated_peak = a; }
+    for (fake_buf *b = fake_buffers; b && reset; b = b->next) b->bytes_read = b->bytes_written = 0;
     pthread_mutex_unlock(&lock);
 }
 static void need(id o, const fake_class *c, const char *who)
@@ -363,6 +364,12 @@ FAKE_CLASS(fake_Archive, "MTLBinaryArchive", ar_dealloc, 0, 0, M("addComputePipe
 
 /* ---- buffers */
 fake_buf *fake_buffers;
+void fakemetal_buffer_bytes(struct fake_obj *o, uint64_t *rd, uint64_t *wr)
+{
+    need((id)o, &fake_Buf, "fakemetal_buffer_bytes");
+    *rd = ((fake_buf *)o)->bytes_read;
+    *wr = ((fake_buf *)o)->bytes_written;
+}
 static uint64_t buffer_ids;
 static const size_t page = 16384;       /* of Apple silicon */
 static void buf_link(fake_buf *b)

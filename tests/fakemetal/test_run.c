@@ -225,6 +225,14 @@ static void counted_bytes(void)
     CHECK_INT(d[1].threads[0], 64);
     CHECK_INT(d[0].bytes_read, 1024);
     CHECK_INT(d[1].interval, 1);
+    uint64_t rd = 1, wr = 1;
+    FAKE(buffer_bytes, void (*)(struct fake_obj *, uint64_t *, uint64_t *))(x, &rd, &wr);
+    CHECK(rd == t.bytes_read && wr == 0);
+    FAKE(buffer_bytes, void (*)(struct fake_obj *, uint64_t *, uint64_t *))(o, &rd, &wr);
+    CHECK(rd == 0 && wr == t.bytes_written);
+    counters_reset();
+    FAKE(buffer_bytes, void (*)(struct fake_obj *, uint64_t *, uint64_t *))(o, &rd, &wr);
+    CHECK(rd == 0 && wr == 0);
     ((void (*)(bool))dlsym(o_lib, "fakemetal_keep_dispatches"))(false);
 }
 

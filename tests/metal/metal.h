@@ -19,6 +19,7 @@ static struct {
     void (*totals)(fakemetal_totals *);
     void (*reset)(void);
     size_t (*dispatches)(fakemetal_dispatch *, size_t);
+    void (*buffer_bytes)(struct fake_obj *, uint64_t *, uint64_t *);
     void (*keep)(bool);
     int (*fault)(const char *, long, long);
     int (*set)(const char *, double);
@@ -48,6 +49,7 @@ static inline void fake_open(const char *argv0) {
     FAKE_FIND(totals, "totals_get");
     FAKE_FIND(reset, "counters_reset");
     FAKE_FIND(dispatches, "dispatches");
+    FAKE_FIND(buffer_bytes, "buffer_bytes");
     FAKE_FIND(keep, "keep_dispatches");
     FAKE_FIND(fault, "fault");
     FAKE_FIND(set, "set");

@@ -20,8 +20,9 @@ static const shape gpt2_medium = {"GPT-2 medium", 1024, 24, 16, 0, 64, 4096, 502
 static const shape gpt2_large = {"GPT-2 large", 1280, 36, 20, 0, 64, 5120, 50257, 1024};
 static const shape smollm2 = {"SmolLM2-135M", 576, 30, 9, 3, 64, 1536, 49152, 2048};
 
-/* Of one step. ideal: the weights as they are computed with, and the keys and values of all positions. */
-typedef struct counts { double dispatches, barriers, command_buffers, bytes, ideal, flops; } counts;
+/* Of one step. ideal: the weights as they are computed with, and the keys and values of all positions. Of the bytes: those of
+ * the buffers that hold weights, norms and biases, and of the KV cache; the others are activations. */
+typedef struct counts { double dispatches, barriers, command_buffers, bytes, ideal, flops, weights, kv, weights_once, kv_once; } counts;
 
 /* ------------------------------------------------------------------ made files */
 
@@ -189,6 +190,41 @@ static inline sill_status greedy_step(bench *b, int32_t n, int32_t ctx, sill_err
     return st;
 }
 
+/* What was read and written of the buffers that hold weights. */
+static inline double weights_moved(const sill_model *m) {
+    mtl_id seen[512];
+    size_t n = 0;
+    double bytes = 0;
+    const sill__weight *all[3] = {m->wte, m->wpe, m->head};
+    seen[n++] = m->vectors->buffer;
+    for (int32_t i = -1; i < m->config.n_layers; i++) {
+        const sill__weight *layer[4] = {0};
+        if (i >= 0) memcpy(layer, (const sill__weight *[]){m->layers[i].qkv, m->layers[i].attn_out, m->layers[i].mlp_in, m->layers[i].mlp_out}, sizeof layer);
+        for (int k = 0; k < (i < 0 ? 3 : 4); k++) {
+            const sill__weight *w = i < 0 ? all[k] : layer[k];
+            for (int p = 0; w && p < w->n_parts; p++) {
+                size_t at = 0;
+                while (at < n && seen[at] != w->parts[p].buffer) at++;
+                if (at == n && n < SILL_ARRAY_LEN(seen)) seen[n++] = w->parts[p].buffer;
+            }
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint64_t rd, wr;
+        fake.buffer_bytes((struct fake_obj *)seen[i], &rd, &wr);
+        bytes += (double)(rd + wr);
+    }
+    return bytes;
+}
+
+/* Activations of a step, by what five kernels a layer must hand on, in bytes: x, q, attention and feed-forward of n rows, each
+ * written once and read where it is needed (x by qkv, the feed-forward and both residuals, which write it too), and the logits. */
+static inline double activations(const shape *s, double n) {
+    const double q = s->heads * s->head_dim, layer = 6.0 * s->embd + 4 * q + 2.0 * s->ff;
+    const double stats = n > 32 ? s->embd + 8 : 0; /* rows read once more for their norm's statistics, which are written and read */
+    return 4 * n * (s->layers * (layer + stats) + 2 * s->embd + 2.0 * s->vocab + stats);
+}
+
 static inline double weights_of(const sill__weight *w) { return (double)w->rows * w->cols; }
 
 static inline sill_status count_step(const shape *s, sill_dtype dtype, bool latency, int32_t n, int32_t ctx, counts *out, sill_error *err) {
@@ -206,7 +242,12 @@ static inline sill_status count_step(const shape *s, sill_dtype dtype, bool late
                        weights_of(b.m->layers[i].mlp_out);
         *out = (counts){.dispatches = (double)t.dispatches, .barriers = (double)t.barriers, .command_buffers = (double)t.command_buffers,
                         .bytes = (double)(t.bytes_read + t.bytes_written), .flops = 2 * n * weights,
-                        .ideal = (double)b.m->weight_bytes + position * n * ctx};
+                        .ideal = (double)b.m->weight_bytes + position * n * ctx, .weights = weights_moved(b.m)};
+        out->weights_once = (double)b.m->weight_bytes;
+        out->kv_once = position * n * ctx;
+        uint64_t rd, wr;
+        fake.buffer_bytes((struct fake_obj *)b.kv->buffer, &rd, &wr);
+        out->kv = (double)(rd + wr);
     }
     bench_close(&b);
     return st;
@@ -216,7 +257,7 @@ static inline sill_status count_step(const shape *s, sill_dtype dtype, bool late
 static inline counts scaled(const counts *one, const counts *two, int32_t layers) {
     const double k = layers - 1;
 #define SCALED(field) .field = one->field + k * (two->field - one->field)
-    return (counts){SCALED(dispatches), SCALED(barriers), SCALED(bytes), SCALED(ideal), SCALED(flops), .command_buffers = one->command_buffers};
+    return (counts){SCALED(dispatches), SCALED(barriers), SCALED(bytes), SCALED(ideal), SCALED(flops), SCALED(weights), SCALED(kv), SCALED(weights_once), SCALED(kv_once), .command_buffers = one->command_buffers};
 #undef SCALED
 }
 

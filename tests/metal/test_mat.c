@@ -393,6 +393,46 @@ static void qkv_of_ragged_steps(void) {
         }
 }
 
+/* Many rows: a prompt's norms are taken by a kernel of their own, those of a decode step by the product; the bits are the same. */
+static void qkv_of_many_rows(void) {
+    enum { ROWS = 73 };
+    static const shape all[] = {{SILL__TYPE_F16, SILL__COMPUTE_F16, true, 1, {96}, 40}, {SILL__TYPE_F32, SILL__COMPUTE_INT8, false, 3, {32, 32, 32}, 48}};
+    static float q[3][ROWS * 32];
+    if (!open_all()) return;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(all); i++) {
+        side *s = &metal[0];
+        matrix m;
+        sill__kv *kv = NULL;
+        sill_error err = {0};
+        int32_t blocks[ROWS], numbers[ROWS] = {0}, positions[ROWS];
+        sill__run each[ROWS];
+        make_inputs(all[i].cols);
+        if (!matrix_make(&m, &ref, s, &all[i])) return;
+        CHECK_OK(s->ops->kv_create(s->d, &(sill__kv_shape){1, 2, 16, SILL__KV_F32, ROWS}, &kv, &err), err);
+        REQUIRE(kv);
+        for (int32_t r = 0; r < ROWS; r++) {
+            blocks[r] = positions[r] = r;
+            each[r] = (sill__run){r, 1, r, blocks}; /* only the norms matter here */
+        }
+        const sill__run whole = {0, ROWS, 0, blocks}, few = {0, 20, 0, blocks};
+        const sill__batch batches[] = {{ROWS, 1, 0, numbers, positions, &whole, numbers}, {ROWS, ROWS, 0, numbers, positions, each, numbers},
+                                       {20, 1, 0, numbers, positions, &few, numbers}};
+        CHECK_INT(s->ops->buf_write(s->d, s->in, input, (size_t)ROWS * (size_t)all[i].cols * 4), SILL_OK);
+        for (int k = 0; k < 3; k++) {
+            fake.reset();
+            s->ops->begin(s->queue, &batches[k]);
+            s->ops->qkv(s->queue, &(sill__op_qkv){.in = s->in, .q = s->out, .w = m.w[1], .kv = kv, .n_heads = 2, .n_kv_heads = 2, .head_dim = 16,
+                                                  .norm = {.kind = SILL__NORM_LAYER, .weight = s->gamma, .eps = 1e-5f}});
+            if (!step_end(s)) return;
+            CHECK_INT(fake_totals().dispatches, k == 0 ? 2 : 1);
+            CHECK_INT(s->ops->buf_read(s->d, s->out, q[k], (size_t)batches[k].n_tokens * 32 * 4), SILL_OK);
+        }
+        CHECK(!memcmp(q[0], q[1], sizeof q[0]) && !memcmp(q[0], q[2], 20 * 32 * 4));
+        s->ops->kv_free(s->d, kv);
+        matrix_free(&m, &ref, s);
+    }
+}
+
 /* One interactive sequence: a token at a time. */
 static void qkv_token_by_token(void) {
     if (!open_all()) return;
@@ -622,6 +662,7 @@ int main(int argc, char **argv) {
     TEST(large_shapes);
     TEST(output_over_input);
     TEST(qkv_of_ragged_steps);
+    TEST(qkv_of_many_rows);
     TEST(qkv_token_by_token);
     TEST(head_products);
     TEST(every_byte_is_read_once);

@@ -44,17 +44,42 @@ static void layers_are_alike(void) {
             }
 }
 
-/* A layer is five dispatches, six from 33 to 64 sequences; five or six more make a step; one command buffer. */
+/* Weights, keys and values once, in any company; all else are the rows that kernels hand on. */
+static void bytes_apart(void) {
+    const shape *const shapes[] = {&narrow_gpt2, &narrow_llama};
+    const int32_t lanes[] = {1, 16, 64, 1, 5, 32, 33}; /* the first two with all types */
+    double worst = 0;
+    NEEDS_FAKE();
+    for (size_t i = 0; i < 2; i++)
+        for (size_t t = 0; t < SILL_ARRAY_LEN(types); t++)
+            for (size_t k = 0; k < (t ? 2 : SILL_ARRAY_LEN(lanes)); k++) {
+                counts c;
+                sill_error err = {0};
+                const double n = lanes[k], tables = 2 * 2 * shapes[i]->embd * 4; /* rows looked up */
+                CHECK_OK(count_step(shapes[i], types[t], k == 0, lanes[k], CTX, &c, &err), err);
+                const double rest = c.bytes - c.weights - c.kv, formula = activations(shapes[i], n);
+                worst = SILL_MAX(worst, (c.weights + c.kv) / c.ideal);
+                CHECK(c.weights >= c.weights_once && c.weights <= c.weights_once + n * tables);
+                CHECK(c.kv >= c.kv_once && c.kv <= c.kv_once * (1 + 2.0 / CTX));
+                CHECK(c.weights + c.kv <= 1.03 * c.ideal);
+                CHECK(rest >= formula && rest <= 1.03 * formula);
+            }
+    printf("  weights, keys and values: at most %.4f times what there is\n", worst);
+}
+
+/* A layer is five dispatches, six above 32 sequences; five or six more make a step, or four for each 64 sequences and two; one
+ * command buffer. */
 static void dispatches_of_a_layer(void) {
     const shape *const shapes[] = {&narrow_gpt2, &narrow_llama};
-    const int32_t lanes[] = {1, 1, 8, 32, 33, 64};
+    const int32_t lanes[] = {1, 1, 8, 32, 33, 64, 65, 128, 200};
     NEEDS_FAKE();
     for (size_t i = 0; i < 2; i++)
         for (size_t k = 0; k < SILL_ARRAY_LEN(lanes); k++) {
             counts c;
             sill_error err = {0};
             CHECK_OK(count_step(shapes[i], SILL_DTYPE_AUTO, k == 0, lanes[k], 64, &c, &err), err);
-            CHECK_INT(c.dispatches, (lanes[k] > 32 ? 6 : 5) * shapes[i]->layers + (lanes[k] > 32 ? 6 : 5));
+            const int32_t whole = lanes[k] / 64, rest = lanes[k] % 64, head = 4 * whole + (rest > 32 ? 4 : rest > 0 ? 3 : 0);
+            CHECK_INT(c.dispatches, (lanes[k] > 32 ? 6 : 5) * shapes[i]->layers + 2 + head);
             CHECK_INT(c.command_buffers, 1);
             CHECK(c.barriers < c.dispatches);
         }
@@ -127,6 +152,7 @@ int main(int argc, char **argv) {
     fake_open(argv[0]);
     if (argc > 1 && !strcmp(argv[1], "--table")) return print_tables(argc > 2 ? argv[2] : NULL, argc > 3 ? atoi(argv[3]) : 0);
     TEST(layers_are_alike);
+    TEST(bytes_apart);
     TEST(dispatches_of_a_layer);
     TEST(bytes_and_time);
     TEST_EXIT();

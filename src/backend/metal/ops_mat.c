@@ -16,8 +16,9 @@ _Static_assert((int)MTL_TYPE_F32 == SILL__TYPE_F32 && (int)MTL_TYPE_F16 == SILL_
                "the kernels' types are those of sill__type");
 _Static_assert(sizeof(struct mtl_mat_args) % 8 == 0, "arguments are laid out alike on both sides");
 
-#define OWN_STATS_QKV 64        /* up to so many rows the groups of qkv take the rows' statistics for themselves, as all do up to a
-                                 * tile: as much work as a dispatch costs, and a decode step has six a layer instead of seven */
+#define OWN_STATS_QKV 64        /* up to so many rows, and in decode steps of any number, the groups of qkv take the rows' statistics for
+                                 * themselves, as all do up to a tile: 5 % more work in that product, and six dispatches a layer
+                                 * instead of seven. The numbers are the same */
 #define HEAD_ROWS 64            /* output rows whose logits are kept at once */
 #define FEW_TILES 64            /* with fewer tiles of 64 outputs, tiles of 32 */
 #define MANY_ROWS 2048          /* weight rows from which a SIMD group of matvec takes 4: fewer reads of the activations */
@@ -251,6 +252,8 @@ static void run_product(sill__queue *q, product p) {
     if (p.n == 0 || !sill__mtl_require(q, lay_out(shape, &s), SILL_EINTERNAL, "the scratch of a queue")) return;
     const bool vector = shape->path == SILL__PATH_LATENCY && p.n == 1 && (!w->transposed || p.pairs == MTL_PAIRS_APART);
     const bool changes = p.norm->kind != SILL__NORM_NONE || int8;
+    const sill__batch *b = sill__mtl_batch_of(q);
+    const int32_t own_stats = !p.qkv ? (int32_t)MTL_TILE_TOKENS : b->n_tokens == b->n_runs ? INT32_MAX : OWN_STATS_QKV;
     /* Groups write while others still read their rows. */
     const bool in_place = overlap(&p.in, in_bytes(&p), &p.out, ((size_t)(p.n - 1) * (size_t)p.out_stride + (size_t)w->rows) * 4);
     if (in_place || (vector && changes && w->cols > (int32_t)MTL_STAGED_MAX)) {
@@ -258,7 +261,7 @@ static void run_product(sill__queue *q, product p) {
         int8 = false;
     } else if (vector && changes) {
         flags |= MTL_STAGED;
-    } else if (changes && p.n > (p.qkv ? OWN_STATS_QKV : (int32_t)MTL_TILE_TOKENS)) {
+    } else if (changes && p.n > own_stats) {
         dispatch_rows(q, &p, "mat_stats", sill__mtl_scratch_mat(q, s.stats, (size_t)p.n * 16, true), int8);
         flags |= MTL_STATS;
     }
