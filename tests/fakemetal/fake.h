@@ -97,6 +97,7 @@ typedef struct fake_buf {
     char *map;                          /* with guard pages; NULL: the host's own memory */
     size_t map_bytes;
     NSUInteger options;
+    bool read_only;                     /* memory of the host's that is mapped without the right to write */
     void *deallocator;
     uint64_t id;
     struct fake_shadow *shadow;         /* check.c: who wrote and read what; made when needed */
@@ -111,6 +112,8 @@ id fake_queue_new(id device);
 extern fake_buf *fake_buffers;
 fake_buf *fake_buffer_at(const void *p, size_t n);      /* the buffer that holds these bytes */
 bool fake_residency_has(id set, const fake_buf *b);
+void fake_residency_check(id set);
+bool fake_buffer_in_flight(const fake_buf *b);  /* a committed command buffer that has not completed binds it */
 
 /* ---- kernels that run elsewhere than on this CPU (tests/metalcuda); NULL: run.c runs them */
 struct fake_run;

@@ -354,6 +354,7 @@ static OBJCBOOL ar_write(id o, SEL s, id url, id *err)
     (void)s;
     const char *path = fake_url_path(url);
     if (err) *err = NULL;
+    if (!((Archive *)o)->text[0]) { if (err) *err = fake_error("MTLBinaryArchiveDomain", 4, "an archive without functions is not written"); return 0; }
     FILE *f = path && !fake_fault("archive") ? fopen(path, "wb") : NULL;
     if (!f) { if (err) *err = fake_error("MTLBinaryArchiveDomain", 1, "the archive cannot be written"); return 0; }
     fprintf(f, "fake Metal archive\n%send of archive\n", ((Archive *)o)->text);
@@ -431,6 +432,26 @@ static id dev_buf_bytes(id d, SEL s, const void *p, NSUInteger n, NSUInteger o)
     if (b) memcpy(((fake_buf *)b)->p, p, n);
     return b;
 }
+/* The mapping that holds p, from /proc/self/maps: whether it holds n bytes but for a part of the last page (pages are smaller here
+ * than on Apple silicon), and whether it may be written. False: not known. */
+static bool one_region(const char *p, size_t n, bool *whole, bool *writable)
+{
+    FILE *f = fopen("/proc/self/maps", "r");
+    char text[600], rights[8];
+    unsigned long lo, hi, end = 0;
+    bool found = false;
+    while (f && fgets(text, sizeof text, f)) {
+        if (sscanf(text, "%lx-%lx %7s", &lo, &hi, rights) != 3) continue;
+        if (!found && (unsigned long)p >= lo && (unsigned long)p < hi) {
+            found = true;
+            *writable = rights[1] == 'w';
+            end = hi;
+        }
+    }
+    if (f) fclose(f);
+    *whole = end + page > (unsigned long)p + n;
+    return found;
+}
 static id dev_buf_nocopy(id d, SEL s, void *p, NSUInteger n, NSUInteger o, void *blk)
 {
     (void)d; (void)s;
@@ -438,11 +459,14 @@ static id dev_buf_nocopy(id d, SEL s, void *p, NSUInteger n, NSUInteger o, void 
     if ((uintptr_t)p % page || n % page) fake_die("newBufferWithBytesNoCopy: pointer %p or length %lu is not a multiple of Apple silicon's page of %zu", p, n, page);
     options("newBufferWithBytesNoCopy:", o);
     if ((o >> 4 & 15) != 0) fake_die("newBufferWithBytesNoCopy: only shared storage");
+    bool whole = true, writable = true;
+    if (one_region(p, n, &whole, &writable) && !whole) fake_die("newBufferWithBytesNoCopy: the %lu bytes at %p lie in more than one mapping", n, p);
     if (n > fake_set.max_buffer || fake_fault("buffer")) return NULL;
     fake_buf *b = (fake_buf *)fake_new(&fake_Buf, sizeof *b);
     b->p = p;
     b->n = n;
     b->options = o;
+    b->read_only = !writable;
     b->deallocator = fake_block_copy(blk);
     buf_link(b);
     return (id)b;
@@ -479,7 +503,7 @@ FAKE_CLASS(fake_Buf, "MTLBuffer", buf_dealloc, 0, 0, M("contents", buf_contents)
            M("resourceOptions", buf_options), M("hazardTrackingMode", buf_hazard), M("didModifyRange:", buf_modified), M("setPurgeableState:", buf_purge), M("setLabel:", obj_label), M("label", obj_no_label));
 
 /* ---- residency sets (macOS 15) */
-typedef struct { FAKE_HEAD; fake_buf **b; size_t n, cap, committed; fake_buf **now; } Residency;
+typedef struct { FAKE_HEAD; fake_buf **b; size_t n, cap, committed; fake_buf **now; bool pending, unrequested; } Residency; /* unrequested: committed additions behind the last requestResidency */
 static void rs_dealloc(id o) { Residency *r = (Residency *)o; for (size_t i = 0; i < r->n; i++) fake_release((id)r->b[i]); free(r->b); free(r->now); }
 static void rs_add(id o, SEL s, id a)
 {
@@ -489,31 +513,46 @@ static void rs_add(id o, SEL s, id a)
     for (size_t i = 0; i < r->n; i++) if (r->b[i] == (fake_buf *)a) return;
     if (r->n == r->cap) { r->cap = r->cap ? r->cap * 2 : 16; r->b = realloc(r->b, r->cap * sizeof *r->b); if (!r->b) fake_die("out of memory"); }
     r->b[r->n++] = (fake_buf *)fake_retain(a);
+    r->pending = true;
 }
 static void rs_add_many(id o, SEL s, id const *a, NSUInteger n) { for (NSUInteger i = 0; i < n; i++) rs_add(o, s, a[i]); }
 static void rs_remove(id o, SEL s, id a)
 {
     (void)s;
     Residency *r = (Residency *)o;
-    for (size_t i = 0; i < r->n; i++) if (r->b[i] == (fake_buf *)a) { r->b[i] = r->b[--r->n]; fake_release(a); return; }
+    if (fake_buffer_in_flight((fake_buf *)a)) fake_die("removeAllocation: a buffer that a committed command buffer uses");
+    for (size_t i = 0; i < r->n; i++) if (r->b[i] == (fake_buf *)a) { r->b[i] = r->b[--r->n]; fake_release(a); r->pending = true; return; }
 }
-static void rs_remove_all(id o, SEL s) { (void)s; Residency *r = (Residency *)o; for (size_t i = 0; i < r->n; i++) fake_release((id)r->b[i]); r->n = 0; }
+static void rs_remove_all(id o, SEL s) { (void)s; Residency *r = (Residency *)o; for (size_t i = 0; i < r->n; i++) fake_release((id)r->b[i]); r->n = 0; r->pending = true; }
 static void rs_commit(id o, SEL s)
 {
     (void)s;
     Residency *r = (Residency *)o;
+    for (size_t i = 0; i < r->n && !r->unrequested; i++) {      /* one that was not there before */
+        size_t k = 0;
+        while (k < r->committed && r->now[k] != r->b[i]) k++;
+        r->unrequested = k == r->committed;
+    }
     r->now = realloc(r->now, (r->n + 1) * sizeof *r->now);
     if (!r->now) fake_die("out of memory");
     if (r->n) memcpy(r->now, r->b, r->n * sizeof *r->b);
     r->committed = r->n;
+    r->pending = false;
 }
-static void rs_nothing(id o, SEL s) { (void)o; (void)s; }
+static void rs_request(id o, SEL s) { (void)s; ((Residency *)o)->unrequested = false; }
+static void rs_end(id o, SEL s) { (void)o; (void)s; }
+void fake_residency_check(id set)
+{
+    const Residency *r = (const Residency *)set;
+    if (r->pending) fake_die("-[MTLCommandBuffer commit]: a residency set of its queue has additions or removals that were not committed");
+    if (r->unrequested) fake_die("-[MTLCommandBuffer commit]: a residency set of its queue was committed with additions and requestResidency did not follow");
+}
 static uint64_t rs_size(id o, SEL s) { (void)s; Residency *r = (Residency *)o; uint64_t n = 0; for (size_t i = 0; i < r->committed; i++) n += r->now[i]->n; return n; }
 static NSUInteger rs_count(id o, SEL s) { (void)s; return ((Residency *)o)->n; }
 static OBJCBOOL rs_contains(id o, SEL s, id a) { (void)s; Residency *r = (Residency *)o; for (size_t i = 0; i < r->n; i++) if (r->b[i] == (fake_buf *)a) return 1; return 0; }
 bool fake_residency_has(id set, const fake_buf *b) { Residency *r = (Residency *)set; for (size_t i = 0; i < r->committed; i++) if (r->now[i] == b) return true; return false; }
 FAKE_CLASS(fake_Residency, "MTLResidencySet", rs_dealloc, 0, 15, M("addAllocation:", rs_add), M("addAllocations:count:", rs_add_many), M("removeAllocation:", rs_remove), M("removeAllAllocations", rs_remove_all), M("commit", rs_commit),
-           M("requestResidency", rs_nothing), M("endResidency", rs_nothing), M("allocatedSize", rs_size), M("allocationCount", rs_count), M("containsAllocation:", rs_contains), M("label", obj_no_label));
+           M("requestResidency", rs_request), M("endResidency", rs_end), M("allocatedSize", rs_size), M("allocationCount", rs_count), M("containsAllocation:", rs_contains), M("label", obj_no_label));
 typedef struct { FAKE_HEAD; NSUInteger capacity; } ResidencyDesc;
 static void rd_capacity(id o, SEL s, NSUInteger n) { (void)s; ((ResidencyDesc *)o)->capacity = n; }
 FAKE_CLASS(fake_ResidencyDesc, "MTLResidencySetDescriptor", NULL, sizeof(ResidencyDesc), 15, M("setInitialCapacity:", rd_capacity), M("setLabel:", obj_label));

@@ -248,6 +248,7 @@ static void cb_commit(id o, SEL s)
     if (c->open) fake_die("-[MTLCommandBuffer commit] with an open encoder");
     if (c->status >= 2) fake_die("-[MTLCommandBuffer commit]: second commit");
     if (!c->enqueued) cb_enqueue(o, s);
+    for (int i = 0; i < c->q->n_sets; i++) fake_residency_check(c->q->sets[i]);
     c->status = 2;
     c->number = ++numbers;
     c->fresh = c->q->first == c;
@@ -324,6 +325,9 @@ static void run_dispatch(Cmd *c, Op *op)
             const size_t rest = v->buf->n - v->at;
             if (v->n > rest) fake_die("kernel %s: buffer %d (%s) is said to have %zu bytes, from its offset on it has %zu", f->k->name, b->index, b->name, v->n, rest);
             if (v->n == 0) v->n = rest;
+            if (b->constant && v->at % 256) fake_die("kernel %s: buffer %d (%s) is in the constant address space: offset %zu is not a multiple of 256, which not every Mac takes", f->k->name, b->index, b->name, v->at);
+            if (b->constant && v->n > 65536) fake_die("kernel %s: buffer %d (%s) is in the constant address space with %zu bytes, at most 64 KB", f->k->name, b->index, b->name, v->n);
+            if (v->buf->read_only && !p->konst) fake_die("kernel %s: buffer %d (%s) is memory that is mapped for reading, and the kernel may write it", f->k->name, b->index, b->name);
             if ((uintptr_t)v->p % (p->align < 4 ? 4 : p->align)) fake_die("kernel %s: buffer %d (%s): offset %zu is not a multiple of %u", f->k->name, b->index, b->name, v->at, p->align < 4 ? 4 : p->align);
         } else if (!p->konst) fake_die("kernel %s: setBytes for buffer %d (%s), which the kernel may write", f->k->name, b->index, b->name);
         if (v->n < p->size && (p->ref || v->n == 0)) fake_die("kernel %s: buffer %d (%s) has %zu bytes, its type %u", f->k->name, b->index, b->name, v->n, p->size);
@@ -469,6 +473,18 @@ FAKE_CLASS(fake_Cmd, "MTLCommandBuffer", cmd_dealloc, 0, 0, M("computeCommandEnc
            M("addCompletedHandler:", cb_handler), M("addScheduledHandler:", cb_scheduled), M("retainedReferences", cb_retained), M("commandQueue", cb_queue), M("encodeSignalEvent:value:", cb_signal), M("encodeWaitForEvent:value:", cb_wait_event),
            M15("useResidencySet:", cb_use_set), M("setLabel:", label), M("label", no_label), M("pushDebugGroup:", nothing_1), M("popDebugGroup", nothing));
 
+bool fake_buffer_in_flight(const fake_buf *b)
+{
+    bool r = false;
+    pthread_mutex_lock(&lock);
+    for (const Queue *q = queues; q; q = q->next)
+        for (const Cmd *c = q->first; c; c = c->next)
+            for (size_t i = 0; i < c->n_op && c->status >= 2; i++)
+                for (int k = 0; k < MSL_BUFFERS; k++) r |= c->op[i].kind == OP_DISPATCH && c->op[i].bind[k].buf == b;
+    pthread_mutex_unlock(&lock);
+    return r;
+}
+
 /* ---- events and fences */
 static id event_new(fake_class *k) { return fake_new(k, sizeof(Event)); }
 id fake_event_new(id d, SEL s);
@@ -603,7 +619,11 @@ static void dispatch(Enc *e, MTLSize g, MTLSize t, bool exact)
     add_op(e->cb, op);
 }
 static void e_dispatch(id o, SEL s, MTLSize g, MTLSize t) { dispatch(enc(o, s), g, t, false); }
-static void e_dispatch_threads(id o, SEL s, MTLSize g, MTLSize t) { dispatch(enc(o, s), g, t, true); }
+static void e_dispatch_threads(id o, SEL s, MTLSize g, MTLSize t)
+{
+    if (fake_set.family < 1004) fake_die("dispatchThreads: groups of several sizes need a GPU of family Apple4 or later");
+     dispatch(enc(o, s), g, t, true);
+}
 static void e_end(id o, SEL s)
 {
     Enc *e = enc(o, s);

@@ -85,6 +85,69 @@ static void odd_length_no_copy(void)
     p = (char *)(((uintptr_t)p + 16383) / 16384 * 16384);
     CALL(oid, dev, "newBufferWithBytesNoCopy:length:options:deallocator:", (void *, unsigned long, unsigned long, void *), p, 10000ul, 0ul, NULL);
 }
+static oid no_copy(void *p, size_t n) { return CALL(oid, dev, "newBufferWithBytesNoCopy:length:options:deallocator:", (void *, unsigned long, unsigned long, void *), p, n, 0ul, NULL); }
+/* n pages of 16 KB at a multiple of it */
+static char *pages(int n, int rights)
+{
+    char *p = mmap(NULL, (size_t)(n + 1) << 14, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    p += 16384 - (uintptr_t)p % 16384;
+    mprotect(p, (size_t)n << 14, rights);
+    return p;
+}
+static void no_copy_of_two(void)
+{
+    char *p = pages(4, PROT_READ | PROT_WRITE);
+    mprotect(p, 32768, PROT_READ);
+    (void)no_copy(p, 65536);
+}
+static void no_copy_of_one(void) { if (!no_copy(pages(4, PROT_READ), 65536)) abort(); }
+static void no_copy_written(void) { oid cb = command(), e = encoder(cb, 1); encode(e, no_copy(pages(1, PROT_READ), 16384)); dispatch(e, 1, 32); END(e); run(cb); }
+static void constant_bound(size_t bytes, size_t at, bool extent)
+{
+    oid cb = command(), e = encoder(cb, 1), b = buffer(bytes);
+    encode(e, buffer(64));
+    *(uint32_t *)((char *)contents(b) + at) = 16;
+    bind(e, b, at, 1);
+    if (extent) FAKE(extent, void (*)(oid, unsigned long, unsigned long))(e, 1, 4);
+    dispatch(e, 1, 32);
+    END(e);
+    run(cb);
+}
+static void constant_offset(void) { constant_bound(512, 16, false); }
+static void constant_long(void) { constant_bound(1 << 17, 0, false); }
+static void constant_right(void) { constant_bound(1 << 17, 256, true); }
+static void threads_of_old(void)
+{
+    oid e = encoder(command(), 1);
+    encode(e, buffer(64));
+    set("family", 1003);
+    CALL(void, e, "dispatchThreads:threadsPerThreadgroup:", (osize, osize), ((osize){ 20, 1, 1 }), ((osize){ 32, 1, 1 }));
+}
+/* A set on the queue; steps: a add, c commit, r request, x a command buffer, w that is waited for, d remove */
+static void resident(const char *steps)
+{
+    oid d = made("MTLResidencySetDescriptor"), s = CALL(oid, dev, "newResidencySetWithDescriptor:error:", (oid, oid *), d, NULL), b = buffer(64), cb = NULL;
+    CALL(void, queue, "addResidencySet:", (oid), s);
+    for (; *steps; steps++) {
+        if (*steps == 'a') CALL(void, s, "addAllocation:", (oid), b);
+        else if (*steps == 'd') CALL(void, s, "removeAllocation:", (oid), b);
+        else if (*steps == 'c') CALL0(void, s, "commit");
+        else if (*steps == 'r') CALL0(void, s, "requestResidency");
+        else if (*steps == 'w') CALL0(void, cb, "waitUntilCompleted");
+        else {
+            oid e = encoder(cb = command(), 1);
+            encode(e, b);
+            dispatch(e, 1, 32);
+            END(e);
+            CALL0(void, cb, "commit");
+        }
+    }
+}
+static void not_committed(void) { resident("ax"); }
+static void not_requested(void) { resident("racx"); }
+static void removed_in_flight(void) { resident("acrxd"); }
+static void not_committed_again(void) { resident("acrxwdx"); }
+static void resident_right(void) { resident("acrxxwwdcacrxw"); }
 static void managed(void) { CALL(oid, dev, "newBufferWithLength:options:", (unsigned long, unsigned long), 64ul, 1ul << 4); }
 static void memoryless(void) { CALL(oid, dev, "newBufferWithLength:options:", (unsigned long, unsigned long), 64ul, 3ul << 4); }
 static void empty_buffer(void) { (void)buffer(0); }
@@ -236,6 +299,18 @@ static void host_mistakes(void)
     CASE(read_early, NULL);
     CASE(misaligned_no_copy, "Apple silicon's page");
     CASE(odd_length_no_copy, "Apple silicon's page");
+    CASE(no_copy_of_two, "lie in more than one mapping");
+    CASE(no_copy_of_one, NULL);
+    CASE(no_copy_written, "mapped for reading, and the kernel may write it");
+    CASE(constant_offset, "offset 16 is not a multiple of 256");
+    CASE(constant_long, "131072 bytes, at most 64 KB");
+    CASE(constant_right, NULL);
+    CASE(threads_of_old, "family Apple4");
+    CASE(not_committed, "additions or removals that were not committed");
+    CASE(not_requested, "requestResidency did not follow");
+    CASE(removed_in_flight, "that a committed command buffer uses");
+    CASE(not_committed_again, "additions or removals that were not committed");
+    CASE(resident_right, NULL);
     CASE(managed, "storage mode managed");
     CASE(memoryless, "cannot be memoryless");
     CASE(empty_buffer, "newBufferWithLength: 0");

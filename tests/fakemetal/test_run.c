@@ -288,6 +288,8 @@ static void archives(void)
     use_function(pd, "copied");
     use_archive(pd, a);
     oid url = CALL(oid, o_class("NSURL"), "fileURLWithPath:", (oid), str(path));
+    CHECK_INT(CALL(signed char, a, "serializeToURL:error:", (oid, oid *), url, &e), 0);
+    CHECK(strstr(reason(e), "without functions"));
 #define PIPE(options) CALL(oid, dev, "newComputePipelineStateWithDescriptor:options:reflection:error:", (oid, unsigned long, oid *, oid *), pd, options, NULL, &e)
     CHECK(PIPE(4ul) == NULL);
     CHECK(PIPE(0ul) != NULL);

@@ -543,6 +543,13 @@ static void reach(const tr *t, size_t from, size_t to, unsigned char *fseen, uns
         }
     }
 }
+/* whether a parameter is declared in the constant address space */
+static bool in_constant(const tr *t, const tr_param *p)
+{
+    if (p->name >= t->n) return false;
+    for (size_t i = tr_prev(t, p->name); i != SIZE_MAX && !tr_is(t, i, ",") && !tr_is(t, i, "("); i = tr_prev(t, i)) if (tr_is(t, i, "constant")) return true;
+    return false;
+}
 static void emit_kernel(tr *t, tr_text *o, tr_text *table, const tr_func *f, const char *host, const char *target, int serial)
 {
     tr_put(o, "static constexpr msl_bind msl_b%d[] = {", serial);
@@ -553,9 +560,9 @@ static void emit_kernel(tr *t, tr_text *o, tr_text *table, const tr_func *f, con
             for (size_t c = 0; c < t->n_constants; c++) { const tr_tok *k = &t->tok[t->constant[c].name]; if (k->n == t->tok[p->fc].n && !memcmp(k->s, t->tok[p->fc].s, k->n)) fc = (int)c; }
             if (fc < 0) tr_error(t, p->fc, "[[function_constant]] of a parameter names no function constant");
         }
-        tr_put(o, "{'%c',%d,%d,\"%.*s\"},", p->kind ? p->kind : 'b', p->index, fc, p->name < t->n ? (int)t->tok[p->name].n : 0, p->name < t->n ? t->tok[p->name].s : "");
+        tr_put(o, "{'%c',%d,%d,\"%.*s\",%d},", p->kind ? p->kind : 'b', p->index, fc, p->name < t->n ? (int)t->tok[p->name].n : 0, p->name < t->n ? t->tok[p->name].s : "", in_constant(t, p));
     }
-    tr_put(o, "{0,0,-1,nullptr}};\ntypedef msl_entry<decltype(&%s), &%s, msl_b%d> msl_e%d;\n", target, target, serial, serial);
+    tr_put(o, "{0,0,-1,nullptr,0}};\ntypedef msl_entry<decltype(&%s), &%s, msl_b%d> msl_e%d;\n", target, target, serial, serial);
     unsigned char *fs = calloc(t->n_funcs + 1, 1), *cs = calloc(t->n_constants + 1, 1);
     unsigned long needs[4] = { 0 };
     if (!fs || !cs) abort();

@@ -15,7 +15,7 @@ static void close_device(sill__device *d) {
         void *pool = sill__mtl_rt.pool_push();
         sill__mtl_maps_close(d);
         if (d->nothing) sill__mtl_buffer_drop(d, d->nothing, 256);
-        for (size_t i = 0; i < d->n_dropped; i++) mtl_release(d->dropped[i]); /* queues are gone: nothing runs */
+        while (d->n_dropped) mtl_release(d->dropped[--d->n_dropped]); /* queues are gone: nothing runs */
         if (d->residency) {
             mtl_residency_end(d->residency);
             mtl_release(d->residency);
@@ -43,13 +43,13 @@ static sill_status check_gpu(sill__device *d, sill_error *err) {
     return SILL_OK;
 }
 
-/* Keeps all buffers resident, so that none is looked up for every command buffer. Since macOS 15. */
+/* Keeps all buffers resident, so that none is looked up for every command buffer. Since macOS 15. What is added is committed at
+ * once, and residency is requested for it before the next work (sill__mtl_work_begins). */
 static void open_residency(sill__device *d) {
     mtl_id error = NULL, descriptor = NULL;
     if (!mtl_has(d->id, MTL_SEL_device_new_residency) || !(descriptor = mtl_new("MTLResidencySetDescriptor"))) return;
     d->residency = mtl_device_new_residency(d->id, descriptor, &error);
     mtl_release(descriptor);
-    if (d->residency) mtl_residency_request(d->residency);
 }
 
 static sill_status open_device(const sill__device_options *options, sill__device **out, sill_error *err) {

@@ -38,6 +38,8 @@ void sill__mtl_error_text(mtl_id error, char *out, size_t cap);
 sill_status sill__mtl_buffer_new(sill__device *d, size_t bytes, const char *what, mtl_id *out, void **contents, sill_error *err);
 /* Gives a buffer back as soon as no submitted work can use it. */
 void sill__mtl_buffer_drop(sill__device *d, mtl_id buffer, size_t bytes);
+/* Asks for residency of what was added: when a queue is made, and before work, should it have grown. */
+void sill__mtl_residency_request(sill__device *d);
 /* Work in flight, counted so that nothing is freed under it. */
 void sill__mtl_work_begins(sill__device *d);
 void sill__mtl_work_ended(sill__device *d);

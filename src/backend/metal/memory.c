@@ -28,8 +28,29 @@ static void make_resident(sill__device *d, mtl_id buffer, size_t bytes) {
     if (d->residency) {
         mtl_residency_add(d->residency, buffer);
         mtl_commit(d->residency);
+        d->unrequested = true;
     }
     pthread_mutex_unlock(&d->lock);
+}
+
+static void request_added(sill__device *d) {
+    if (d->residency && d->unrequested) mtl_residency_request(d->residency);
+    d->unrequested = false;
+}
+
+void sill__mtl_residency_request(sill__device *d) {
+    pthread_mutex_lock(&d->lock);
+    request_added(d);
+    pthread_mutex_unlock(&d->lock);
+}
+
+/* Nothing uses it any more. */
+static void give_back(sill__device *d, mtl_id buffer) {
+    if (d->residency) {
+        mtl_residency_remove(d->residency, buffer);
+        mtl_commit(d->residency);
+    }
+    mtl_release(buffer);
 }
 
 sill_status sill__mtl_buffer_new(sill__device *d, size_t bytes, const char *what, mtl_id *out, void **contents, sill_error *err) {
@@ -59,10 +80,6 @@ void sill__mtl_buffer_drop(sill__device *d, mtl_id buffer, size_t bytes) {
     void *pool = sill__mtl_rt.pool_push();
     pthread_mutex_lock(&d->lock);
     d->in_use -= SILL_MIN(d->in_use, bytes ? bytes : 16);
-    if (d->residency) {
-        mtl_residency_remove(d->residency, buffer);
-        mtl_commit(d->residency);
-    }
     bool later = d->n_working > 0;
     if (later && d->n_dropped == d->cap_dropped) {
         size_t cap = d->cap_dropped ? 2 * d->cap_dropped : 16;
@@ -72,7 +89,7 @@ void sill__mtl_buffer_drop(sill__device *d, mtl_id buffer, size_t bytes) {
             d->cap_dropped = cap;
         }
     }
-    if (!later) mtl_release(buffer);
+    if (!later) give_back(d, buffer);
     else if (d->n_dropped < d->cap_dropped) d->dropped[d->n_dropped++] = buffer;
     /* else it is lost to this process: better than to be freed under the GPU */
     pthread_mutex_unlock(&d->lock);
@@ -82,13 +99,14 @@ void sill__mtl_buffer_drop(sill__device *d, mtl_id buffer, size_t bytes) {
 void sill__mtl_work_begins(sill__device *d) {
     pthread_mutex_lock(&d->lock);
     d->n_working++;
+    request_added(d);
     pthread_mutex_unlock(&d->lock);
 }
 
 void sill__mtl_work_ended(sill__device *d) {
     pthread_mutex_lock(&d->lock);
     if (--d->n_working == 0)
-        while (d->n_dropped) mtl_release(d->dropped[--d->n_dropped]);
+        while (d->n_dropped) give_back(d, d->dropped[--d->n_dropped]);
     pthread_mutex_unlock(&d->lock);
 }
 

@@ -28,6 +28,7 @@ struct sill__device {
     pthread_mutex_t lock;   /* of what follows: sessions in several threads share the device */
     sill__mtl_map *maps;
     mtl_id residency;       /* MTLResidencySet, or NULL before macOS 15 */
+    bool unrequested;       /* buffers were added to it since residency was last requested */
     uint64_t in_use;        /* bytes of all buffers */
     int32_t n_working;      /* submitted command buffers that nobody has waited for */
     mtl_id *dropped;        /* buffers to give back when there are none */

@@ -233,6 +233,7 @@ sill_status sill__mtl_queue_create(sill__device *d, const sill__queue_shape *s, 
     }
     ok = ok && sill__mtl_require(q, list_room(&q->own, 1024, 16384, 131072), SILL_ENOMEM, "no memory for the list of calls");
     q->counts = (sill__mtl_counts){0};
+    sill__mtl_residency_request(d);
     if (ok) {
         *out = q;
         return SILL_OK;

@@ -7,7 +7,7 @@
 #define MSL_ALIGN(n) _Alignas(n)
 #endif
 enum {
-    MSL_ABI = 5,
+    MSL_ABI = 6,
     MSL_BUFFERS = 31,
     MSL_MAX_THREADS = 1024,
     MSL_TG_MEMORY = 32768,              /* what a threadgroup may use: family Apple7 */
@@ -71,6 +71,7 @@ typedef struct msl_bind {               /* one parameter of a kernel */
     short index;
     short fc;                           /* index into msl_constants of a bool that must be true, or -1 */
     const char *name;
+    char constant;                      /* a buffer in the constant address space */
 } msl_bind;
 typedef struct msl_param { unsigned size, align; char ref, konst; } msl_param;   /* of what the parameter points at; of a built-in: size 0, align = its dimensions */
 typedef struct msl_kernel {
