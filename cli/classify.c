@@ -8,15 +8,18 @@ typedef struct classify_options {
     cli_model_options model;
     cli_corpus_options corpus;
     cli_text_options text;
-    const char *labels, *prompt, *content_free;
-    int prob;
-    bool all_probs, logits, no_chat;
-    float needs_human_below;
+    const char *labels, *codebook, *prompt, *content_free;
+    int prob, function;
+    bool all_probs, logits, chat, no_chat, multi_label, show_prompt, no_shared_prefix;
+    float needs_human_below, min_confidence, threshold;
 } classify_options;
 
 typedef struct classify_task {
     const classify_options *o;
-    bool zero_shot, json;
+    bool zero_shot, json, multi;
+    sill_codebook *book;
+    sill_codebook_info book_info;
+    sill_classify_options co;
     size_t n_labels;
     const char *labels[CLI_MAX_LABELS];
     char *label_text;             /* what labels of --labels point into */
@@ -41,7 +44,7 @@ static bool add_probs(classify_task *t, sill__str *names, const char *prefix, co
 }
 
 static bool make_fields(classify_task *t) {
-    static const char *const first[] = {"label", "margin", "entropy", "n_tokens", "needs_human"};
+    const char *const first[] = {t->multi ? "labels" : "label", "margin", "entropy", "n_tokens", "needs_human"};
     sill__str names;
     sill__str_init(&names, (size_t)1 << 26);
     t->fields = sill__calloc(SILL_ARRAY_LEN(first) + 4 * t->n_labels + 8, sizeof *t->fields);
@@ -74,6 +77,21 @@ static void put_object(cli_run *run, sill__record *record, const classify_task *
     sill__record_json(record, s->p, s->n);
 }
 
+static void put_chosen(cli_run *run, sill__record *record, const classify_task *t, const uint8_t *chosen) {
+    sill__str *s = &run->json;
+    bool any = false;
+    sill__str_clear(s);
+    sill__str_put(s, "[", 1);
+    for (size_t i = 0; i < t->n_labels; i++) {
+        if (!chosen[i]) continue;
+        if (any) sill__str_put(s, ",", 1);
+        any = true;
+        sill__put_json_string(s, t->labels[i], strlen(t->labels[i]));
+    }
+    sill__str_put(s, "]", 1);
+    sill__record_json(record, s->p, s->n);
+}
+
 static void put_probs(cli_run *run, sill__record *record, const classify_task *t, const float *values) {
     if (t->json && values) put_object(run, record, t, values);
     else if (t->json) sill__record_null(record);
@@ -92,7 +110,8 @@ static int done(void *user, const sill_classified *r) {
     if (!record) return 0;
     run->tokens += r->n_tokens;
     const char *label = r->label >= 0 && (size_t)r->label < t->n_labels ? t->labels[r->label] : "";
-    if (r->label < 0) sill__record_null(record); /* a regression's outputs are no labels to choose from */
+    if (t->multi) put_chosen(run, record, t, r->chosen);
+    else if (r->label < 0) sill__record_null(record); /* a regression's outputs are no labels to choose from */
     else sill__record_text(record, label, strlen(label));
     sill__record_f32(record, r->margin);
     sill__record_f32(record, r->entropy);
@@ -112,27 +131,125 @@ static int done(void *user, const sill_classified *r) {
     return sill__flow_commit(run->flow);
 }
 
-static const cli_default defaults[] = {{"prob", "norm"}, {"needs-human-below", "0.1"}, {"content-free", "N/A"}, {"long", "error"},
-                                       {"prompt", "Text: {text}\nThis text is"}, {NULL, NULL}};
+/* ---- the run */
+
+#define COMMON_DEFAULTS {"prob", "norm"}, {"needs-human-below", "0.1"}, {"min-confidence", "0"}, {"content-free", "N/A"}, {"long", "error"}, \
+    {"threshold", "0.5"}
+static const cli_default defaults[] = {COMMON_DEFAULTS, {"prompt", "Text: {text}\nThis text is"}, {NULL, NULL}};
+static const cli_default question_defaults[] = {COMMON_DEFAULTS, {"prompt", "Text: {text}\nQuestion: Is this text {label}?\nAnswer:"}, {NULL, NULL}};
+static const cli_default book_defaults[] = {COMMON_DEFAULTS, {"prompt", "the codebook's"}, {NULL, NULL}};
+
+static const cli_default *defaults_of(const classify_task *t) {
+    return t->book && t->book_info.prompt ? book_defaults : t->multi && t->zero_shot ? question_defaults : defaults;
+}
+
+/* Labels of the model's own head. */
+static int take_head(classify_task *t, const cli_engine *engine) {
+    const classify_options *o = t->o;
+    bool regression = !strcmp(engine->info.problem_type, "regression"), multi = !strcmp(engine->info.problem_type, "multi_label_classification");
+    if (engine->info.n_labels < 1)
+        return args_usage("classify", "%s has no classification head; give --labels a,b,c or --codebook FILE", engine->path);
+    if (engine->info.n_labels > CLI_MAX_LABELS)
+        return args_usage("classify", "%s has %d labels, more than %d", engine->path, (int)engine->info.n_labels, CLI_MAX_LABELS);
+    if (o->show_prompt) return args_usage("classify", "--show-prompt: a classification head has no prompt; give --labels or --codebook");
+    if (regression && (o->multi_label || o->function == SILL_HEAD_SOFTMAX || o->function == SILL_HEAD_SIGMOID))
+        return args_usage("classify", "%s has a head made for regression: its outputs are values, no labels", engine->path);
+    t->multi = (o->function == SILL_HEAD_AUTO && !regression && (multi || o->multi_label)) ||
+               (o->function == SILL_HEAD_SIGMOID && (engine->info.n_labels > 1 || multi || o->multi_label));
+    for (int32_t i = 0; i < engine->info.n_labels; i++) t->labels[t->n_labels++] = sill_model_label(engine->model, i);
+    return -1;
+}
+
+static void fill_options(classify_task *t) {
+    const classify_options *o = t->o;
+    sill_classify_options *co = &t->co;
+    *co = (sill_classify_options){.size = sizeof *co, .prompt = o->prompt, .content_free = o->content_free, .codebook = t->book,
+                                  .prob = (sill_prob)o->prob, .no_chat = o->no_chat, .chat = o->chat, .long_policy = (sill_long)o->text.long_policy,
+                                  .tokenize_flags = o->text.special ? SILL_TOKENIZE_SPECIAL : 0, .multi_label = o->multi_label,
+                                  .threshold = o->threshold, .min_confidence = o->min_confidence, .no_shared_prefix = o->no_shared_prefix,
+                                  .head_function = (sill_head_function)o->function};
+    co->needs_human_below = o->needs_human_below < 0 ? 0 : o->needs_human_below == 0 ? -1 : o->needs_human_below;
+    if (o->labels) {
+        co->labels = t->labels;
+        co->n_labels = t->n_labels;
+    }
+}
+
+/* The text that ids [from, n) stand for, control tokens among it. */
+static bool put_ids_text(sill__str *s, const sill_tokenizer *tokenizer, const int32_t *ids, size_t from, size_t n) {
+    uint32_t flags = from ? SILL_DETOKENIZE_CONTINUATION : 0;
+    size_t bytes = 0, cap = sill_detokenize_bound(tokenizer, ids + from, n - from);
+    char *text = sill__alloc(cap + 1);
+    bool ok = text && sill_detokenize(tokenizer, ids + from, n - from, flags, text, cap, &bytes, NULL) == SILL_OK && sill__str_put(s, text, bytes);
+    sill__free(text);
+    return ok;
+}
+
+/* The prompt of label I for TEXT, as text; what follows it is in NEXT. */
+static sill_status one_prompt(const classify_task *t, const cli_engine *engine, const sill__cell *text, size_t i, sill__str *prompt, sill__str *next,
+                              size_t *n_prompt, sill_error *err) {
+    int32_t *ids;
+    size_t n;
+    sill__str_clear(prompt);
+    sill__str_clear(next);
+    sill_status s = sill_classify_prompt(engine->model, &t->co, text->p ? text->p : "", text->n, (int32_t)i, &ids, &n, n_prompt, err);
+    if (s != SILL_OK) return s;
+    bool ok = put_ids_text(prompt, sill_model_tokenizer(engine->model), ids, 0, *n_prompt) &&
+              put_ids_text(next, sill_model_tokenizer(engine->model), ids, *n_prompt, n);
+    sill_free(ids);
+    return ok ? SILL_OK : sill__fail(err, SILL_ENOMEM, "no memory for the prompt");
+}
+
+/* --show-prompt: the prompt of the first row that can be read, on standard output; with --json that of each label. */
+static int show_prompt(const classify_task *t, cli_run *run, const cli_engine *engine) {
+    sill_error err = {0};
+    sill__corpus_row *row = NULL;
+    sill__str prompt, next, all;
+    size_t n_prompt = 0;
+    sill_status s = SILL_OK;
+    sill__str_init(&prompt, (size_t)1 << 30);
+    sill__str_init(&next, (size_t)1 << 30);
+    sill__str_init(&all, (size_t)1 << 30);
+    while ((s = sill__reader_next(run->reader, &row, &err)) == SILL_OK && row && row->error) sill__row_free(row);
+    if (s == SILL_OK && !row) s = sill__fail(&err, SILL_EINVAL, "%s has no row that a prompt could be shown for", run->input);
+    for (size_t i = 0; s == SILL_OK && i < t->n_labels; i++) {
+        s = one_prompt(t, engine, &row->cells[run->text_slot], i, &prompt, &next, &n_prompt, &err);
+        if (s != SILL_OK) break;
+        if (t->o->corpus.json) {
+            sill__str_puts(&all, "{\"label\":");
+            sill__put_json_string(&all, t->labels[i], strlen(t->labels[i]));
+            sill__str_puts(&all, ",\"prompt\":");
+            sill__put_json_string(&all, prompt.p ? prompt.p : "", prompt.n);
+            sill__str_puts(&all, ",\"continuation\":");
+            sill__put_json_string(&all, next.p ? next.p : "", next.n);
+            sill__str_putf(&all, ",\"n_tokens\":%zu}\n", n_prompt);
+        } else if (i == 0) {
+            sill__str_put(&all, prompt.p ? prompt.p : "", prompt.n);
+            sill__str_puts(&all, "\n");
+            cli_say("the prompt of the first row, %zu tokens%s; compared as what follows: '%s'%s", n_prompt,
+                    t->multi ? " (of the first label)" : "", next.p ? next.p : "", t->multi ? " and no" : "");
+        } else if (!t->multi) {
+            cli_say("or '%s'", next.p ? next.p : "");
+        }
+    }
+    if (s == SILL_OK) fwrite(all.p ? all.p : "", 1, all.n, stdout);
+    int status = s == SILL_OK ? cli_flush_stdout() : cli_fail(&err);
+    sill__row_free(row);
+    sill__str_free(&prompt);
+    sill__str_free(&next);
+    sill__str_free(&all);
+    return status;
+}
 
 static int run_classify(const classify_options *o, classify_task *t, cli_run *run, const cli_engine *engine) {
     sill_error err = {0};
     sill_status s;
-    sill_classify_options co = {.size = sizeof co, .prompt = o->prompt, .content_free = o->content_free,
-                                .prob = (sill_prob)o->prob, .no_chat = o->no_chat, .long_policy = (sill_long)o->text.long_policy,
-                                .tokenize_flags = o->text.special ? SILL_TOKENIZE_SPECIAL : 0};
-    co.needs_human_below = o->needs_human_below < 0 ? 0 : o->needs_human_below == 0 ? -1 : o->needs_human_below;
-    if (t->zero_shot) {
-        co.labels = t->labels;
-        co.n_labels = t->n_labels;
-    } else {
-        if (engine->info.n_labels < 1)
-            return args_usage("classify", "%s has no classification head; give --labels a,b,c", engine->path);
-        if (engine->info.n_labels > CLI_MAX_LABELS)
-            return args_usage("classify", "%s has %d labels, more than %d", engine->path, (int)engine->info.n_labels, CLI_MAX_LABELS);
-        for (int32_t i = 0; i < engine->info.n_labels; i++) t->labels[t->n_labels++] = sill_model_label(engine->model, i);
-    }
-    t->o = o;
+    int status = t->zero_shot ? -1 : take_head(t, engine);
+    if (status >= 0) return status;
+    if (o->chat && !engine->info.is_instruct)
+        return args_usage("classify", "--chat: %s has no chat template that is known here; leave it out for a plain prompt", engine->path);
+    fill_options(t);
+    if (o->show_prompt) return show_prompt(t, run, engine);
     t->json = cli_run_output_format(run) == SILL__FORMAT_JSONL;
     if (!make_fields(t)) {
         fprintf(stderr, "sill: error: no memory for the labels\n");
@@ -142,38 +259,85 @@ static int run_classify(const classify_options *o, classify_task *t, cli_run *ru
     run->tokenizer = sill_model_tokenizer(engine->model);
     run->engine = engine;
     run->model_path = engine->path;
-    run->defaults = defaults;
-    int status = cli_run_output(run, t->fields, t->n_fields, 1);
+    run->defaults = defaults_of(t);
+    run->codebook_sha256 = t->book ? t->book_info.sha256 : NULL;
+    status = cli_run_output(run, t->fields, t->n_fields, 1);
     if (status >= 0) return status;
-    do s = sill_classify(engine->session, &co, cli_run_next, done, run, &err);
+    do s = sill_classify(engine->session, &t->co, cli_run_next, done, run, &err);
     while (s == SILL_OK && sill__flow_more(run->flow));
     return cli_run_end(run, s, &err, engine);
 }
 
 static const char notes[] =
     "Adds label, margin (probability of the first label minus the second's), entropy (nats), n_tokens, needs_human\n"
-    "and the probability of every label: columns prob_LABEL in CSV, an object probs in JSONL. Without --labels the\n"
-    "model's own classification head is used. --prob: norm (default) is the softmax of the mean log-probability of\n"
-    "a label's tokens, raw of their sum, calibrated divides raw by what the label gets for --content-free text.\n"
-    "A head made for regression has no label, margin and entropy: they are null (empty in CSV).\n"
-    "Blank lines of a plain-text file are skipped and counted.\n";
+    "and the probability of every label: columns prob_LABEL in CSV, an object probs in JSONL. Without --labels and\n"
+    "--codebook the model's own classification head is used. --prob: norm (default) is the softmax of the mean\n"
+    "log-probability of a label's tokens, raw of their sum, calibrated divides raw by what the label gets for\n"
+    "--content-free text. A codebook (docs/CODEBOOK.md) holds labels, descriptions, examples, an instruction, the\n"
+    "prompt; --show-prompt shows what comes of it. An instruct model is asked in its chat template, which labels\n"
+    "better (docs/QUALITY.md). --multi-label: labels (a JSON list) instead of label; margin is the least 2 |p - T|\n"
+    "of all labels, entropy the sum. A head made for regression has no label, margin and entropy: they are null\n"
+    "(empty in CSV). Blank lines of a plain-text file are skipped and counted.\n";
+
+/* What the options rule out by themselves. */
+static int check_options(const classify_options *o, bool multi) {
+    const char *hole = o->prompt ? strstr(o->prompt, "{text}") : NULL;
+    if (o->labels && o->codebook) return args_usage("classify", "--labels and --codebook: a codebook has its own labels; give one of them");
+    if (o->chat && o->no_chat) return args_usage("classify", "--chat and --no-chat exclude each other");
+    if (hole && strstr(hole + 1, "{text}")) return args_usage("classify", "--prompt has {text} more than once");
+    if (o->prompt && !hole) return args_usage("classify", "--prompt has no {text}: where does the row's text go?");
+    if (hole && multi && !strstr(hole, "{label}") && !strstr(hole, "{description}"))
+        return args_usage("classify", "--prompt has no {label} behind {text}: with --multi-label each label is asked for");
+    if (o->function && (o->labels || o->codebook)) return args_usage("classify", "--function-to-apply is for a classification head, not for labels");
+    if (o->multi_label && o->function && o->function != SILL_HEAD_SIGMOID)
+        return args_usage("classify", "--multi-label takes the sigmoid of a head's outputs, no other --function-to-apply");
+    if (o->show_prompt && o->corpus.output) return args_usage("classify", "--show-prompt writes to standard output; leave -o out");
+    return -1;
+}
+
+static int read_labels(const classify_options *o, classify_task *t) {
+    sill_error err = {0};
+    if (o->labels) {
+        t->label_text = sill__strndup(o->labels, strlen(o->labels));
+        return t->label_text ? cli_split_labels("classify", t->label_text, o->multi_label ? 1 : 2, t->labels, &t->n_labels) : EXIT_FAILED;
+    }
+    if (!o->codebook) return -1;
+    if (sill_codebook_load(o->codebook, &t->book, &err) != SILL_OK) {
+        int status = cli_fail(&err);
+        return err.code == SILL_EFORMAT || err.code == SILL_ENOENT ? EXIT_USAGE : status;
+    }
+    sill_codebook_get_info(t->book, &t->book_info, sizeof t->book_info);
+    for (int32_t i = 0; i < t->book_info.n_labels; i++) t->labels[t->n_labels++] = t->book_info.labels[i];
+    t->multi = t->multi || t->book_info.multi_label;
+    return -1;
+}
+
+#define AT(member) offsetof(classify_options, member)
 
 int cli_classify(int argc, char **argv) {
     static classify_options o;
-    static const char *const probs[] = {"norm", "raw", "calibrated", NULL};
+    static const char *const probs[] = {"norm", "raw", "calibrated", NULL}, *const functions[] = {"auto", "softmax", "sigmoid", "none", NULL};
     static const arg_option own[] = {
-        {"labels", 0, ARG_TEXT, offsetof(classify_options, labels), 0, 0, NULL, "A,B,C", "the labels to choose from"},
-        {"codebook", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
-        {"prompt", 0, ARG_TEXT, offsetof(classify_options, prompt), 0, 0, NULL, "TEMPLATE", "what the label continues; holds {text} once (default: Text: {text}, a new line, This text is)"},
-        {"prob", 0, ARG_CHOICE, offsetof(classify_options, prob), 0, 0, probs, "KIND", "which probabilities choose the label: norm, raw, calibrated"},
-        {"all-probs", 0, ARG_FLAG, offsetof(classify_options, all_probs), 0, 0, NULL, NULL, "all three kinds (prob_raw_LABEL ... or probs_raw ...)"},
-        {"logits", 0, ARG_FLAG, offsetof(classify_options, logits), 0, 0, NULL, NULL, "also logits (a head's) or summed log-probabilities, as an object"},
-        {"needs-human-below", 0, ARG_FLOAT, offsetof(classify_options, needs_human_below), 0, 1, NULL, "M", "margin under which a person should look (default 0.1; 0: never)"},
-        {"content-free", 0, ARG_TEXT, offsetof(classify_options, content_free), 0, 0, NULL, "TEXT", "for --prob calibrated (default N/A)"},
-        {"no-chat", 0, ARG_FLAG, offsetof(classify_options, no_chat), 0, 0, NULL, NULL, "no chat template around the prompt of an instruct model"},
+        {"labels", 0, ARG_TEXT, AT(labels), 0, 0, NULL, "A,B,C", "the labels to choose from"},
+        {"codebook", 0, ARG_TEXT, AT(codebook), 0, 0, NULL, "FILE", "labels, descriptions, examples, instruction and prompt (docs/CODEBOOK.md)"},
+        {"prompt", 0, ARG_TEXT, AT(prompt), 0, 0, NULL, "TEMPLATE", "what the label continues; holds {text} once (default: Text: {text}, a new line, This text is)"},
+        {"show-prompt", 0, ARG_FLAG, AT(show_prompt), 0, 0, NULL, NULL, "print the prompt of the first row (--json: of each label) and end"},
+        {"prob", 0, ARG_CHOICE, AT(prob), 0, 0, probs, "KIND", "which probabilities choose the label: norm, raw, calibrated"},
+        {"all-probs", 0, ARG_FLAG, AT(all_probs), 0, 0, NULL, NULL, "all three kinds (prob_raw_LABEL ... or probs_raw ...)"},
+        {"logits", 0, ARG_FLAG, AT(logits), 0, 0, NULL, NULL, "also logits (a head's) or summed log-probabilities, as an object"},
+        {"needs-human-below", 0, ARG_FLOAT, AT(needs_human_below), 0, 1, NULL, "M", "margin under which a person should look (default 0.1; 0: never)"},
+        {"min-confidence", 0, ARG_FLOAT, AT(min_confidence), 0, 1, NULL, "P", "a person should also look where the first label's probability is under P (default 0: never)"},
+        {"multi-label", 0, ARG_FLAG, AT(multi_label), 0, 0, NULL, NULL, "a row may have any number of the labels: each is a question of its own, answered yes or no"},
+        {"threshold", 0, ARG_ABOVE, AT(threshold), 0, 1, NULL, "T", "multi-label: probability from which a label is given (default 0.5)"},
+        {"content-free", 0, ARG_TEXT, AT(content_free), 0, 0, NULL, "TEXT", "for --prob calibrated (default N/A)"},
+        {"chat", 0, ARG_FLAG, AT(chat), 0, 0, NULL, NULL, "the model's chat template around the prompt (the default where it has one; refused where not)"},
+        {"no-chat", 0, ARG_FLAG, AT(no_chat), 0, 0, NULL, NULL, "no chat template around the prompt of an instruct model"},
+        {"function-to-apply", 0, ARG_CHOICE, AT(function), 0, 0, functions, "NAME",
+         "to a head's outputs, as in transformers: auto (by the model's problem_type), softmax, sigmoid, none"},
+        {"no-shared-prefix", 0, ARG_FLAG, AT(no_shared_prefix), 0, 0, NULL, NULL, "compute instruction and examples again for every row (the same results, more slowly)"},
     };
     const arg_command command = {
-        "classify", "FILE --text COLUMN --labels A,B,C [-o OUT]", "Labels every row of a file, with the probabilities of all labels.",
+        "classify", "FILE --text COLUMN (--labels A,B,C | --codebook BOOK) [-o OUT]", "Labels every row of a file, with the probabilities of all labels.",
         {{"labels", own, SILL_ARRAY_LEN(own), &o}, cli_corpus_table(&o.corpus), cli_text_table(&o.text, false),
          cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
@@ -181,19 +345,16 @@ int cli_classify(int argc, char **argv) {
     int n;
     cli_run run = {0};
     cli_engine engine = {0};
-    classify_task t = {0};
+    classify_task t = {.o = &o};
+    memset(&o, 0, sizeof o); /* a replay comes after another command, with its own */
     o.needs_human_below = -1;
     int status = args_parse(&command, argc, argv, &files, &n);
     if (status >= 0) return status;
-    t.zero_shot = o.labels != NULL;
-    if ((status = cli_check_long("classify", &o.text, false)) >= 0) return status;
-    const char *hole = o.prompt ? strstr(o.prompt, "{text}") : NULL;
-    if (hole && strstr(hole + 1, "{text}")) return args_usage("classify", "--prompt has {text} more than once");
-    if (o.prompt && !hole) return args_usage("classify", "--prompt has no {text}: where does the row's text go?");
-    if (o.labels) {
-        t.label_text = sill__strndup(o.labels, strlen(o.labels));
-        status = t.label_text ? cli_split_labels("classify", t.label_text, t.labels, &t.n_labels) : EXIT_FAILED;
-    }
+    t.zero_shot = o.labels || o.codebook;
+    t.multi = o.multi_label;
+    status = cli_check_long("classify", &o.text, false);
+    if (status < 0) status = read_labels(&o, &t);
+    if (status < 0) status = check_options(&o, t.multi);
     if (status < 0) status = cli_run_input(&run, "classify", files[0], &o.corpus, NULL);
     if (status < 0) {
         status = cli_engine_open("classify", &o.model, NULL, &engine);
@@ -201,6 +362,7 @@ int cli_classify(int argc, char **argv) {
         cli_run_free(&run);
         cli_engine_close(&engine);
     }
+    sill_codebook_free(t.book);
     sill__free(t.label_text);
     sill__free(t.names);
     sill__free(t.fields);

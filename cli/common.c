@@ -299,7 +299,7 @@ int cli_engine_open(const char *command, const cli_model_options *options, const
 
 /* ---- labels */
 
-int cli_split_labels(const char *command, char *list, const char **labels, size_t *n_labels) {
+int cli_split_labels(const char *command, char *list, size_t least, const char **labels, size_t *n_labels) {
     for (char *p = list;;) {
         size_t n = strcspn(p, ",");
         char *next = p[n] ? p + n + 1 : NULL;
@@ -314,7 +314,7 @@ int cli_split_labels(const char *command, char *list, const char **labels, size_
         if (!next) break;
         p = next;
     }
-    return *n_labels < 2 ? args_usage(command, "--labels needs at least two labels, separated by commas") : -1;
+    return *n_labels < least ? args_usage(command, "--labels needs at least two labels, separated by commas") : -1;
 }
 
 /* ---- bytes that a vocabulary has no tokens for */

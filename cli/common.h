@@ -97,9 +97,9 @@ int cli_check_model(const char *command, const cli_model_options *options);
 /* --long POLICY where the command has no windows (scores have). -1 or the exit status. */
 int cli_check_long(const char *command, const cli_text_options *options, bool windows);
 #define CLI_MAX_LABELS 1024
-/* Cuts LIST, "a,b,c", in place into at least two different labels of CLI_MAX_LABELS at most, spaces around them left
- * out. Below 0: done, else an exit status, and COMMAND's user is told. */
-int cli_split_labels(const char *command, char *list, const char **labels, size_t *n_labels);
+/* Cuts LIST, "a,b,c", in place into at least LEAST (1 or 2) different labels of CLI_MAX_LABELS at most, spaces around them
+ * left out. Below 0: done, else an exit status, and COMMAND's user is told. */
+int cli_split_labels(const char *command, char *list, size_t least, const char **labels, size_t *n_labels);
 /* How many bytes of a text the vocabulary leaves out (it has no tokens for them). Cheap for ordinary text. */
 size_t cli_lost_bytes(const sill_tokenizer *tokenizer, const char *text, size_t n);
 /* What separates words: ASCII white space. */
@@ -138,6 +138,7 @@ typedef struct cli_run {
     const cli_engine *engine; /* NULL: a tokenizer alone */
     const char *model_path;
     const cli_default *defaults;
+    const char *codebook_sha256; /* NULL: none */
     /* What makes it go on where it was ended (keep.c). */
     int32_t n_sequences;
     unsigned shard, shards;

@@ -10,7 +10,8 @@
 /* Options that change no byte of the results, or that are among the settings as what came of them. */
 static bool is_aside(const char *name) {
     static const char *const names[] = {"output", "overwrite", "quiet", "verbose", "threads", "batch-tokens", "max-sequences", "memory", "no-cache",
-        "model", "device", "dtype", "kv-dtype", "ctx", "file", "format", "delimiter", "output-format", "json", "shard", "journal-rows", "progress"};
+        "model", "device", "dtype", "kv-dtype", "ctx", "file", "format", "delimiter", "output-format", "json", "shard", "journal-rows", "progress",
+        "codebook", "no-shared-prefix", "show-prompt"};
     for (size_t i = 0; i < SILL_ARRAY_LEN(names); i++)
         if (!strcmp(name, names[i])) return true;
     return false;
@@ -62,6 +63,7 @@ void cli_record_settings(cli_run *run, const char *const *fields, size_t n_field
     put_names(s, "columns", columns, n_columns);
     cli_settings_put(s, "output format", sill__format_name(cli_run_output_format(run)));
     put_names(s, "results", fields, n_fields);
+    if (run->codebook_sha256) cli_settings_put(s, "codebook sha256", run->codebook_sha256);
     if (run->shards > 1) cli_settings_putf(s, "shard", "%u/%u", run->shard, run->shards);
     if (!run->engine) return;
     cli_settings_put(s, "device", run->engine->info.device);
@@ -94,7 +96,10 @@ static bool never_again(const char *name) {
 
 static void put_given(void *user, const arg_option *o, const char *value) {
     visitor *v = user;
-    if (value && !never_again(o->name)) put_argument(v->record, "--", o->name, o->type == ARG_FLAG ? NULL : value);
+    if (!value || never_again(o->name)) return;
+    char *path = !strcmp(o->name, "codebook") ? realpath(value, NULL) : NULL; /* a replay may run elsewhere */
+    put_argument(v->record, "--", o->name, o->type == ARG_FLAG ? NULL : path ? path : value);
+    free(path);
 }
 
 static void put_json(sill__str *s, const char *value) {

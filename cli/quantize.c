@@ -279,7 +279,7 @@ int cli_quantize(int argc, char **argv) {
     char *output = sill__strndup(o.output, n_output);
     if (!output) status = out_of_memory();
     o.output = output;
-    if (status < 0 && list) status = cli_split_labels("quantize", list, labels, &n_labels);
+    if (status < 0 && list) status = cli_split_labels("quantize", list, 2, labels, &n_labels);
     if (status < 0) status = read_texts(&t, &o);
     if (status < 0) status = run_quantize(&o, models[0], &t, labels, n_labels);
     free_texts(&t);

@@ -150,15 +150,17 @@ static bool differs(const verification *v, const char *name) {
 static int report(const verification *v) {
     bool input = strcmp(v->record.input_sha256, cli_replay.input_sha256) != 0;
     bool model = strcmp(v->record.model_sha256, cli_replay.model_sha256) != 0;
+    bool codebook = differs(v, "codebook sha256");
     printf("%s: %zu of %zu rows (of %llu) come out the same, to the bit\n", v->output, v->n_rows - v->n_differ, v->n_rows,
            (unsigned long long)v->record.rows);
     for (size_t i = 0; i < SILL_MIN(v->n_differ, SILL_ARRAY_LEN(v->differ)); i++) printf("row %llu differs\n", (unsigned long long)v->differ[i]);
     if (input) printf("the input is not the one of the run: its rows have another SHA-256\n");
+    if (codebook) printf("the codebook is not the one of the run: it has another SHA-256\n");
     if (model) printf("the model is not the one of the run: SHA-256 %.16s... then, %.16s... now\n", v->record.model_sha256, cli_replay.model_sha256);
     if (v->output_changed) printf("%s was changed since the run: its SHA-256 is another than the record says\n", v->output);
     say_device("then", &v->record.settings);
     say_device("now", &cli_replay.settings);
-    if (v->n_differ && !input && !model) {
+    if (v->n_differ && !input && !model && !codebook) {
         if (differs(v, "device"))
             printf("that may be why: results are the same bits for one device and instruction set, and differ in the last places between them "
                    "(SILL_CPU_ISA, --device choose the earlier one)\n");
@@ -167,7 +169,7 @@ static int report(const verification *v) {
             printf("nothing that is recorded differs: one of the two computed wrong, or the model's files were read wrong; sill check tells "
                    "whether this machine computes right\n");
     }
-    return v->n_differ || input || model || v->output_changed ? EXIT_FAILED : EXIT_OK;
+    return v->n_differ || input || model || codebook || v->output_changed ? EXIT_FAILED : EXIT_OK;
 }
 
 static int replay(verification *v) {

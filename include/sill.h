@@ -173,6 +173,8 @@ typedef struct sill_model_info {
     int32_t n_threads;
     char device_check[64]; /* what is known of the device: "passed 2026-11-22T14:10:00Z (first use)", "failed ...",
                               "not checked" (the CPU, unless sill_check was run) */
+    char problem_type[32]; /* of a classification head, in transformers' words: "single_label_classification",
+                              "multi_label_classification", "regression"; "" without one */
 } sill_model_info;
 
 /* Fills the first info_size bytes of *info (pass sizeof *info). Never fails. */
@@ -438,13 +440,40 @@ typedef enum sill_prob {
     SILL_PROB_CALIBRATED  /* raw, divided by the content-free input's, renormalized (Zhao et al. 2021) */
 } sill_prob;
 
+/* What coders are told, from a file: labels with descriptions and the words that the model says for them, examples, an
+ * instruction, the prompt, paraphrases. JSON or lines of text; docs/CODEBOOK.md describes both and the prompt that results. */
+typedef struct sill_codebook sill_codebook;
+/* Reads PATH, or a text (NAME is what errors call it; may be NULL). Free *out with sill_codebook_free. Errors name file and
+ * line: EFORMAT (a mistake in it), EIO, ENOENT, ENOMEM. */
+SILL_USE_RESULT SILL_API sill_status sill_codebook_load(const char *path, sill_codebook **out, sill_error *err);
+SILL_USE_RESULT SILL_API sill_status sill_codebook_parse(const char *text, size_t n_bytes, const char *name, sill_codebook **out,
+                                                         sill_error *err);
+SILL_API void sill_codebook_free(sill_codebook *codebook);
+typedef struct sill_codebook_info {
+    int32_t n_labels, n_examples, n_paraphrases, multi_label;
+    const char *const *labels; /* (n_labels) their names; these and the texts live as the codebook */
+    const char *instruction, *prompt; /* NULL: none, the default */
+    char sha256[65];           /* of the file's bytes */
+} sill_codebook_info;
+/* Fills the first info_size bytes of *info (pass sizeof *info). Never fails. */
+SILL_API void sill_codebook_get_info(const sill_codebook *codebook, sill_codebook_info *info, size_t info_size);
+
+/* What becomes of a classification head's outputs, as function_to_apply of transformers' text-classification pipeline. */
+typedef enum sill_head_function {
+    SILL_HEAD_AUTO = 0, /* regression: none; multi_label_classification or one label: sigmoid; else softmax */
+    SILL_HEAD_SOFTMAX,
+    SILL_HEAD_SIGMOID,
+    SILL_HEAD_NONE
+} sill_head_function;
+
 typedef struct sill_classify_options {
     size_t size;
-    const char *const *labels; /* zero-shot labels; NULL: use the model's own head */
+    const char *const *labels; /* zero-shot labels; NULL: the codebook's, else the model's own head */
     size_t n_labels;
-    /* Template with one {text}; NULL: "Text: {text}\nThis text is". A label continues it with a space in front (none after
-     * a line's end). With an instruct model it is the user's message, but a last line that stands wholly behind {text}
-     * begins the assistant's answer; without such a line the label is the whole answer. */
+    /* Template with one {text}; NULL: the codebook's, else "Text: {text}\nThis text is" (multi-label: "Text:
+     * {text}\nQuestion: Is this text {label}?\nAnswer:", where {label} and {description} stand behind {text}). A label
+     * continues it with a space in front (none after a line's end). With an instruct model it is the user's message, but a last
+     * line that stands wholly behind {text} begins the assistant's answer; without such a line the label is the whole answer. */
     const char *prompt;
     const char *content_free;  /* calibration input; NULL: "N/A" */
     sill_prob prob;            /* which probabilities choose the label */
@@ -452,7 +481,14 @@ typedef struct sill_classify_options {
     float needs_human_below;   /* margin under which needs_human is set; 0: 0.1; negative: never */
     uint32_t tokenize_flags;
     sill_long long_policy;
-    int32_t no_shared_prefix;  /* 1: recompute the template for every row (for tests) */
+    int32_t no_shared_prefix;  /* 1: recompute what prompts begin with for every row (the same bits, more slowly) */
+    int32_t chat;              /* 1: the chat template or EUNSUPPORTED; 0: where the model has one that is known */
+    const sill_codebook *codebook; /* NULL: none; else instead of labels */
+    int32_t multi_label;       /* 1 (or the codebook says so): each label yes or no on its own; of a head the sigmoid */
+    float threshold;           /* multi-label: probability from which a label is given; 0: 0.5 */
+    float min_confidence;      /* needs_human is also set where the first label's probability is lower (multi-label: that of any
+                                  label's yes or no); 0: never */
+    sill_head_function head_function;
 } sill_classify_options;
 
 typedef struct sill_classified {
@@ -461,14 +497,17 @@ typedef struct sill_classified {
     const char *error;
     int32_t n_labels;
     int32_t label;             /* index of the most probable label; -1 for a regression head */
-    const float *probs;        /* (n_labels) by options.prob; heads: softmax or sigmoid */
+    const float *probs;        /* (n_labels) by options.prob, multi-label: of yes; heads: by head_function */
     const float *raw, *norm, *calibrated; /* (n_labels) each; NULL for heads */
-    const float *logits;       /* (n_labels): heads: logits; zero-shot: summed log-probabilities */
-    float margin, entropy;     /* p1 - p2; nats; both NAN for a regression head */
-    int32_t needs_human;       /* 1: margin under needs_human_below, or a text of no tokens (unless "never"); a
-                                  regression head: 0 */
+    const float *logits;       /* (n_labels): heads: logits; zero-shot: summed log-probabilities, multi-label: yes minus no */
+    float margin, entropy;     /* p1 - p2 (multi-label: the least 2 |p - threshold|); nats (multi-label: added up); both NAN for
+                                  a regression head and SILL_HEAD_NONE */
+    int32_t needs_human;       /* 1: margin under needs_human_below, confidence under min_confidence, or a text of no tokens
+                                  (unless needs_human_below says "never"); a regression head: 0 */
     size_t n_tokens;           /* tokens of the row's text */
     int32_t truncated;
+    const uint8_t *chosen;     /* (n_labels) multi-label: 1 for the labels that are given; else NULL */
+    int32_t n_chosen;
 } sill_classified;
 
 typedef int (*sill_classified_fn)(void *user, const sill_classified *result);
@@ -477,6 +516,12 @@ SILL_USE_RESULT SILL_API sill_status sill_classify(sill_session *session,
                                                    const sill_classify_options *options,
                                                    sill_next_fn next, sill_classified_fn done, void *user,
                                                    sill_error *err);
+
+/* The prompt that sill_classify makes for a text, and what LABEL (an index) is scored as behind it: ids[n_prompt, n_ids), or
+ * for multi-label the word yes behind that label's question. Free *ids with sill_free. Errors as of sill_classify. */
+SILL_USE_RESULT SILL_API sill_status sill_classify_prompt(const sill_model *model, const sill_classify_options *options,
+                                                          const char *text, size_t n_bytes, int32_t label, int32_t **ids,
+                                                          size_t *n_ids, size_t *n_prompt, sill_error *err);
 
 /* ---- quantize */
 

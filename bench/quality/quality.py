@@ -1,6 +1,6 @@
 """What a model is worth, measured by sill itself on published data: the numbers of docs/QUALITY.md.
 
-    bench/quality/quality.py wikitext|lambada|polarity DATA [--sill build/release/sill] [--limit N] [-- SILL OPTIONS]
+    bench/quality/quality.py wikitext|lambada|polarity|codebook DATA [--sill build/release/sill] [--limit N] [-- SILL OPTIONS]
 
 DATA holds wikitext2/wiki.test.raw.gz, lambada/lambada_test.jsonl.gz (as OpenAI prepared it),
 sentiment/rt-polarity.{pos,neg}.gz. Options after -- go to sill (-m MODEL, --dtype, --threads).
@@ -9,6 +9,9 @@ wikitext: perplexity per token of the raw test split as one text; windows of 102
 lambada:  share of passages whose last word is what greedy decoding says, all of its tokens, as in
           lm-evaluation-harness's lambada_openai.
 polarity: share of film-review sentences that zero-shot classification labels as their reviewers did.
+codebook: the same for codebooks, with and without an instruction and examples (the last sentences of the data), in the chat
+          template and plain, and Krippendorff's alpha between their labels. Sentences 301 to 800 (--limit: as many behind the
+          first 300, on which the default prompt was chosen).
 """
 import argparse, gzip, json, os, subprocess, sys, tempfile, time
 
@@ -69,12 +72,16 @@ def lambada(args, work):
     print(f"LAMBADA: {right} of {len(rows)} last words, accuracy {right / len(rows):.4f}")
 
 
-def polarity(args, work):
+def sentences(args):
     rows = []
     pos, neg = (read(f"{args.data}/sentiment/rt-polarity.{side}.gz").splitlines() for side in ("pos", "neg"))
     for i, (p, n) in enumerate(zip(pos, neg)):
         rows += [{"id": 2 * i, "gold": "positive", "text": p.strip()}, {"id": 2 * i + 1, "gold": "negative", "text": n.strip()}]
-    rows = rows[:args.limit or None]
+    return rows
+
+
+def polarity(args, work):
+    rows = sentences(args)[:args.limit or None]
     write_rows(f"{work}/polarity.jsonl", rows)
     sill(args, "classify", f"{work}/polarity.jsonl", "--text", "text", "--labels", "negative,positive", "--all-probs",
          "-o", f"{work}/labels.jsonl")
@@ -87,12 +94,45 @@ def polarity(args, work):
               f"({labels.count('positive')} called positive)")
 
 
+def codebook(args, work):
+    every = sentences(args)
+    rows = every[300:300 + (args.limit or 500)]
+    instruction = "Each text is a sentence from a film review. Say whether its author likes the film: negative or positive."
+    coded = [dict(row) for row in rows]
+    write_rows(f"{work}/rows.jsonl", rows)
+    for name, told, n in (("zero", None, 0), ("zero_told", instruction, 0), ("five", None, 5), ("five_told", instruction, 5)):
+        book = {"labels": ["negative", "positive"]}
+        if told:
+            book["instruction"] = told
+        if n:
+            book["examples"] = [{"text": row["text"], "label": row["gold"]} for row in every[-n:]]
+        with open(f"{work}/{name}.json", "w", encoding="utf-8") as f:
+            json.dump(book, f, ensure_ascii=False, indent=1)
+        for form in ("chat", "no-chat"):
+            sill(args, "classify", f"{work}/rows.jsonl", "--text", "text", "--codebook", f"{work}/{name}.json", f"--{form}", "--all-probs", "-q",
+                 "-o", f"{work}/{name}.{form}.jsonl")
+            out = rows_of(f"{work}/{name}.{form}.jsonl")
+            said = []
+            for kind in ("norm", "calibrated"):
+                labels = [max(o[f"probs_{kind}"], key=o[f"probs_{kind}"].get) for o in out]
+                for row, label in zip(coded, labels):
+                    row[f"{name} {form} {kind}"] = label
+                said.append(f"--prob {kind} {sum(a == row['gold'] for a, row in zip(labels, rows)) / len(rows):.4f} ({labels.count('positive')} positive)")
+            print(f"{name}, --{form}: {', '.join(said)}")
+    write_rows(f"{work}/coded.jsonl", coded)
+    for a, b in (("zero chat norm", "five chat norm"), ("zero chat norm", "five_told chat norm"), ("zero chat norm", "five_told no-chat calibrated"),
+                 ("zero chat norm", "zero no-chat calibrated")):
+        done = subprocess.run([args.sill, "agree", f"{work}/coded.jsonl", "--coders", f"{a},{b}", "--json"], stdout=subprocess.PIPE, check=True)
+        alpha = json.loads(done.stdout)["agreement"]["krippendorff_alpha"]
+        print(f"alpha of {a} and {b}: {alpha}")
+
+
 def main():
     words, options = sys.argv[1:], []
     if "--" in words:
         words, options = words[:words.index("--")], words[words.index("--") + 1:]
     a = argparse.ArgumentParser(usage=__doc__)
-    a.add_argument("what", choices=("wikitext", "lambada", "polarity"))
+    a.add_argument("what", choices=("wikitext", "lambada", "polarity", "codebook"))
     a.add_argument("data")
     a.add_argument("--sill", default=f"{root}/build/release/sill")
     a.add_argument("--limit", type=int, default=0, help="only the first N lines or rows")
@@ -100,7 +140,7 @@ def main():
     args.options = options
     start = time.time()
     with tempfile.TemporaryDirectory() as work:
-        {"wikitext": wikitext, "lambada": lambada, "polarity": polarity}[args.what](args, work)
+        {"wikitext": wikitext, "lambada": lambada, "polarity": polarity, "codebook": codebook}[args.what](args, work)
     print(f"{time.time() - start:.0f} s")
 
 

@@ -46,6 +46,7 @@ int32_t sill__session_batch_tokens(const sill_session *s);
 int32_t sill__session_max_sequences(const sill_session *s);
 int32_t sill__session_free_blocks(const sill_session *s);
 uint64_t sill__session_spare_bytes(const sill_session *s); /* what the memory limit leaves to a task call */
+uint64_t sill__session_n_computed(const sill_session *s); /* tokens that steps have computed so far, but for those ahead */
 int32_t sill__session_max_targets(const sill_session *s); /* most targets in one step */
 bool sill__session_draws(const sill_session *s); /* the device can draw tokens */
 /* Steps that are computed ahead, and whether the next of them has this sequence. Who asks next for anything but exactly

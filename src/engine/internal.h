@@ -124,6 +124,7 @@ struct sill_session {
     sill__arena arena;
     uint64_t spare_bytes; /* what the memory limit leaves to a task call */
     bool limited;         /* the caller named the limit */
+    uint64_t n_computed;  /* tokens that steps have computed, but for those ahead */
 };
 
 /* ---- step.c's, for ahead.c */

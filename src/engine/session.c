@@ -112,6 +112,7 @@ const sill_model *sill__session_model(const sill_session *s) { return s->model; 
 int32_t sill__session_n_ctx(const sill_session *s) { return s->layout.n_ctx; }
 int32_t sill__session_batch_tokens(const sill_session *s) { return s->layout.batch_tokens; }
 int32_t sill__session_max_sequences(const sill_session *s) { return s->layout.max_sequences; }
+uint64_t sill__session_n_computed(const sill_session *s) { return s->n_computed; }
 int32_t sill__session_max_targets(const sill_session *s) { return s->layout.max_targets; }
 bool sill__session_draws(const sill_session *s) { return s->model->ops->sample != NULL; }
 

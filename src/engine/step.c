@@ -302,6 +302,7 @@ sill_status sill__step(sill_session *s, sill__span *spans, int32_t n_spans, sill
         return st;
     }
     for (int32_t i = 0; i < n_spans; i++) s->seqs[spans[i].seq].n_tokens += spans[i].n;
+    s->n_computed += (uint64_t)n_tokens;
     scatter(s, spans, n_spans);
     return SILL_OK;
 }

@@ -501,6 +501,9 @@ void sill_model_get_info(const sill_model *m, sill_model_info *info, size_t info
     i.n_ctx = c->n_ctx;
     i.n_vocab = c->n_vocab;
     i.n_labels = c->n_labels;
+    if (c->n_labels > 0)
+        snprintf(i.problem_type, sizeof i.problem_type, "%s", c->problem == SILL__PROBLEM_REGRESSION ? "regression" :
+                 c->problem == SILL__PROBLEM_MULTI ? "multi_label_classification" : "single_label_classification");
     i.n_params = m->n_params;
     i.weight_bytes = m->weight_bytes;
     i.bos_id = c->bos_id;

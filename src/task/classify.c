@@ -1,172 +1,100 @@
 /*
- * classify.c - labels for texts. Zero-shot: the log-likelihood of each label as the continuation of a prompt. The first
- * token of every label is read off the prompt's last row; labels of more tokens continue forks of the prompt. With a
- * classification head: its outputs for the last token.
+ * classify.c - labels for texts. Zero-shot and few-shot: the log-likelihood of each label as the continuation of a prompt. The
+ * first token of every label is read off the prompt's last row; labels of more tokens continue forks of the prompt.
+ * Multi-label: each label's question is a fork of what comes before the questions, and yes and no are read off its last row.
+ * With a classification head: its outputs for the last token. What all rows begin with is computed once.
  */
-#include "task/prompt.h"
+#include "task/classify.h"
 
-#include <math.h>
-
-typedef struct cls_row {
-    bool used, truncated;
-    uint64_t index;
-    size_t n_tokens;
-    sill__ids ids;
-    double *sums; /* (n_labels) log-likelihoods */
-    int32_t n_open;
-} cls_row;
-
-typedef struct cls {
-    sill_session *session;
-    const sill_model *model;
-    sill_classify_options o;
-    int32_t n_labels, n_ctx, n_rows;
-    /* zero-shot */
-    sill__prompt prompt;
-    sill__ids label_ids;
-    size_t *starts;      /* (n_labels + 1) into label_ids */
-    int32_t *first_ids;  /* (n_labels) */
-    int32_t *longer;     /* labels of more than one token */
-    int32_t n_longer, longest;
-    sill__ids prefix;    /* the tokens that the shared sequence holds */
-    sill__seq shared;
-    double *content_free; /* (n_labels) log-likelihoods; set once */
-    bool have_content_free;
-    /* the call */
-    uint32_t flags;
-    cls_row *rows;
-    sill__ids scratch;
-    float *out;          /* (4, n_labels) */
-    double *work;        /* (n_labels) */
-    sill_next_fn next;
-    sill_classified_fn done;
-    void *user;
-} cls;
-
-/* ------------------------------------------------------------- results */
-
-static sill_status call_done(cls *c, const sill_classified *r, sill_error *err) {
-    return c->done(c->user, r) ? sill__fail(err, SILL_ECANCELLED, "cancelled by the caller") : SILL_OK;
-}
-
-static sill_status row_failed(cls *c, uint64_t index, const sill_error *why, sill_error *err) {
-    sill_classified r = {.index = index, .status = why->code, .error = why->msg, .n_labels = c->n_labels, .label = -1};
-    return call_done(c, &r, err);
-}
-
-static void softmax(const double *x, int32_t n, float *out) {
-    double best = x[0], sum = 0;
-    for (int32_t i = 1; i < n; i++) best = x[i] > best ? x[i] : best;
-    for (int32_t i = 0; i < n; i++) sum += exp(x[i] - best);
-    for (int32_t i = 0; i < n; i++) out[i] = (float)(exp(x[i] - best) / sum);
-}
-
-static double plogp(double p) { return p > 0 ? p * log(p) : 0; }
-
-/* The error of a row whose numbers are none. */
-static sill_status overflowed(cls *c, cls_row *row, const char *what, double value, sill_error *err) {
-    sill_error why = {0};
-    row->used = false;
-    sill__overflowed(what, value, &why);
-    return row_failed(c, row->index, &why, err);
-}
-
-/* Label, margin and entropy from r->probs. */
-static void decide(const cls *c, sill_classified *r, bool exclusive) {
-    int32_t n = c->n_labels, second = -1;
-    double entropy = 0;
-    r->label = 0;
-    for (int32_t i = 1; i < n; i++)
-        if (r->probs[i] > r->probs[r->label]) r->label = i;
-    for (int32_t i = 0; i < n; i++)
-        if (i != r->label && (second < 0 || r->probs[i] > r->probs[second])) second = i;
-    for (int32_t i = 0; i < n; i++)
-        entropy -= plogp(r->probs[i]) + (exclusive ? 0 : plogp(1.0 - r->probs[i]));
-    if (exclusive || second >= 0) r->margin = r->probs[r->label] - (second >= 0 ? r->probs[second] : 0.0f);
-    else r->margin = fabsf(2 * r->probs[0] - 1);
-    r->entropy = (float)entropy;
-    float below = c->o.needs_human_below == 0.0f ? 0.1f : c->o.needs_human_below;
-    r->needs_human = r->margin < below || (r->n_tokens == 0 && below >= 0); /* no text: the template alone was labelled */
-}
-
-static sill_status deliver(cls *c, cls_row *row, sill_error *err) {
-    int32_t n = c->n_labels;
-    float *raw = c->out, *norm = raw + n, *calibrated = norm + n, *logits = calibrated + n;
-    double worst = 0;
-    for (int32_t i = 0; i < n; i++)
-        if (!sill__is_logprob(row->sums[i])) worst = row->sums[i];
-    if (!c->have_content_free) { /* the content-free input's own row */
-        if (!sill__is_logprob(worst)) {
-            sill__overflowed("the log-probability of a label", worst, err);
-            sill__fail_context(err, "content-free input");
-            return SILL_EDEVICE;
-        }
-        memcpy(c->content_free, row->sums, (size_t)n * sizeof *row->sums);
-        c->have_content_free = true;
-        row->used = false;
-        return SILL_OK;
-    }
-    if (!sill__is_logprob(worst)) return overflowed(c, row, "the log-probability of a label", worst, err);
-    softmax(row->sums, n, raw);
-    for (int32_t i = 0; i < n; i++) c->work[i] = row->sums[i] / (double)(c->starts[i + 1] - c->starts[i]);
-    softmax(c->work, n, norm);
-    for (int32_t i = 0; i < n; i++) c->work[i] = row->sums[i] - c->content_free[i];
-    softmax(c->work, n, calibrated);
-    for (int32_t i = 0; i < n; i++) logits[i] = (float)row->sums[i];
-    sill_classified r = {.index = row->index, .n_labels = n, .raw = raw, .norm = norm, .calibrated = calibrated,
-                         .logits = logits, .n_tokens = row->n_tokens, .truncated = row->truncated};
-    r.probs = c->o.prob == SILL_PROB_RAW ? raw : c->o.prob == SILL_PROB_CALIBRATED ? calibrated : norm;
-    for (int32_t i = 0; i < n; i++) /* all labels at -infinity */
-        if (isnan(r.probs[i])) return overflowed(c, row, "the probability of a label", NAN, err);
-    decide(c, &r, true);
-    sill_status st = call_done(c, &r, err);
-    row->used = false;
-    return st;
-}
-
-static sill_status deliver_scores(cls *c, cls_row *row, const float *scores, sill_error *err) {
-    int32_t n = c->n_labels;
-    sill__problem problem = c->model->config.problem;
-    bool sigmoid = problem != SILL__PROBLEM_REGRESSION && (problem == SILL__PROBLEM_MULTI || n == 1);
-    for (int32_t i = 0; i < n; i++) {
-        if (!isfinite(scores[i])) return overflowed(c, row, "an output of the classification head", scores[i], err);
-        c->work[i] = scores[i];
-        c->out[i] = sigmoid ? (float)(1.0 / (1.0 + exp(-(double)scores[i]))) : scores[i];
-    }
-    if (problem == SILL__PROBLEM_SINGLE && n > 1) softmax(c->work, n, c->out);
-    sill_classified r = {.index = row->index, .n_labels = n, .probs = c->out, .logits = scores,
-                         .n_tokens = row->n_tokens, .truncated = row->truncated};
-    if (problem != SILL__PROBLEM_REGRESSION) decide(c, &r, !sigmoid);
-    else r.label = -1, r.margin = r.entropy = NAN; /* a value, no choice */
-    sill_status st = call_done(c, &r, err);
-    row->used = false;
-    return st;
-}
+typedef sill__cls cls;
+typedef sill__cls_row cls_row;
 
 /* ---------------------------------------------------------------- rows */
 
 static sill_status too_long(const cls *c, size_t n, size_t limit, sill_error *why) {
     return sill__fail(why, SILL_ERANGE, "the %s has %zu tokens, more than the %zu that fit into the session's %d positions; "
-                      "shorten the text or choose the long policy truncate (--long truncate)", c->o.labels ? "prompt with the text" : "text",
+                      "shorten the text or choose the long policy truncate (--long truncate)", c->labels ? "prompt with the text" : "text",
                       n, limit, c->n_ctx);
+}
+
+static sill_status count_tokens(cls *c, const sill_row *in, cls_row *row, sill_error *why) {
+    row->n_tokens = in->n_ids;
+    if (in->ids) return SILL_OK;
+    c->scratch.n = 0;
+    sill_status st = sill__ids_text(&c->scratch, c->model->tokenizer, in->text, in->n_bytes,
+                                    c->prompt.chat ? 0 : c->o.tokenize_flags, why); /* no control tokens inside a message */
+    row->n_tokens = c->scratch.n;
+    return st;
 }
 
 static sill_status read_prompt(cls *c, sill_row *in, cls_row *row, sill_error *why) {
     size_t limit = (size_t)SILL_MAX(0, c->n_ctx - (c->longest - 1));
-    sill_status st = sill__prompt_ids(&c->prompt, in, &row->ids, why);
-    if (st != SILL_OK) return st;
-    row->n_tokens = in->n_ids;
-    if (!in->ids) {
-        c->scratch.n = 0;
-        st = sill__ids_text(&c->scratch, c->model->tokenizer, in->text, in->n_bytes,
-                            c->prompt.chat ? 0 : c->o.tokenize_flags, why); /* no control tokens inside a message */
-        row->n_tokens = c->scratch.n;
-        if (st != SILL_OK) return st;
-    }
-    if (row->ids.n <= limit) return SILL_OK;
+    sill_status st = sill__prompt_ids(&c->prompt, in, 0, &row->ids, why);
+    if (st == SILL_OK) st = count_tokens(c, in, row, why);
+    if (st != SILL_OK || row->ids.n <= limit) return st;
     if (c->o.long_policy != SILL_LONG_TRUNCATE) return too_long(c, row->ids.n, limit, why);
     row->truncated = true;
-    return sill__prompt_truncate(&c->prompt, in, limit, &row->ids, why);
+    return sill__prompt_truncate(&c->prompt, in, 0, limit, &row->ids, why);
+}
+
+/* The prompts of all labels, one behind the other, into row->forks. */
+static sill_status all_prompts(cls *c, sill_row *in, cls_row *row, bool cut, size_t limit, size_t *longest, sill_error *why) {
+    sill_status st = SILL_OK;
+    row->forks.n = 0;
+    *longest = 0;
+    for (int32_t i = 0; st == SILL_OK && i < c->n_labels; i++) {
+        st = cut ? sill__prompt_truncate(&c->prompt, in, (size_t)i, limit, &c->scratch, why)
+                 : sill__prompt_ids(&c->prompt, in, (size_t)i, &c->scratch, why);
+        row->prompt_starts[i] = row->forks.n;
+        if (st == SILL_OK) st = sill__ids_put(&row->forks, c->scratch.p, c->scratch.n, why);
+        *longest = SILL_MAX(*longest, c->scratch.n);
+    }
+    row->prompt_starts[c->n_labels] = row->forks.n;
+    return st;
+}
+
+/* What the prompts of all labels begin with goes into row->ids; what each goes on with, and behind it all tokens of yes or no but
+ * the last, stays in row->forks: once where both words are one token, else once for each. */
+static sill_status cut_prompts(cls *c, cls_row *row, sill_error *why) {
+    const int32_t *first = row->forks.p;
+    size_t same = row->prompt_starts[1] - 1;
+    sill_status st = SILL_OK;
+    for (int32_t i = 1; i < c->n_labels; i++) {
+        const int32_t *p = row->forks.p + row->prompt_starts[i];
+        size_t n = SILL_MIN(same, row->prompt_starts[i + 1] - row->prompt_starts[i] - 1), k = 0;
+        while (k < n && p[k] == first[k]) k++;
+        same = k;
+    }
+    if (!same) return sill__fail(why, SILL_EINVAL, "the prompts of the labels have no beginning in common; put words in front of {text}");
+    row->ids.n = 0;
+    if ((st = sill__ids_put(&row->ids, first, same, why)) != SILL_OK) return st;
+    size_t copies = c->n_longer ? 2 : 1;
+    c->scratch.n = 0;
+    for (int32_t k = 0; st == SILL_OK && k < c->n_forks; k++) {
+        size_t label = (size_t)k / copies, word = (size_t)k % copies, from = row->prompt_starts[label] + same;
+        row->fork_starts[k] = c->scratch.n;
+        st = sill__ids_put(&c->scratch, row->forks.p + from, row->prompt_starts[label + 1] - from, why);
+        if (st == SILL_OK && copies == 2) st = sill__ids_put(&c->scratch, c->label_ids.p + c->starts[word], sill__cls_length(c, (int32_t)word) - 1, why);
+    }
+    row->fork_starts[c->n_forks] = c->scratch.n;
+    sill__ids prompts = row->forks;
+    row->forks = c->scratch;
+    c->scratch = prompts;
+    return st;
+}
+
+static sill_status read_questions(cls *c, sill_row *in, cls_row *row, sill_error *why) {
+    size_t limit = (size_t)SILL_MAX(0, c->n_ctx - (c->longest - 1)), longest;
+    sill_status st = count_tokens(c, in, row, why);
+    if (st == SILL_OK) st = all_prompts(c, in, row, false, limit, &longest, why);
+    if (st == SILL_OK && longest > limit) {
+        if (c->o.long_policy != SILL_LONG_TRUNCATE) return too_long(c, longest, limit, why);
+        row->truncated = true;
+        st = all_prompts(c, in, row, true, limit, &longest, why); /* each may shorten the text for those before it */
+        if (st == SILL_OK) st = all_prompts(c, in, row, false, limit, &longest, why);
+        if (st == SILL_OK && longest > limit) return too_long(c, longest, limit, why);
+    }
+    return st == SILL_OK ? cut_prompts(c, row, why) : st;
 }
 
 static sill_status read_text(cls *c, const sill_row *in, cls_row *row, sill_error *why) {
@@ -188,7 +116,7 @@ static sill_status read_text(cls *c, const sill_row *in, cls_row *row, sill_erro
 }
 
 static void start_prompt(cls *c, cls_row *row, sill__lane *lane) {
-    int32_t n = (int32_t)row->ids.n, same = 0;
+    int32_t n = (int32_t)row->ids.n, same = 0, longest = c->n_longer ? n + c->longest - 1 : 0;
     int32_t most = SILL_MIN(n - 1, (int32_t)c->prefix.n);
     while (same < most && row->ids.p[same] == c->prefix.p[same]) same++;
     if (c->shared < 0) same = 0;
@@ -196,11 +124,15 @@ static void start_prompt(cls *c, cls_row *row, sill__lane *lane) {
     lane->base_n = same;
     lane->tokens = row->ids.p + same;
     lane->n = n - same;
-    lane->last_targets = c->first_ids;
-    lane->n_last_targets = c->n_labels;
+    if (!c->multi) {
+        lane->last_targets = c->first_ids;
+        lane->n_last_targets = c->n_labels;
+    }
+    for (int32_t k = 0; c->multi && k < c->n_forks; k++) longest = SILL_MAX(longest, n + (int32_t)(row->fork_starts[k + 1] - row->fork_starts[k]));
     lane->max_length = n;
-    lane->fork_length = c->n_longer ? n + c->longest - 1 : 0;
-    row->n_open = c->n_longer;
+    lane->fork_length = longest;
+    row->n_open = c->n_forks;
+    for (int32_t i = 0; c->multi && i < c->n_words; i++) row->sums[i] = 0;
 }
 
 static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error *err) {
@@ -216,11 +148,11 @@ static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error
         if (!row) return SILL__BUG(err, "no slot for a row");
         row->index = in.index;
         row->truncated = false;
-        st = c->o.labels ? read_prompt(c, &in, row, &why) : read_text(c, &in, row, &why);
+        st = !c->labels ? read_text(c, &in, row, &why) : (c->multi ? read_questions : read_prompt)(c, &in, row, &why);
         if (st == SILL_OK) {
             row->used = true;
             lane->user = row;
-            if (c->o.labels) {
+            if (c->labels) {
                 start_prompt(c, row, lane);
                 return SILL_OK;
             }
@@ -233,12 +165,12 @@ static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error
             if (err) *err = why;
             return st;
         }
-        if (!c->have_content_free && c->o.labels) {
+        if (!c->have_content_free && c->labels) {
             if (err) *err = why;
             sill__fail_context(err, "content-free input");
             return st;
         }
-        if ((st = row_failed(c, in.index, &why, err)) != SILL_OK) return st;
+        if ((st = sill__cls_failed(c, in.index, &why, err)) != SILL_OK) return st;
     }
 }
 
@@ -249,11 +181,11 @@ static sill_status refuse(void *user, sill__lane *lane, int64_t need, int64_t ha
     sill__fail(&why, SILL_ENOFIT, "the prompt and its labels need %lld positions and the session has room for %lld",
                (long long)need, (long long)have);
     row->used = false;
-    if (c->o.labels && !c->have_content_free) {
+    if (c->labels && !c->have_content_free) {
         if (err) *err = why;
         return why.code;
     }
-    return row_failed(c, row->index, &why, err);
+    return sill__cls_failed(c, row->index, &why, err);
 }
 
 static sill_status rows_done(void *user, sill__lane *lane, const sill__span *span, int32_t at, bool last,
@@ -262,50 +194,69 @@ static sill_status rows_done(void *user, sill__lane *lane, const sill__span *spa
     cls_row *row = lane->user;
     (void)at;
     *then = SILL__FED_DONE;
-    if (lane->parent) { /* a longer label: its tokens after the first */
+    if (lane->parent) { /* a longer label: its tokens after the first; a question: the first of both words, or all of one */
         for (int32_t i = 0; span->targets && i < span->n - span->first_out; i++)
             row->sums[lane->index] += (double)span->target_logprobs[i];
-        return last && --row->n_open == 0 ? deliver(c, row, err) : SILL_OK;
+        for (int32_t i = 0; last && i < lane->n_last_targets; i++)
+            row->sums[i * c->n_labels + lane->index] = (double)span->target_logprobs[i];
+        return last && --row->n_open == 0 ? sill__cls_deliver(c, row, err) : SILL_OK;
     }
     if (!last) return SILL_OK;
-    if (!c->o.labels) return deliver_scores(c, row, span->scores, err);
-    for (int32_t i = 0; i < c->n_labels; i++) row->sums[i] = (double)span->target_logprobs[i];
-    if (!c->n_longer) return deliver(c, row, err);
-    lane->n_forks = c->n_longer;
+    if (!c->labels) return sill__cls_deliver_scores(c, row, span->scores, err);
+    for (int32_t i = 0; !c->multi && i < c->n_labels; i++) row->sums[i] = (double)span->target_logprobs[i];
+    if (!c->n_forks) return sill__cls_deliver(c, row, err);
+    lane->n_forks = c->n_forks;
     *then = SILL__FED_FORK;
     return SILL_OK;
 }
 
 static sill_status fork_lane(void *user, sill__lane *parent, int32_t i, sill__lane *child, sill_error *err) {
     cls *c = user;
-    int32_t label = c->longer[i];
+    cls_row *row = parent->user;
     (void)err;
-    child->tokens = c->label_ids.p + c->starts[label];
-    child->n = (int32_t)(c->starts[label + 1] - c->starts[label]) - 1;
-    child->targets = child->tokens + 1;
-    child->user = parent->user;
-    child->index = label;
+    child->user = row;
+    if (!c->multi) {
+        int32_t label = c->longer[i];
+        child->tokens = c->label_ids.p + c->starts[label];
+        child->n = (int32_t)sill__cls_length(c, label) - 1;
+        child->targets = child->tokens + 1;
+        child->index = label;
+        return SILL_OK;
+    }
+    child->tokens = row->forks.p + row->fork_starts[i];
+    child->n = (int32_t)(row->fork_starts[i + 1] - row->fork_starts[i]);
+    child->index = i;
+    if (!c->n_longer) {
+        child->last_targets = c->first_ids;
+        child->n_last_targets = 2;
+        return SILL_OK;
+    }
+    int32_t word = i % 2;
+    child->first_out = child->n - (int32_t)sill__cls_length(c, word);
+    child->targets = c->label_ids.p + c->starts[word];
+    child->index = word * c->n_labels + i / 2;
     return SILL_OK;
 }
 
 /* ------------------------------------------------------------ the call */
 
-static sill_status read_labels(cls *c, sill_error *err) {
-    const sill_classify_options *o = &c->o;
+static sill_status read_words(cls *c, sill_error *err) {
     sill_status st;
-    for (int32_t i = 0; i < c->n_labels; i++) {
+    c->longest = 1;
+    for (int32_t i = 0; i < c->n_kinds; i++) {
         c->starts[i] = c->label_ids.n;
-        if ((st = sill__prompt_label(&c->prompt, o->labels[i], &c->label_ids, err)) != SILL_OK) return st;
+        if ((st = sill__prompt_label(&c->prompt, c->words[i], &c->label_ids, err)) != SILL_OK) return st;
         int32_t n = (int32_t)(c->label_ids.n - c->starts[i]);
         if (n > 1) c->longer[c->n_longer++] = i;
         c->longest = SILL_MAX(c->longest, n);
         for (int32_t j = 0; j < i; j++)
             if (c->starts[j + 1] - c->starts[j] == (size_t)n &&
                 !memcmp(c->label_ids.p + c->starts[j], c->label_ids.p + c->starts[i], (size_t)n * sizeof(int32_t)))
-                return sill__fail(err, SILL_EINVAL, "labels %d and %d are the same: \"%.80s\"", j + 1, i + 1, o->labels[i]);
+                return sill__fail(err, SILL_EINVAL, "labels %d and %d are the same: \"%.80s\"", j + 1, i + 1, c->words[i]);
         c->starts[i + 1] = c->label_ids.n;
     }
-    for (int32_t i = 0; i < c->n_labels; i++) c->first_ids[i] = c->label_ids.p[c->starts[i]];
+    for (int32_t i = 0; i < c->n_kinds; i++) c->first_ids[i] = c->label_ids.p[c->starts[i]];
+    c->n_forks = !c->multi ? c->n_longer : c->n_longer ? 2 * c->n_labels : c->n_labels;
     return SILL_OK;
 }
 
@@ -314,13 +265,16 @@ static sill_status read_labels(cls *c, sill_error *err) {
 static sill_status share_prefix(cls *c, sill_error *err) {
     sill__ids other = {0};
     sill_row a = {.text = "a", .n_bytes = 1}, b = {.text = "1", .n_bytes = 1};
-    sill_status st = sill__prompt_ids(&c->prompt, &a, &c->prefix, err);
-    if (st == SILL_OK) st = sill__prompt_ids(&c->prompt, &b, &other, err);
+    sill_status st = sill__prompt_ids(&c->prompt, &a, 0, &c->prefix, err);
+    if (st == SILL_OK) st = sill__prompt_ids(&c->prompt, &b, 0, &other, err);
     size_t n = 0;
     while (st == SILL_OK && n < c->prefix.n && n < other.n && c->prefix.p[n] == other.p[n]) n++;
     sill__ids_free(&other);
-    c->prefix.n = SILL_MIN(n, (size_t)c->n_ctx);
-    if (st != SILL_OK || c->prefix.n == 0) return st;
+    c->prefix.n = n;
+    if (st == SILL_OK && n >= (size_t)c->n_ctx)
+        return sill__fail(err, SILL_ERANGE, "the prompt has %zu tokens before the row's text, and the session %d positions for all; leave "
+                          "examples out, or give a longer context (--ctx)", n, c->n_ctx);
+    if (st != SILL_OK || n == 0) return st;
     if ((c->shared = sill__seq_new(c->session)) < 0) return SILL__BUG(err, "no sequence for the shared prefix");
     size_t chunk = (size_t)sill__session_batch_tokens(c->session);
     for (size_t at = 0; at < c->prefix.n && st == SILL_OK; at += chunk) {
@@ -340,22 +294,45 @@ static int one_next(void *user, sill_row *row) {
     return 1;
 }
 
+static sill__prompt_spec prompt_spec(const cls *c) {
+    const sill_classify_options *o = &c->o;
+    return (sill__prompt_spec){.template = o->prompt, .book = o->codebook, .labels = c->labels, .n_labels = (size_t)c->n_labels,
+                               .no_chat = o->no_chat != 0, .chat = o->chat != 0, .multi_label = c->multi, .tokenize_flags = o->tokenize_flags};
+}
+
+/* The words and where their sums go. */
+static sill_status make_words(cls *c, sill_error *err) {
+    size_t n = (size_t)c->n_labels, kinds = c->multi ? 2 : n;
+    c->n_kinds = (int32_t)kinds;
+    c->n_words = c->multi ? 2 * c->n_labels : c->n_labels;
+    c->words = sill__calloc(kinds, sizeof *c->words);
+    c->starts = sill__calloc(kinds + 1, sizeof *c->starts);
+    c->first_ids = sill__calloc(kinds, sizeof *c->first_ids);
+    c->longer = sill__calloc(kinds, sizeof *c->longer);
+    c->content_free = sill__calloc((size_t)c->n_words, sizeof *c->content_free);
+    if (!c->words || !c->starts || !c->first_ids || !c->longer || !c->content_free)
+        return sill__fail(err, SILL_ENOMEM, "no memory for %zu labels", n);
+    for (size_t i = 0; i < kinds; i++) {
+        const sill__book_label *l = c->o.codebook ? &c->o.codebook->labels[i] : NULL;
+        c->words[i] = c->multi ? sill__yes_no[i] : l && l->word ? l->word : c->labels[i];
+    }
+    return read_words(c, err);
+}
+
 static sill_status prepare_labels(cls *c, const sill__task *task, sill_error *err) {
     const char *text = c->o.content_free ? c->o.content_free : "N/A";
     one_row only = {.row = {.text = text, .n_bytes = strlen(text)}};
-    size_t n = (size_t)c->n_labels;
-    sill_status st = sill__prompt_init(&c->prompt, c->model, c->o.prompt, c->o.no_chat != 0, c->o.tokenize_flags, err);
+    sill__prompt_spec spec = prompt_spec(c);
+    sill_status st = sill__prompt_init(&c->prompt, c->model, &spec, err);
+    if (st == SILL_OK) st = make_words(c, err);
     if (st != SILL_OK) return st;
-    c->starts = sill__calloc(n + 1, sizeof *c->starts);
-    c->first_ids = sill__calloc(n, sizeof *c->first_ids);
-    c->longer = sill__calloc(n, sizeof *c->longer);
-    c->content_free = sill__calloc(n, sizeof *c->content_free);
-    if (!c->starts || !c->first_ids || !c->longer || !c->content_free)
-        return sill__fail(err, SILL_ENOMEM, "no memory for %zu labels", n);
-    for (int32_t i = 0; i < c->n_rows; i++)
-        if (!(c->rows[i].sums = sill__calloc(n, sizeof(double))))
-            return sill__fail(err, SILL_ENOMEM, "no memory for %zu labels", n);
-    if ((st = read_labels(c, err)) != SILL_OK) return st;
+    for (int32_t i = 0; i < c->n_rows; i++) {
+        c->rows[i].sums = sill__calloc((size_t)c->n_words, sizeof(double));
+        if (c->multi) c->rows[i].prompt_starts = sill__calloc((size_t)c->n_labels + 1, sizeof(size_t));
+        if (c->multi) c->rows[i].fork_starts = sill__calloc((size_t)c->n_forks + 1, sizeof(size_t));
+        if (!c->rows[i].sums || (c->multi && (!c->rows[i].fork_starts || !c->rows[i].prompt_starts)))
+            return sill__fail(err, SILL_ENOMEM, "no memory for %d labels", c->n_labels);
+    }
     if (!c->o.no_shared_prefix && (st = share_prefix(c, err)) != SILL_OK) return st;
     sill_next_fn next = c->next;
     void *user = c->user;
@@ -367,25 +344,88 @@ static sill_status prepare_labels(cls *c, const sill__task *task, sill_error *er
     return st;
 }
 
-static sill_status check_options(cls *c, sill_error *err) {
-    const sill_classify_options *o = &c->o;
-    if (o->labels && (o->n_labels == 0 || o->n_labels > SILL__MAX_LAST_TARGETS))
-        return sill__fail(err, SILL_ERANGE, "%zu labels, expected 1 to %d", o->n_labels, SILL__MAX_LAST_TARGETS);
-    for (size_t i = 0; o->labels && i < o->n_labels; i++)
-        if (!o->labels[i] || !*o->labels[i]) return sill__fail(err, SILL_EINVAL, "label %zu is empty", i + 1);
-    if (o->labels && !c->model->head)
-        return sill__fail(err, SILL_EUNSUPPORTED, "the model has a classification head and no language-model head: it gives "
-                          "its own labels, not others");
-    if (!o->labels && !c->model->score)
-        return sill__fail(err, SILL_EINVAL, "no labels were given, and the model has no classification head of its own");
+/* ---- options */
+
+static sill_status check_numbers(const sill_classify_options *o, sill_error *err) {
     if ((unsigned)o->prob > SILL_PROB_CALIBRATED)
         return sill__fail(err, SILL_EINVAL, "prob %d is none of sill_prob's values", (int)o->prob);
+    if ((unsigned)o->head_function > SILL_HEAD_NONE)
+        return sill__fail(err, SILL_EINVAL, "head_function %d is none of sill_head_function's values", (int)o->head_function);
     if (isnan(o->needs_human_below))
         return sill__fail(err, SILL_EINVAL, "needs_human_below is NaN, expected a number");
+    if (!(o->threshold >= 0 && o->threshold <= 1))
+        return sill__fail(err, SILL_ERANGE, "threshold is %g, expected a probability (0: 0.5)", (double)o->threshold);
+    if (!(o->min_confidence >= 0 && o->min_confidence <= 1))
+        return sill__fail(err, SILL_ERANGE, "min_confidence is %g, expected a probability (0: none)", (double)o->min_confidence);
     if (o->long_policy != SILL_LONG_DEFAULT && o->long_policy != SILL_LONG_ERROR && o->long_policy != SILL_LONG_TRUNCATE)
         return sill__fail(err, SILL_EUNSUPPORTED, "a long text can be refused or truncated here, not split or windowed");
     return SILL_OK;
 }
+
+static sill_status check_head(cls *c, sill_error *err) {
+    sill_classify_options *o = &c->o;
+    sill__problem problem = c->model->config.problem;
+    if (!c->model->score)
+        return sill__fail(err, SILL_EINVAL, "no labels were given, and the model has no classification head of its own");
+    c->n_labels = c->model->config.n_labels;
+    if (problem == SILL__PROBLEM_REGRESSION && (o->multi_label || o->head_function == SILL_HEAD_SOFTMAX || o->head_function == SILL_HEAD_SIGMOID))
+        return sill__fail(err, SILL_EUNSUPPORTED, "the model's head is made for regression: its outputs are values, no labels");
+    if (o->multi_label && o->head_function != SILL_HEAD_AUTO && o->head_function != SILL_HEAD_SIGMOID)
+        return sill__fail(err, SILL_EINVAL, "multi_label takes the sigmoid of a head's outputs, no other head_function");
+    if (o->head_function == SILL_HEAD_AUTO)
+        o->head_function = problem == SILL__PROBLEM_REGRESSION ? SILL_HEAD_NONE
+                         : problem == SILL__PROBLEM_MULTI || o->multi_label || c->n_labels == 1 ? SILL_HEAD_SIGMOID : SILL_HEAD_SOFTMAX;
+    c->multi = o->head_function == SILL_HEAD_SIGMOID && (c->n_labels > 1 || problem == SILL__PROBLEM_MULTI || o->multi_label);
+    return SILL_OK;
+}
+
+sill_status sill__cls_options(cls *c, const sill_classify_options *options, sill_error *err) {
+    sill_classify_options *o = &c->o;
+    sill_status st = sill__options_read(options, o, sizeof *o, "sill_classify_options", err);
+    if (st == SILL_OK) st = check_numbers(o, err);
+    if (st != SILL_OK) return st;
+    if (o->labels && o->codebook)
+        return sill__fail(err, SILL_EINVAL, "labels and a codebook were given; a codebook has its own labels");
+    if (o->chat && o->no_chat) return sill__fail(err, SILL_EINVAL, "chat and no_chat exclude each other");
+    c->labels = o->codebook ? o->codebook->names : o->labels;
+    size_t n = o->codebook ? o->codebook->n_labels : o->n_labels;
+    if (!c->labels) return check_head(c, err);
+    if (n == 0 || n > SILL__MAX_LAST_TARGETS)
+        return sill__fail(err, SILL_ERANGE, "%zu labels, expected 1 to %d", n, SILL__MAX_LAST_TARGETS);
+    for (size_t i = 0; i < n; i++)
+        if (!c->labels[i] || !*c->labels[i]) return sill__fail(err, SILL_EINVAL, "label %zu is empty", i + 1);
+    if (!c->model->head)
+        return sill__fail(err, SILL_EUNSUPPORTED, "the model has a classification head and no language-model head: it gives "
+                          "its own labels, not others");
+    c->n_labels = (int32_t)n;
+    c->multi = o->multi_label || (o->codebook && o->codebook->multi_label);
+    return SILL_OK;
+}
+
+void sill__cls_free(cls *c) {
+    for (int32_t i = 0; c->rows && i < c->n_rows; i++) {
+        sill__ids_free(&c->rows[i].ids);
+        sill__ids_free(&c->rows[i].forks);
+        sill__free(c->rows[i].fork_starts);
+        sill__free(c->rows[i].prompt_starts);
+        sill__free(c->rows[i].sums);
+    }
+    sill__prompt_free(&c->prompt);
+    sill__ids_free(&c->label_ids);
+    sill__ids_free(&c->prefix);
+    sill__ids_free(&c->scratch);
+    sill__free(c->words);
+    sill__free(c->starts);
+    sill__free(c->first_ids);
+    sill__free(c->longer);
+    sill__free(c->content_free);
+    sill__free(c->work);
+    sill__free(c->out);
+    sill__free(c->chosen);
+    sill__free(c->rows);
+}
+
+/* ---- the calls */
 
 sill_status sill_classify(sill_session *session, const sill_classify_options *options, sill_next_fn next,
                           sill_classified_fn done, void *user, sill_error *err) {
@@ -393,34 +433,45 @@ sill_status sill_classify(sill_session *session, const sill_classify_options *op
         return sill__fail(err, SILL_EINVAL, "sill_classify: session, next and done must not be NULL");
     cls c = {.session = session, .model = sill__session_model(session), .shared = -1, .next = next, .done = done,
              .user = user, .n_ctx = sill__session_n_ctx(session), .n_rows = sill__session_max_sequences(session) + 1};
-    sill_status st = sill__options_read(options, &c.o, sizeof c.o, "sill_classify_options", err);
-    if (st == SILL_OK) st = check_options(&c, err);
+    sill_status st = sill__cls_options(&c, options, err);
     if (st != SILL_OK) return st;
-    c.n_labels = c.o.labels ? (int32_t)c.o.n_labels : c.model->config.n_labels;
     c.flags = c.o.tokenize_flags;
     if (c.model->tokenizer && sill__tokenizer_add_bos(c.model->tokenizer)) c.flags |= SILL_TOKENIZE_BOS;
     sill__task task = {.user = &c, .next = next_lane, .refuse = refuse, .rows = rows_done, .fork = fork_lane};
     c.rows = sill__calloc((size_t)c.n_rows, sizeof *c.rows);
     c.out = sill__calloc(4 * (size_t)c.n_labels, sizeof *c.out);
-    c.work = sill__calloc((size_t)c.n_labels, sizeof *c.work);
-    if (!c.rows || !c.out || !c.work) st = sill__fail(err, SILL_ENOMEM, "no memory for %d labels", c.n_labels);
-    if (st == SILL_OK && c.o.labels) st = prepare_labels(&c, &task, err);
+    c.work = sill__calloc(2 * (size_t)c.n_labels, sizeof *c.work);
+    c.chosen = sill__calloc((size_t)c.n_labels, sizeof *c.chosen);
+    if (!c.rows || !c.out || !c.work || !c.chosen) st = sill__fail(err, SILL_ENOMEM, "no memory for %d labels", c.n_labels);
+    if (st == SILL_OK && c.labels) st = prepare_labels(&c, &task, err);
     if (st == SILL_OK) st = sill__sched_run(session, &task, err);
     if (c.shared >= 0) sill__seq_free(session, c.shared);
-    for (int32_t i = 0; c.rows && i < c.n_rows; i++) {
-        sill__ids_free(&c.rows[i].ids);
-        sill__free(c.rows[i].sums);
-    }
-    sill__prompt_free(&c.prompt);
-    sill__ids_free(&c.label_ids);
-    sill__ids_free(&c.prefix);
-    sill__ids_free(&c.scratch);
-    sill__free(c.starts);
-    sill__free(c.first_ids);
-    sill__free(c.longer);
-    sill__free(c.content_free);
-    sill__free(c.work);
-    sill__free(c.out);
-    sill__free(c.rows);
+    sill__cls_free(&c);
+    return st;
+}
+
+sill_status sill_classify_prompt(const sill_model *model, const sill_classify_options *options, const char *text, size_t n_bytes,
+                                 int32_t label, int32_t **ids, size_t *n_ids, size_t *n_prompt, sill_error *err) {
+    if (ids) *ids = NULL;
+    if (!model || !text || !ids || !n_ids || !n_prompt)
+        return sill__fail(err, SILL_EINVAL, "sill_classify_prompt: model, text, ids, n_ids and n_prompt must not be NULL");
+    cls c = {.model = model};
+    sill_row row = {.text = text, .n_bytes = n_bytes};
+    sill__ids out = {0};
+    sill_status st = sill__cls_options(&c, options, err);
+    if (st != SILL_OK) return st;
+    if (!c.labels) return sill__fail(err, SILL_EINVAL, "a classification head has no prompt; give labels or a codebook");
+    if (label < 0 || label >= c.n_labels) return sill__fail(err, SILL_ERANGE, "label %d, expected 0 to %d", label, c.n_labels - 1);
+    sill__prompt_spec spec = prompt_spec(&c);
+    st = sill__prompt_init(&c.prompt, model, &spec, err);
+    if (st == SILL_OK) st = make_words(&c, err);
+    if (st == SILL_OK) st = sill__prompt_ids(&c.prompt, &row, c.multi ? (size_t)label : 0, &out, err);
+    *n_prompt = out.n;
+    int32_t word = c.multi ? 0 : label;
+    if (st == SILL_OK) st = sill__ids_put(&out, c.label_ids.p + c.starts[word], sill__cls_length(&c, word), err);
+    *n_ids = out.n;
+    if (st == SILL_OK) *ids = out.p;
+    else sill__ids_free(&out);
+    sill__cls_free(&c);
     return st;
 }

@@ -55,6 +55,20 @@ static sill_status try_classify(sill_error *err) {
     sill_classify_options o = {.size = sizeof o, .labels = labels, .n_labels = 3, .prob = SILL_PROB_CALIBRATED};
     return sill_classify(session, &o, next, classified, NULL, err);
 }
+static sill_status try_codebook(sill_error *err) {
+    static const char text[] = "{\"multi_label\": true, \"labels\": [\"good\", \"bad\"], \"examples\": [{\"text\": \"x\", \"labels\": [\"bad\"]}]}";
+    sill_codebook *book = NULL;
+    int32_t *ids = NULL;
+    size_t n, n_prompt;
+    sill_status status = sill_codebook_parse(text, sizeof text - 1, "book", &book, err);
+    sill_classify_options o = {.size = sizeof o, .codebook = book};
+    if (status == SILL_OK) status = sill_classify(session, &o, next, classified, NULL, err);
+    if (status == SILL_OK) status = sill_classify_prompt(model, &o, "x", 1, 1, &ids, &n, &n_prompt, err);
+    CHECK((status == SILL_OK) == (ids != NULL));
+    sill_free(ids);
+    sill_codebook_free(book);
+    return status;
+}
 static sill_status try_inspect(sill_error *err) {
     char *json = NULL;
     sill_status status = sill_inspect(MODEL, &json, err);
@@ -102,6 +116,7 @@ static void test_generate_without_memory(void) { torture("generate", try_generat
 static void test_preset_without_memory(void) { torture("preset", try_preset); }
 static void test_score_without_memory(void) { torture("score", try_score); }
 static void test_classify_without_memory(void) { torture("classify", try_classify); }
+static void test_codebook_without_memory(void) { torture("codebook", try_codebook); }
 static void test_inspect_without_memory(void) { torture("inspect", try_inspect); }
 
 int main(int argc, char **argv) {
@@ -118,6 +133,7 @@ int main(int argc, char **argv) {
     TEST(test_preset_without_memory);
     TEST(test_score_without_memory);
     TEST(test_classify_without_memory);
+    TEST(test_codebook_without_memory);
     TEST(test_inspect_without_memory);
     sill_session_free(session);
     sill_model_free(directory);

@@ -9,7 +9,7 @@ set -u
 cd "$(dirname "$0")/../.."
 seconds=${1:-20}
 [ $# -gt 0 ] && shift
-all=(json safetensors gguf csv jsonl tokenizer tokenize)
+all=(json safetensors gguf csv jsonl codebook tokenizer tokenize)
 names=("${@:-${all[@]}}")
 : "${FUZZ_DIR:=build/fuzz}" "${FUZZ_CC:=clang}"
 mkdir -p "$FUZZ_DIR"
@@ -41,6 +41,11 @@ seed_csv() {
 seed_jsonl() {
     printf '\1{"text":"one","n":1}\n{"n":2,"text":"tw\\u00f6 \\ud83d"}\n' >"$1/options1"
     printf '\2{"text":null,"x":[1,{"y":NaN}]}\n\n{"text":"\\u0000"}' >"$1/options2"
+}
+
+seed_codebook() {
+    cp tests/fixtures/task/codebooks/*.json "$1"
+    printf 'multi_label: no\nlabel a: one\nlabel b\nword a: A\nexample a: x\n  y\nprompt: {text}\n  z\nparaphrase: q\n' >"$1/lines"
 }
 
 # Small tokenizers of each kind; the fixtures' own are longer than what is worth mutating.
@@ -91,7 +96,7 @@ seed_tokenize() {
 
 # The parsers, compiled once.
 objects=()
-for f in src/base/*.c src/format/*.c src/corpus/*.c src/tokenizer/*.c; do
+for f in src/base/*.c src/format/*.c src/corpus/*.c src/tokenizer/*.c src/task/codebook.c; do
     o=$FUZZ_DIR/$(echo "${f%.c}" | tr / -).o
     objects+=("$o")
     [ "$o" -nt "$f" ] && [ -z "$(find src include -name '*.h' -newer "$o" -print -quit)" ] && continue

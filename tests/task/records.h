@@ -17,17 +17,21 @@ typedef struct recs {
     rec now;
 } recs;
 
-static inline bool recs_open(recs *r) {
+static inline bool recs_open_file(recs *r, const char *name) {
     size_t n;
+    char path[128];
     sill_error err = {0};
     memset(r, 0, sizeof *r);
-    if (sill__read_file(FIXTURES "records.txt", (size_t)16 << 20, &r->text, &n, &err) != SILL_OK) {
+    snprintf(path, sizeof path, FIXTURES "%s", name);
+    if (sill__read_file(path, (size_t)16 << 20, &r->text, &n, &err) != SILL_OK) {
         FAIL("%s", err.msg);
         return false;
     }
     r->at = r->text;
     return true;
 }
+
+static inline bool recs_open(recs *r) { return recs_open_file(r, "records.txt"); }
 
 static inline void recs_close(recs *r) { sill__free(r->text); }
 

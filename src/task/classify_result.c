@@ -1,0 +1,124 @@
+/* classify_result.c - see classify.h: log-likelihoods and outputs of heads into probabilities, a choice, and what is said of it. */
+#include "task/classify.h"
+
+static sill_status call_done(sill__cls *c, const sill_classified *r, sill_error *err) {
+    return c->done(c->user, r) ? sill__fail(err, SILL_ECANCELLED, "cancelled by the caller") : SILL_OK;
+}
+
+sill_status sill__cls_failed(sill__cls *c, uint64_t index, const sill_error *why, sill_error *err) {
+    sill_classified r = {.index = index, .status = why->code, .error = why->msg, .n_labels = c->n_labels, .label = -1};
+    return call_done(c, &r, err);
+}
+
+/* The error of a row whose numbers are none. */
+static sill_status overflowed(sill__cls *c, sill__cls_row *row, const char *what, double value, sill_error *err) {
+    sill_error why = {0};
+    row->used = false;
+    sill__overflowed(what, value, &why);
+    return sill__cls_failed(c, row->index, &why, err);
+}
+
+static void softmax(const double *x, int32_t n, float *out) {
+    double best = x[0], sum = 0;
+    for (int32_t i = 1; i < n; i++) best = x[i] > best ? x[i] : best;
+    for (int32_t i = 0; i < n; i++) sum += exp(x[i] - best);
+    for (int32_t i = 0; i < n; i++) out[i] = (float)(exp(x[i] - best) / sum);
+}
+
+static float sigmoid(double x) { return (float)(1.0 / (1.0 + exp(-x))); }
+
+static double plogp(double p) { return p > 0 ? p * log(p) : 0; }
+
+/* What r->probs say. Exclusive: they sum to 1. */
+static void decide(const sill__cls *c, sill_classified *r, bool exclusive) {
+    int32_t n = c->n_labels, second = -1;
+    float threshold = c->o.threshold == 0 ? 0.5f : c->o.threshold, margin = 2, confidence = 1;
+    double entropy = 0;
+    r->label = 0;
+    for (int32_t i = 1; i < n; i++)
+        if (r->probs[i] > r->probs[r->label]) r->label = i;
+    for (int32_t i = 0; i < n; i++) {
+        float p = r->probs[i];
+        if (i != r->label && (second < 0 || p > r->probs[second])) second = i;
+        entropy -= plogp(p) + (exclusive ? 0 : plogp(1.0 - (double)p));
+        margin = SILL_MIN(margin, 2 * fabsf(p - (c->multi ? threshold : 0.5f)));
+        confidence = SILL_MIN(confidence, SILL_MAX(p, 1 - p));
+    }
+    if (c->multi) {
+        for (int32_t i = 0; i < n; i++) r->n_chosen += c->chosen[i] = r->probs[i] >= threshold;
+        r->chosen = c->chosen;
+    } else if (exclusive || second >= 0) {
+        margin = r->probs[r->label] - (second >= 0 ? r->probs[second] : 0.0f);
+        confidence = r->probs[r->label];
+    }
+    r->margin = margin;
+    r->entropy = (float)entropy;
+    float below = c->o.needs_human_below == 0.0f ? 0.1f : c->o.needs_human_below;
+    r->needs_human = r->margin < below || confidence < c->o.min_confidence ||
+                     (r->n_tokens == 0 && below >= 0); /* no text: the template alone was labelled */
+}
+
+/* Probabilities of all labels from x (n_words). */
+static void to_probs(const sill__cls *c, const double *x, float *out) {
+    if (!c->multi) softmax(x, c->n_labels, out);
+    else
+        for (int32_t i = 0; i < c->n_labels; i++) out[i] = sigmoid(x[i] - x[c->n_labels + i]);
+}
+
+sill_status sill__cls_deliver(sill__cls *c, sill__cls_row *row, sill_error *err) {
+    int32_t n = c->n_labels;
+    float *raw = c->out, *norm = raw + n, *calibrated = norm + n, *logits = calibrated + n;
+    double worst = 0;
+    for (int32_t i = 0; i < c->n_words; i++)
+        if (!sill__is_logprob(row->sums[i])) worst = row->sums[i];
+    if (!c->have_content_free) { /* the content-free input's own row */
+        if (!sill__is_logprob(worst)) {
+            sill__overflowed("the log-probability of a label", worst, err);
+            sill__fail_context(err, "content-free input");
+            return SILL_EDEVICE;
+        }
+        memcpy(c->content_free, row->sums, (size_t)c->n_words * sizeof *row->sums);
+        c->have_content_free = true;
+        row->used = false;
+        return SILL_OK;
+    }
+    if (!sill__is_logprob(worst)) return overflowed(c, row, "the log-probability of a label", worst, err);
+    to_probs(c, row->sums, raw);
+    for (int32_t i = 0; i < c->n_words; i++) c->work[i] = row->sums[i] / (double)sill__cls_length(c, c->multi ? i / n : i);
+    to_probs(c, c->work, norm);
+    for (int32_t i = 0; i < c->n_words; i++) c->work[i] = row->sums[i] - c->content_free[i];
+    to_probs(c, c->work, calibrated);
+    for (int32_t i = 0; i < n; i++) logits[i] = (float)(c->multi ? row->sums[i] - row->sums[n + i] : row->sums[i]);
+    sill_classified r = {.index = row->index, .n_labels = n, .raw = raw, .norm = norm, .calibrated = calibrated,
+                         .logits = logits, .n_tokens = row->n_tokens, .truncated = row->truncated};
+    r.probs = c->o.prob == SILL_PROB_RAW ? raw : c->o.prob == SILL_PROB_CALIBRATED ? calibrated : norm;
+    for (int32_t i = 0; i < n; i++) /* all labels at -infinity */
+        if (isnan(r.probs[i])) return overflowed(c, row, "the probability of a label", NAN, err);
+    decide(c, &r, !c->multi);
+    sill_status st = call_done(c, &r, err);
+    row->used = false;
+    return st;
+}
+
+sill_status sill__cls_deliver_scores(sill__cls *c, sill__cls_row *row, const float *scores, sill_error *err) {
+    int32_t n = c->n_labels;
+    for (int32_t i = 0; i < n; i++) {
+        if (!isfinite(scores[i])) return overflowed(c, row, "an output of the classification head", scores[i], err);
+        c->work[i] = scores[i];
+        c->out[i] = c->o.head_function == SILL_HEAD_SIGMOID ? sigmoid(c->work[i]) : scores[i];
+    }
+    if (c->o.head_function == SILL_HEAD_SOFTMAX) softmax(c->work, n, c->out);
+    sill_classified r = {.index = row->index, .n_labels = n, .probs = c->out, .logits = scores,
+                         .n_tokens = row->n_tokens, .truncated = row->truncated};
+    if (c->o.head_function != SILL_HEAD_NONE) {
+        decide(c, &r, c->o.head_function == SILL_HEAD_SOFTMAX);
+    } else {
+        r.margin = r.entropy = NAN;
+        for (int32_t i = 1; i < n; i++) /* a regression's outputs are values, no choice */
+            if (scores[i] > scores[r.label]) r.label = i;
+        if (c->model->config.problem == SILL__PROBLEM_REGRESSION) r.label = -1;
+    }
+    sill_status st = call_done(c, &r, err);
+    row->used = false;
+    return st;
+}
