@@ -29,12 +29,18 @@ WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -D_DARWIN_C_SOURCE -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno $(WARN) -Iinclude -Isrc -I$(BUILD) $(CFLAGS) $(EXTRA_CFLAGS)
 ALL_LDFLAGS = $(LDFLAGS) $(EXTRA_LDFLAGS)
 LIBS = -lm -lpthread
-# Only the program needs SQLite (journals). Where the target has no package, it is compiled from its source.
+# Only the program needs SQLite (journals), zlib and zstd (compressed files). Where the target has no packages of them, they are
+# compiled from their sources, which tools/deps.sh --cross puts into build/cross.
 ifneq ($(ZIG_TARGET),)
-SQLITE_SRC ?= build/cross/sqlite
+CROSS_SRC ?= build/cross
 endif
-CLI_CFLAGS = $(if $(SQLITE_SRC),-I$(SQLITE_SRC))
-CLI_LIBS = $(if $(SQLITE_SRC),$(BUILD)/sqlite3.o,-lsqlite3)
+ifeq ($(UNAME_S)$(CROSS_SRC),Darwin)
+BREW := $(shell brew --prefix 2>/dev/null)
+endif
+CROSS_C = $(foreach dir,sqlite zlib zstd/common zstd/compress zstd/decompress,$(wildcard $(CROSS_SRC)/$(dir)/*.c))
+CROSS_OBJ = $(CROSS_C:$(CROSS_SRC)/%.c=$(BUILD)/cross/%.o)
+CLI_CFLAGS = $(if $(CROSS_SRC),$(addprefix -I$(CROSS_SRC)/,sqlite zlib zstd),$(BREW:%=-I%/include))
+CLI_LIBS = $(if $(CROSS_SRC),$(CROSS_OBJ),$(BREW:%=-L%/lib) -lsqlite3 -lz -lzstd)
 
 ifneq ($(filter-out release debug sanitize tsan coverage fuzz,$(config)),)
 $(error config=$(config) is not one of release, debug, sanitize, tsan, coverage, fuzz)
@@ -178,15 +184,19 @@ $(BUILD)/cli/%.o: cli/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) "  CC  $<"
 	$(Q)$(CC) $(ALL_CFLAGS) $(CLI_CFLAGS) -MMD -MP -c $< -o $@
+# Somebody else's code: its warnings are not ours. One thread uses SQLite, and it loads nothing.
+CROSS_FLAGS_sqlite = -DSQLITE_THREADSAFE=0 -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_ENABLE_LOCKING_STYLE=0
+# zlib takes fdopen away from what it believes to be an old Mac.
+CROSS_FLAGS_zlib = -Dfdopen=fdopen
+CROSS_FLAGS_zstd = -DZSTD_DISABLE_ASM -DZSTD_LEGACY_SUPPORT=0
+$(BUILD)/cross/%.o: $(CROSS_SRC)/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(SAY) "  CC  $<"
+	$(Q)$(CC) -O2 -w $(CFLAGS) -std=gnu11 -fPIC $(CROSS_FLAGS_$(firstword $(subst /, ,$*))) -c $< -o $@
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) "  CC  $<"
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
-# One thread uses it, and it loads nothing. Somebody else's code: its warnings are not ours.
-$(BUILD)/sqlite3.o: $(SQLITE_SRC)/sqlite3.c $(BUILD)/flags
-	@mkdir -p $(@D)
-	$(SAY) "  CC  $<"
-	$(Q)$(CC) -O2 -w $(CFLAGS) -fPIC -DSQLITE_THREADSAFE=0 -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_ENABLE_LOCKING_STYLE=0 -c $< -o $@
 # What decides the bytes of packed weights: a copy that another program's packing kept is not taken (cpu_cache.c).
 PACK_SRC = $(sort $(wildcard src/backend/backend.h src/backend/cpu/kernels.h src/backend/cpu/isa_*.c src/backend/cpu/simd_*.h \
     src/backend/cpu/mat* src/format/format.h src/format/types.c src/format/quant*))

@@ -442,6 +442,7 @@ int cli_agree(int argc, char **argv) {
     };
     static const arg_option files[] = {
         {"format", 0, ARG_CHOICE, AT(format), 0, 0, formats, "FORMAT", "of the input: csv, tsv, jsonl (default: by the extension)"},
+        {"encoding", 0, ARG_CHOICE, AT(encoding), 0, 0, cli_encodings, "NAME", "of the input: utf-8 (the default), latin-1, windows-1252, bytes (nothing is checked)"},
         {"delimiter", 0, ARG_TEXT, AT(delimiter), 0, 0, NULL, "CHAR", "of a CSV (default ','; ';' or a tab when the header has no ',' but one of those)"},
         {"json", 0, ARG_FLAG, AT(json), 0, 0, NULL, NULL, "JSON instead of the table"},
         {"html", 0, ARG_TEXT, AT(html), 0, 0, NULL, "FILE", "also a page with plots, whole in one file"},

@@ -17,7 +17,7 @@
 typedef struct agree_options {
     arg_list coders, missing;
     const char *gold, *prob, *weight, *by, *order, *delimiter, *html;
-    int level, format;
+    int level, format, encoding;
     int32_t boot, bins, threads;
     uint64_t seed;
     float confidence;

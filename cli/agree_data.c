@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agree.h"
+#include "pack.h"
 #include "base/json.h"
 
 #define MAX_SHOWN 12
@@ -487,18 +488,16 @@ static int set_order(agree_data *d) {
 
 static int open_reader(const agree_options *o, const char *file, sill__reader **reader) {
     sill_error err = {0};
-    sill__reader_options ro = {.format = (sill__format)o->format, .stop = &cli_stop};
-    const char *d = o->delimiter;
-    if (d && (!strcmp(d, "\\t") || !strcmp(d, "tab"))) ro.delimiter = '\t';
-    else if (d && strlen(d) == 1 && *d != '"' && *d != '\n' && *d != '\r') ro.delimiter = *d;
-    else if (d) return args_usage("agree", "--delimiter is '%.20s'; it takes one character, or tab", d);
+    sill__reader_options ro = {.format = (sill__format)o->format, .stop = &cli_stop, .encoding = (sill__encoding)o->encoding, .codecs = cli_codecs};
+    int status = cli_pick_delimiter("agree", o->delimiter, &ro.delimiter);
+    if (status >= 0) return status;
     if (!strcmp(file, "-") && !ro.format) return args_usage("agree", "standard input needs --format csv, tsv or jsonl");
     sill_status s = sill__reader_open(file, &ro, reader, &err);
     if (s != SILL_OK) {
-        const int status = cli_fail(&err);
+        status = cli_fail(&err);
         return s == SILL_EINVAL ? EXIT_USAGE : status;
     }
-    if (sill__reader_format(*reader) == SILL__FORMAT_TXT) return args_usage("agree", "%s is plain text, which has no columns", file);
+    if (sill__reader_format(*reader) == SILL__FORMAT_TXT || sill__reader_format(*reader) == SILL__FORMAT_FILE) return args_usage("agree", "%s is plain text, which has no columns", file);
     return -1;
 }
 

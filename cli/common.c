@@ -21,7 +21,8 @@ volatile int cli_stop;
 
 static const char *const dtypes[] = {"auto", "f32", "f16", "bf16", "q8", "q4", "int8", NULL};
 static const char *const kv_dtypes[] = {"auto", "f32", "f16", "int8", NULL};
-static const char *const formats[] = {"auto", "csv", "tsv", "jsonl", "txt", NULL};
+static const char *const formats[] = {"auto", "csv", "tsv", "jsonl", "txt", "file", NULL};
+const char *const cli_encodings[] = {"utf-8", "latin-1", "windows-1252", "bytes", NULL};
 static const char *const output_formats[] = {"auto", "csv", "tsv", "jsonl", NULL};
 static const char *const policies[] = {"default", "error", "truncate", "window", "split-mean", NULL};
 
@@ -52,10 +53,15 @@ arg_table cli_corpus_table(cli_corpus_options *values) {
         {"text", 0, ARG_TEXT, AT(t, text), 0, 0, NULL, "COLUMN", "column (or JSONL field) of the text"},
         {"id", 0, ARG_TEXT, AT(t, id), 0, 0, NULL, "COLUMN", "column that keys the random numbers of a row (default: its number)"},
         {"format", 0, ARG_CHOICE, AT(t, format), 0, 0, formats, "FORMAT",
-         "of the input: csv, tsv, jsonl, txt (default: by the extension; txt from standard input)"},
+         "of the input: csv, tsv, jsonl, txt (a line a row), file (a text file a row; so a directory is read) (default: by the "
+         "extension, .gz or .zst left out; txt from standard input)"},
+        {"encoding", 0, ARG_CHOICE, AT(t, encoding), 0, 0, cli_encodings, "NAME",
+         "of the input: utf-8 (the default), latin-1, windows-1252; bytes: nothing is checked. The output is UTF-8"},
         {"delimiter", 0, ARG_TEXT, AT(t, delimiter), 0, 0, NULL, "CHAR",
          "of a CSV (default ','; ';' or a tab when the header has no ',' but one of those)"},
-        {"output", 'o', ARG_TEXT, AT(t, output), 0, 0, NULL, "OUT", "results: .csv, .tsv or .jsonl (default: standard output)"},
+        {"max-row", 0, ARG_INT, AT(t, max_row), 1, 1024, NULL, "MIB", "longest row (or file of a directory) that is read (default 16)"},
+        {"output", 'o', ARG_TEXT, AT(t, output), 0, 0, NULL, "OUT",
+         "results: .csv, .tsv or .jsonl, compressed with .gz or .zst behind it (default: standard output)"},
         {"output-format", 0, ARG_CHOICE, AT(t, output_format), 0, 0, output_formats, "FORMAT",
          "csv, tsv, jsonl (default: by OUT's extension, else as the input)"},
         {"json", 0, ARG_FLAG, AT(t, json), 0, 0, NULL, NULL, "results as JSON Lines"},

@@ -32,6 +32,8 @@ typedef struct cli_model_options {
 typedef struct cli_corpus_options {
     const char *text, *id, *output, *delimiter;
     int format, output_format; /* sill__format; output: 0 auto, 1 csv, 2 tsv, 3 jsonl */
+    int encoding;              /* sill__encoding */
+    int32_t max_row;           /* MiB */
     bool overwrite, json;
     const char *shard;
     int32_t journal_rows;
@@ -186,6 +188,12 @@ int cli_run_input(cli_run *run, const char *command, const char *file, const cli
 /* The same with rows that are texts in memory, as column COLUMN. */
 int cli_run_texts(cli_run *run, const char *command, const cli_corpus_options *options, const char *column,
                   const char *const *texts, const size_t *n_bytes, size_t n);
+/* FILE ("-": standard input), unpacked and in UTF-8, as one text of at most 1 GiB: the row's last cell. Free with
+ * sill__row_free. */
+sill_status cli_read_text(const char *file, sill__encoding encoding, sill__corpus_row **row, sill_error *err);
+extern const char *const cli_encodings[]; /* choices of --encoding, in the enum's order */
+/* One character of --delimiter, or 0. -1 or the exit status. */
+int cli_pick_delimiter(const char *command, const char *text, char *out);
 /* The format that results will have. */
 sill__format cli_run_output_format(const cli_run *run);
 /* Opens the output and the flow. */

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "build_info.h"
+#include "pack.h"
 #include "record.h"
 
 /* Options that change no byte of the results, or that are among the settings as what came of them. */
@@ -186,6 +187,8 @@ static char *device_json(const cli_run *run, bool *ok) {
         }
         sill__str_putf(&s, ", \"threads\": %d", (int)e->info.n_threads);
     }
+    const sill__codec *codec = run->target ? sill__codec_of_path(cli_codecs, run->options->output) : NULL;
+    if (codec) sill__str_putf(&s, ", \"packed\": \"%s %s\"", codec->name, cli_codec_version(codec));
     sill__str_puts(&s, "}");
     return take(&s, ok);
 }

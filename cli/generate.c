@@ -86,7 +86,7 @@ static int run_rows(cli_run *run, generate_task *t, const cli_engine *engine) {
     sill_error err = {0};
     sill_status s;
     bool named_prompt = run->options->text ? !strcmp(run->options->text, "prompt")
-                                           : sill__reader_format(run->reader) == SILL__FORMAT_TXT;
+                                           : sill__reader_format(run->reader) == SILL__FORMAT_TXT || sill__reader_format(run->reader) == SILL__FORMAT_FILE;
     t->put_prompt = !named_prompt;
     t->put_sequence = t->g->num_return_sequences > 1;
     t->put_tops = t->o->logprobs > 0;

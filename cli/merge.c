@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "pack.h"
 #include "results.h"
 
 typedef struct merge_options { const char *output; bool overwrite; } merge_options;
@@ -120,8 +121,9 @@ static sill_status join_rows(merging *m, sill__writer *w, sill_error *err) {
         if (s == SILL_OK && n != r->record->results_per_row) s = note_uneven(m, row, n, err);
     }
     for (size_t i = 0; s == SILL_OK && i < m->n; i++) {
+        bool end = cli_results_at_end(&m->shards[i].results);
         cli_results_sha256(&m->shards[i].results, sha);
-        if (!cli_results_at_end(&m->shards[i].results) || strcmp(sha, m->shards[i].record.output_sha256))
+        if (!end || strcmp(sha, m->shards[i].record.output_sha256))
             s = sill__fail(err, SILL_EINVAL, "%s was changed since its run: its SHA-256 is another than its record says", m->shards[i].path);
     }
     return s;
@@ -180,7 +182,7 @@ static sill_status merge(merging *m, const merge_options *o, sill_error *err) {
     if (s == SILL_OK) s = check_shards(m, err);
     if (s != SILL_OK) return s;
     const char *format = cli_settings_get(&m->shards[0].record.settings, "output format");
-    sill__writer_options wo = {.path = o->output, .overwrite = o->overwrite, .raw = true, .stop = &cli_stop,
+    sill__writer_options wo = {.path = o->output, .overwrite = o->overwrite, .raw = true, .stop = &cli_stop, .codecs = cli_codecs,
                                .format = !format || !strcmp(format, "jsonl") ? SILL__FORMAT_JSONL : !strcmp(format, "tsv") ? SILL__FORMAT_TSV : SILL__FORMAT_CSV};
     char *target = sill__writer_target(o->output);
     for (size_t i = 0; s == SILL_OK && target && i < m->n; i++) {

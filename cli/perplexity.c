@@ -198,7 +198,8 @@ static int run_perplexity(const perplexity_options *o, totals *t) {
 
 static const char notes[] =
     "A .txt file (or standard input) is one text, line ends included, as in the usual WikiText-2 numbers; the rows\n"
-    "of a CSV, TSV or JSONL file (--text COLUMN) are texts of their own whose tokens are averaged together.\n"
+    "of a CSV, TSV or JSONL file (--text COLUMN), or the .txt files of a directory, are texts of their own, whose\n"
+    "tokens are averaged together.\n"
     "Longer texts than the context (--ctx) are read in windows that overlap: each adds --stride tokens, which are\n"
     "scored given those before them in the window. --ctx 512 --stride 512 gives windows without overlap.\n"
     "Prints the perplexity; --json: perplexity, n_tokens (those scored), nll (mean, in nats; perplexity is exp(nll)),\n"
@@ -209,21 +210,24 @@ static const char notes[] =
 
 int cli_perplexity(int argc, char **argv) {
     static perplexity_options o;
-    static const char *const formats[] = {"auto", "csv", "tsv", "jsonl", "txt", NULL};
+    static const char *const formats[] = {"auto", "csv", "tsv", "jsonl", "txt", "file", NULL};
     static const arg_option own[] = {
         {"bos", 0, ARG_FLAG, offsetof(perplexity_options, bos), 0, 0, NULL, NULL, "beginning of text in front, so that the first token is scored too"},
         {"stride", 0, ARG_INT, offsetof(perplexity_options, stride), 1, 1 << 24, NULL, "N", "tokens that each further window adds (default: half the context)"},
         {"text", 0, ARG_TEXT, offsetof(perplexity_options, corpus.text), 0, 0, NULL, "COLUMN", "rows of a CSV, TSV or JSONL file"},
         {"format", 0, ARG_CHOICE, offsetof(perplexity_options, corpus.format), 0, 0, formats,
          "FORMAT", "of the input: csv, tsv, jsonl, txt"},
+        {"encoding", 0, ARG_CHOICE, offsetof(perplexity_options, corpus.encoding), 0, 0, cli_encodings, "NAME",
+         "of the input: utf-8 (the default), latin-1, windows-1252, bytes (nothing is checked)"},
         {"json", 0, ARG_FLAG, offsetof(perplexity_options, json), 0, 0, NULL, NULL, "the result as JSON"},
     };
     const arg_command command = {
         "perplexity", "FILE [--text COLUMN]", "Perplexity of a text, or of all rows of a file, under a model.",
         {{"perplexity", own, SILL_ARRAY_LEN(own), &o}, cli_text_table(&o.text, true), cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
-    char **files, *text = NULL;
+    char **files;
     int n;
+    sill__corpus_row *text = NULL;
     sill_error err = {0};
     totals t = {0};
     int status = args_parse(&command, argc, argv, &files, &n);
@@ -231,13 +235,13 @@ int cli_perplexity(int argc, char **argv) {
     if (status >= 0) return status;
     bool is_stdin = !strcmp(files[0], "-");
     sill__format format = o.corpus.format ? (sill__format)o.corpus.format : is_stdin ? SILL__FORMAT_TXT : sill__format_of_path(files[0]);
+    if (sill__is_dir(files[0])) format = SILL__FORMAT_AUTO;
+    else if (format == SILL__FORMAT_FILE) format = SILL__FORMAT_TXT;
     if (format == SILL__FORMAT_TXT && o.corpus.text) return args_usage("perplexity", "--text needs CSV, TSV or JSONL, not plain text");
     if (format == SILL__FORMAT_TXT) {
-        sill_status s = is_stdin ? cli_read_stdin((size_t)1 << 30, &text, &t.n_bytes, &err)
-                                 : sill__read_file(files[0], (size_t)1 << 30, &text, &t.n_bytes, &err);
-        if (s != SILL_OK && cli_stop) s = sill__fail(&err, SILL_ECANCELLED, "interrupted while reading %s", files[0]);
-        if (s != SILL_OK) return cli_fail(&err);
-        t.text = text;
+        if (cli_read_text(files[0], (sill__encoding)o.corpus.encoding, &text, &err) != SILL_OK) return cli_fail(&err);
+        t.text = text->cells[1].p;
+        t.n_bytes = text->cells[1].n;
         status = t.n_bytes ? run_perplexity(&o, &t) : nothing("the text is empty");
     } else {
         cli_run run;
@@ -250,6 +254,6 @@ int cli_perplexity(int argc, char **argv) {
         sill__free(t.rows);
         cli_run_free(&run);
     }
-    sill__free(text);
+    sill__row_free(text);
     return status;
 }

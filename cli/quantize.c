@@ -24,7 +24,7 @@ typedef struct texts {
     size_t *n;
     size_t count, cap;
     sill__str bytes;   /* rows of a file, one behind the other */
-    char *whole;       /* a plain text */
+    sill__corpus_row *whole; /* a plain text */
     const char *name, *path;
     char file[4096];   /* of FILE:COLUMN */
 } texts;
@@ -85,7 +85,7 @@ static int one_text(texts *t, const char *p, size_t n) {
 static int read_texts(texts *t, const quantize_options *o) {
     size_t n;
     sill_error err = {0};
-    cli_corpus_options corpus = {0};
+    cli_corpus_options corpus = {.encoding = SILL__ENCODING_BYTES}; /* any bytes are tokens */
     if (!o->text) {
         t->name = "the sample text of sill";
         return one_text(t, cli_sample_text, sizeof cli_sample_text - 1);
@@ -104,14 +104,14 @@ static int read_texts(texts *t, const quantize_options *o) {
     sill__format format = sill__format_of_path(o->text);
     if (format != SILL__FORMAT_AUTO && format != SILL__FORMAT_TXT)
         return args_usage("quantize", "--text %.200s has columns: name one, --text FILE:COLUMN", o->text);
-    if (sill__read_file(o->text, (size_t)1 << 30, &t->whole, &n, &err) != SILL_OK) return cli_fail(&err);
-    return one_text(t, t->whole, n);
+    if (cli_read_text(o->text, SILL__ENCODING_BYTES, &t->whole, &err) != SILL_OK) return cli_fail(&err);
+    return one_text(t, t->whole->cells[1].p, t->whole->cells[1].n);
 }
 
 static void free_texts(texts *t) {
     sill__free(t->p);
     sill__free(t->n);
-    sill__free(t->whole);
+    sill__row_free(t->whole);
     if (t->bytes.cap) sill__str_free(&t->bytes);
 }
 

@@ -6,19 +6,19 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pack.h"
 #include "record.h"
 
 static sill__format to_format(int choice) { return (sill__format)choice; } /* the tables are in the enum's order */
 
 static bool is_stdin(const char *file) { return !strcmp(file, "-"); }
 
-static int pick_delimiter(const cli_run *run, char *out) {
-    const char *d = run->options->delimiter;
+int cli_pick_delimiter(const char *command, const char *d, char *out) {
     *out = 0;
     if (!d) return -1;
     if (!strcmp(d, "\\t") || !strcmp(d, "tab")) *out = '\t';
-    else if (strlen(d) == 1 && *d != '"' && *d != '\n' && *d != '\r') *out = *d;
-    else return args_usage(run->command, "--delimiter is '%.20s'; it takes one character, or tab", d);
+    else if (strlen(d) == 1 && *d != '"' && *d != '\n' && *d != '\r' && (unsigned char)*d < 0x80) *out = *d;
+    else return args_usage(command, "--delimiter is '%.20s'; it takes one character of ASCII, or tab", d);
     return -1;
 }
 
@@ -29,8 +29,8 @@ static int check_output(cli_run *run) {
     if (!o->output_format && !o->json) {
         sill__format f = sill__format_of_path(o->output);
         if (f == SILL__FORMAT_AUTO || f == SILL__FORMAT_TXT)
-            return args_usage(run->command, "cannot write results as '%s'; name it .csv, .tsv or .jsonl, or give "
-                              "--output-format", o->output);
+            return args_usage(run->command, "cannot write results as '%s'; name it .csv, .tsv or .jsonl (with .gz or .zst behind it, if "
+                              "you like), or give --output-format", o->output);
     }
     bool regular = sill__is_file(o->output), any = regular || sill__is_dir(o->output) || access(o->output, F_OK) == 0;
     if (cli_replay.rows || (any && !regular)) return -1; /* a pipe, a device: nothing is kept of it */
@@ -88,14 +88,41 @@ int cli_run_texts(cli_run *run, const char *command, const cli_corpus_options *o
     return sill__reader_open_texts(column, texts, n_bytes, n, &run->reader, &err) == SILL_OK ? -1 : cli_fail(&err);
 }
 
+static bool is_plain(sill__format format) { return format == SILL__FORMAT_TXT || format == SILL__FORMAT_FILE; }
+
+static void say_directory(const cli_run *run) {
+    sill__reader_stats s = sill__reader_get_stats(run->reader);
+    if (s.passed_over)
+        cli_say("%s: %llu other files are passed over (no .txt, or hidden)", run->input, (unsigned long long)s.passed_over);
+    if (s.links) cli_say("%s: %llu links to directories are not followed", run->input, (unsigned long long)s.links);
+}
+
+sill_status cli_read_text(const char *file, sill__encoding encoding, sill__corpus_row **row, sill_error *err) {
+    sill__reader_options ro = {.format = SILL__FORMAT_FILE, .stop = &cli_stop, .encoding = encoding, .max_row_bytes = (size_t)1 << 30,
+                               .codecs = cli_codecs};
+    sill__reader *reader = NULL;
+    *row = NULL;
+    if (sill__is_dir(file)) return sill__fail(err, SILL_EIO, "%s is a directory, not a text", file);
+    sill_status s = sill__reader_open(file, &ro, &reader, err);
+    if (s == SILL_OK) s = sill__reader_next(reader, row, err);
+    if (s == SILL_OK && (*row)->error) s = sill__fail(err, SILL_EFORMAT, "%s: %s", file, (*row)->error);
+    if (s != SILL_OK) {
+        sill__row_free(*row);
+        *row = NULL;
+    }
+    sill__reader_free(reader);
+    return s;
+}
+
 int cli_run_input(cli_run *run, const char *command, const char *file, const cli_corpus_options *options,
                   const char *txt_column) {
     sill_error err = {0};
-    sill__reader_options ro = {.format = to_format(options->format), .txt_column = txt_column, .stop = &cli_stop};
+    sill__reader_options ro = {.format = to_format(options->format), .txt_column = txt_column, .stop = &cli_stop, .encoding = (sill__encoding)options->encoding,
+                              .max_row_bytes = (size_t)options->max_row << 20, .codecs = cli_codecs};
     int status;
     init_run(run, command, options);
     run->input = file;
-    status = pick_delimiter(run, &ro.delimiter);
+    status = cli_pick_delimiter(command, options->delimiter, &ro.delimiter);
     if (status < 0) status = pick_shard(run);
     if (status < 0) status = check_output(run);
     if (status < 0 && is_stdin(file) && !ro.format) {
@@ -120,7 +147,7 @@ int cli_run_input(cli_run *run, const char *command, const char *file, const cli
         return args_usage(command, "the output %s is the input; give it another name", output);
     }
     if (!text) {
-        if (sill__reader_format(run->reader) != SILL__FORMAT_TXT) {
+        if (!is_plain(sill__reader_format(run->reader))) {
             cli_run_free(run);
             return args_usage(command, "%s needs --text COLUMN: which one holds the text?", file);
         }
@@ -132,6 +159,7 @@ int cli_run_input(cli_run *run, const char *command, const char *file, const cli
         cli_run_free(run);
         return status;
     }
+    say_directory(run);
     if (!ro.delimiter && sill__reader_format(run->reader) == SILL__FORMAT_CSV && sill__reader_delimiter(run->reader) != ',')
         cli_say("%s: the header has no comma, values are taken as separated by %s", file,
                 sill__reader_delimiter(run->reader) == '\t' ? "tabs" : "';'");
@@ -144,7 +172,7 @@ sill__format cli_run_output_format(const cli_run *run) {
     if (o->output_format) return to_format(o->output_format);
     if (o->output && !is_stdin(o->output)) return sill__format_of_path(o->output);
     sill__format in = sill__reader_format(run->reader);
-    return in == SILL__FORMAT_TXT ? SILL__FORMAT_CSV : in;
+    return is_plain(in) ? SILL__FORMAT_CSV : in;
 }
 
 /* ---- the run */
@@ -173,7 +201,7 @@ int cli_run_output(cli_run *run, const char *const *fields, size_t n_fields, int
     sill_error err = {0};
     const cli_corpus_options *o = run->options;
     sill__writer_options wo = {.path = o->output, .format = cli_run_output_format(run),
-                               .overwrite = o->overwrite || cli_replay.rows, .stop = &cli_stop};
+                               .overwrite = o->overwrite || cli_replay.rows, .stop = &cli_stop, .codecs = cli_codecs};
     sill__flow_options fo = {.text_slot = run->text_slot, .json_text = run->json_text, .has_id = o->id != NULL, .id_slot = run->id_slot,
                              .n_sequences = n_sequences, .stop = &cli_stop, .tick = tick, .user = run, .digest = cli_replay.rows != NULL};
     run->n_sequences = SILL_MAX(1, n_sequences);

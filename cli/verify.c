@@ -128,8 +128,9 @@ static sill_status compare(verification *v, sill_error *err) {
         v->n_differ++;
     }
     if (s == SILL_OK) {
+        bool end = cli_results_at_end(&was);
         cli_results_sha256(&was, sha);
-        v->output_changed = strcmp(sha, v->record.output_sha256) != 0 || !cli_results_at_end(&was);
+        v->output_changed = strcmp(sha, v->record.output_sha256) != 0 || !end;
     }
     cli_results_close(&was);
     cli_results_close(&is);

@@ -4,8 +4,8 @@
 #   tools/deps.sh            to build and run: nothing is done and nothing said when all is there
 #   tools/deps.sh --test     also what `make test-all` needs (cross compilers, sanitizers, Python packages)
 #   tools/deps.sh --bench    also what `make bench` compares with
-#   tools/deps.sh --cross [TARGET...]   what `make macos` and ZIG_TARGET=TARGET compile with: zig, in build/zig, and SQLite's
-#                            source, in build/cross/sqlite, which make compiles for the target (SQLITE_SRC=)
+#   tools/deps.sh --cross [TARGET...]   what `make macos` and ZIG_TARGET=TARGET compile with: zig, in build/zig, and the sources
+#                            of SQLite, zlib and zstd, below build/cross, which make compiles for the target (CROSS_SRC=)
 #   tools/deps.sh --list     prints the table
 #
 # Debian and Ubuntu: apt-get, through sudo when not root. macOS: brew. Elsewhere: says what is missing.
@@ -20,8 +20,9 @@ run   | make                   | have make                             | make   
 run   | Python 3 with pip      | py_module pip                         | python3 python3-pip           | python3
 run   | certificates           | certificates                          | ca-certificates               | -
 run   | SQLite                 | header sqlite3.h                      | libsqlite3-dev                | -
+run   | zlib                   | header zlib.h                         | zlib1g-dev                    | -
+run   | zstd                   | brewed_header zstd.h                  | libzstd-dev                   | zstd
 cross | Tcl (joins the files of SQLite) | linux_only have tclsh | tcl                          | -
-cross | xz                     | linux_only have xz                    | xz-utils                      | -
 test  | pkg-config             | have pkg-config                       | pkg-config                    | pkgconf
 test  | C++ compiler           | have c++                              | g++                           | -
 test  | clang with sanitizers  | clang_runtime                         | clang libclang-rt-dev         | llvm
@@ -46,8 +47,9 @@ ZIG='ziglang==0.17.1'
 
 have() { command -v "$1" >/dev/null 2>&1; }
 linux_only() { [ "$(uname -s)" != Linux ] || "$@"; }
-# A Mac's command line tools bring SQLite along.
+# A Mac's command line tools bring SQLite and zlib along.
 header() { printf '#include <%s>\n' "$1" | "${CC:-cc}" -E -x c - >/dev/null 2>&1; }
+brewed_header() { header "$1" || { have brew && [ -e "$(brew --prefix)/include/$1" ]; }; }
 # On a Mac /usr/bin/cc is there before the command line tools are, and asks for them.
 works_cc() { have "${CC:-cc}" && if [ "$(uname -s)" = Darwin ]; then "${CC:-cc}" --version >/dev/null 2>&1; else [ -e /usr/include/stdio.h ]; fi; }
 py_module() { have python3 && python3 -S -c "import sys, importlib.util as u, site; site.main(); sys.exit(not u.find_spec('$1'))"; }
@@ -138,15 +140,18 @@ install_zig() {
         echo "deps: pip failed; is there a network?" >&2; return 1; }
     printf '%s\n' "$ZIG" >build/zig/.stamp
 }
-# SQLite for targets that have no package of it: Debian's source, checked by apt's signatures, as one file, sqlite3.c. The
-# user's own apt is left alone: the list of sources, its indexes and the archives are in build/cross.
-sqlite_source() {
-    local dir=build/cross/sqlite work=build/cross/work apt uri suite log from
-    [ -s $dir/sqlite3.c ] && [ -s $dir/sqlite3.h ] && return 0
+# The libraries for targets that have no packages of them: Debian's sources, checked by apt's signatures. The user's own apt is
+# left alone: the list of sources, its indexes and the archives are in build/cross.
+cross_sources() {
+    local dir=build/cross work=build/cross/work apt uri suite from log name wanted=''
+    [ -s $dir/sqlite/sqlite3.c ] && [ -s $dir/sqlite/sqlite3.h ] || wanted="$wanted sqlite3"
+    [ -s $dir/zlib/inflate.c ] && [ -s $dir/zlib/zlib.h ] || wanted="$wanted zlib"
+    [ -s $dir/zstd/zstd.h ] && [ -s $dir/zstd/decompress/zstd_decompress.c ] || wanted="$wanted libzstd"
+    [ -n "$wanted" ] || return 0
     have apt-get || {
-        echo "deps: SQLite's source is fetched with apt-get, which is not here; put sqlite3.c and sqlite3.h into $dir" >&2; return 1; }
-    echo "deps: apt-get source sqlite3, for $dir" >&2
-    rm -rf $work && mkdir -p $work/lists/partial $work/archives/partial $dir || return 1
+        echo "deps: the sources of$wanted are fetched with apt-get, which is not here; put them into $dir/sqlite, $dir/zlib, $dir/zstd" >&2; return 1; }
+    echo "deps: apt-get source$wanted, for $dir" >&2
+    rm -rf $work && mkdir -p $work/lists/partial $work/archives/partial || return 1
     # where the machine's own packages come from, as deb-src
     apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' | sort -u | while read -r uri suite from; do
         [ "$from" = main ] && printf 'deb-src %s%s %s main\n' "$(apt_key)" "$uri" "$suite"
@@ -154,17 +159,26 @@ sqlite_source() {
     apt="-o Dir::Etc::sourcelist=$PWD/$work/sources.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=$PWD/$work/lists"
     apt="$apt -o Dir::Cache=$PWD/$work/archives -o APT::Sandbox::User=root"
     log=$PWD/$work/log
+    # Once more without the security archive, of which not every mirror has all.
     # shellcheck disable=SC2086
-    (cd $work && apt-get $apt update && apt-get $apt source --download-only sqlite3 && mkdir source &&
-        tar -xJf sqlite3_*.orig.tar.xz -C source --strip-components=1 && cd source && { ./configure --disable-tcl && make sqlite3.c; }) >"$log" 2>&1 &&
-        cp $work/source/sqlite3.h $dir/ && cp $work/source/sqlite3.c $dir/ || {
-        tail -n 20 "$log" >&2; echo "deps: SQLite's source could not be had; is there a network?" >&2; return 1; }
+    (cd $work && { apt-get $apt update && apt-get $apt source --download-only $wanted || {
+        grep -v -e -security sources.list >rest && mv rest sources.list && apt-get $apt update && apt-get $apt source --download-only $wanted; }; }) >"$log" 2>&1 || {
+        tail -n 20 "$log" >&2; echo "deps: the sources of$wanted could not be had; is there a network?" >&2; return 1; }
+    for name in $wanted; do
+        (cd $work && python3 -m tarfile -e "$(ls ${name}_*.orig.tar.* | grep -v '\.asc$')" unpacked && mv unpacked/* $name && keep_$name $name ..) >"$log" 2>&1 || {
+            tail -n 20 "$log" >&2; echo "deps: the source of $name is not what it was" >&2; return 1; }
+    done
     rm -rf $work
 }
+# What the Makefile compiles of each, FROM its source INTO build/cross: SQLite joined into one file; zlib without its own files
+# (gz*.c); zstd's two halves.
+keep_sqlite3() { (cd $1 && ./configure --disable-tcl && make sqlite3.c) && mkdir -p $2/sqlite && cp $1/sqlite3.h $1/sqlite3.c $2/sqlite; }
+keep_zlib() { mkdir -p $2/zlib && (cd $1 && rm -f gz*.c) && cp $1/*.h $1/*.c $2/zlib; }
+keep_libzstd() { mkdir -p $2/zstd && cp $1/lib/zstd.h $1/lib/zstd_errors.h $2/zstd && cp -r $1/lib/common $1/lib/compress $1/lib/decompress $2/zstd; }
 apt_key() { local k; for k in debian ubuntu; do k=/usr/share/keyrings/$k-archive-keyring.gpg; [ ! -e $k ] || { printf '[signed-by=%s] ' $k; return; }; done; }
 if $zig; then
     install_zig || exit 1
-    [ "$(uname -s)" != Linux ] && [ "${1:-}" = --test ] || sqlite_source || exit 1
+    [ "$(uname -s)" != Linux ] && [ "${1:-}" = --test ] || cross_sources || exit 1
     [ "${1:-}" != --test ] || shift
     for target in "$@"; do
         echo 'int main(void) { return 0; }' |

@@ -105,8 +105,8 @@ suite_aarch64() {
         [ "$machine" = aarch64 ] || absent "no aarch64-linux-gnu-gcc and qemu-aarch64"
         return
     fi
-    [ -s build/cross/sqlite/sqlite3.c ] || { absent "no build/cross/sqlite; run tools/deps.sh --cross"; return; }
-    build BUILD=build/aarch64 CC=aarch64-linux-gnu-gcc SQLITE_SRC=build/cross/sqlite WERROR=1 all tests || { broken build; return; }
+    [ -s build/cross/sqlite/sqlite3.c ] && [ -s build/cross/zstd/zstd.h ] || { absent "no build/cross; run tools/deps.sh --cross"; return; }
+    build BUILD=build/aarch64 CC=aarch64-linux-gnu-gcc CROSS_SRC=build/cross WERROR=1 all tests || { broken build; return; }
     local cpu tests='base kernels model/test_parity model/test_stories engine task/test_parity fakemetal metal/test_host'
     for cpu in max cortex-a72; do
         echo "-- qemu-aarch64 -cpu $cpu"

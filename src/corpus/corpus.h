@@ -12,10 +12,12 @@
 #include "base/base.h"
 
 typedef enum sill__format {
-    SILL__FORMAT_AUTO, SILL__FORMAT_CSV, SILL__FORMAT_TSV, SILL__FORMAT_JSONL, SILL__FORMAT_TXT
+    SILL__FORMAT_AUTO, SILL__FORMAT_CSV, SILL__FORMAT_TSV, SILL__FORMAT_JSONL,
+    SILL__FORMAT_TXT, /* plain text, a line a row */
+    SILL__FORMAT_FILE /* plain text, a file a row: one file, or all of a directory */
 } sill__format;
 
-/* By the extension of PATH (.csv .tsv .tab .jsonl .ndjson .txt .text, any case); AUTO when unknown. */
+/* By the extension of PATH (.csv .tsv .tab .jsonl .ndjson .txt .text, any case, .gz or .zst behind it); AUTO when unknown. */
 sill__format sill__format_of_path(const char *path);
 const char *sill__format_name(sill__format format);
 
@@ -29,6 +31,40 @@ void sill__put_json_f32(sill__str *s, float value);
 void sill__put_json_f64(sill__str *s, double value);
 /* A CSV value, quoted where it must be. */
 void sill__put_csv_value(sill__str *s, const char *text, size_t n_bytes, char delimiter);
+
+/* ---- encodings (encoding.c) */
+
+typedef enum sill__encoding {
+    SILL__ENCODING_UTF8, SILL__ENCODING_LATIN1, SILL__ENCODING_WINDOWS1252,
+    SILL__ENCODING_BYTES /* not looked at: every byte is kept */
+} sill__encoding;
+const char *sill__encoding_name(sill__encoding encoding);
+/* The N bytes at P in UTF-8: *OUT is P where nothing changes, else it points into SCRATCH. *BAD is where the first byte is
+ * that is no character (each becomes U+FFFD), SIZE_MAX where there is none. False: no memory. */
+bool sill__decode(sill__encoding encoding, const char *p, size_t n, sill__str *scratch, const char **out, size_t *n_out,
+                  size_t *bad);
+
+/* ---- compressed files. The library has no decompressor, so that it links nothing: who opens readers and writers brings
+ * them along (the program: cli/pack.c), as it does the store of finished rows. */
+
+typedef struct sill__codec {
+    const char *name, *extension; /* "gzip", ".gz" */
+    const char *test;             /* a command that tests such a file: "gzip -t" */
+    /* Whether a file that begins with these N bytes (all of it, or 4 at least) is one. */
+    bool (*begins)(const uint8_t *p, size_t n);
+    void *(*unpack_begin)(void);  /* NULL: no memory */
+    /* Takes at most *N_IN bytes of IN, makes at most *N_OUT of OUT, and sets both to what it took and made. *WHOLE: the
+     * file may end here. Returns NULL or what is wrong with the file; what was made before that counts. */
+    const char *(*unpack)(void *state, const void *in, size_t *n_in, void *out, size_t *n_out, bool *whole);
+    void (*unpack_end)(void *state);
+    void *(*pack_begin)(void);
+    /* Appends to OUT what N bytes become, and with LAST the end of the file. False: no memory. The same calls give the
+     * same bytes. */
+    bool (*pack)(void *state, const void *in, size_t n, bool last, sill__str *out);
+    void (*pack_end)(void *state);
+} sill__codec;
+/* The codec whose extension PATH has, or NULL; CODECS ends with NULL and may be NULL. */
+const sill__codec *sill__codec_of_path(const sill__codec *const *codecs, const char *path);
 
 /* ---- rows */
 
@@ -44,8 +80,8 @@ typedef struct sill__cell { const char *p; size_t n; sill__cell_kind kind; } sil
 /* A row owns one block of memory that holds everything it points to. Free with sill__row_free. */
 typedef struct sill__corpus_row {
     uint64_t number;      /* from 1, bad rows counted, blank lines not */
-    uint64_t line;        /* line of the file on which it begins, from 1 */
-    sill__cell *cells;    /* CSV, TSV, TXT: by column; JSONL: by selected slot */
+    uint64_t line;        /* line of the file on which it begins, from 1; 0: the row is a file */
+    sill__cell *cells;    /* CSV, TSV, TXT, FILE: by column; JSONL: by selected slot */
     size_t n_cells;
     const char *raw;      /* JSONL: the line's own bytes, without white space at its ends */
     size_t n_raw;
@@ -66,11 +102,16 @@ typedef struct sill__reader_options {
     char delimiter;        /* CSV; 0: ',' unless the header line has none and has ';' or a tab */
     size_t max_row_bytes;  /* 0: 16 MiB; a longer row becomes a row with an error */
     const char *txt_column; /* name of the column of plain text; NULL: "text" */
+    sill__encoding encoding;
+    const sill__codec *const *codecs; /* ends with NULL; NULL: compressed files are refused */
     const volatile int *stop; /* non-zero: reading ends with ECANCELLED, also where it waits for bytes; may be NULL */
 } sill__reader_options;
 
-/* Opens PATH ("-": standard input). Errors: ENOENT, EIO, EINVAL (format unknown), EFORMAT (no header),
- * EUNSUPPORTED (compressed; says how to read it), ECANCELLED. */
+/* Opens PATH ("-": standard input). A compressed file is known by its first bytes, whatever its name. A directory is read
+ * as FORMAT_FILE: the .txt and .text files in it and below it (also .gz and .zst of such), in the order of their paths'
+ * bytes; names that begin with a dot and links to directories are passed over. Errors: ENOENT, EIO, EINVAL (format unknown),
+ * EFORMAT (no header, another encoding, a directory without texts), EUNSUPPORTED (compressed otherwise; says how to read it),
+ * ECANCELLED. */
 sill_status sill__reader_open(const char *path, const sill__reader_options *options, sill__reader **out,
                               sill_error *err);
 /* Rows from memory: N texts, kept by reference, as one column. Its format is TXT. */
@@ -79,21 +120,25 @@ sill_status sill__reader_open_texts(const char *column, const char *const *texts
 void sill__reader_free(sill__reader *reader);
 sill__format sill__reader_format(const sill__reader *reader);
 char sill__reader_delimiter(const sill__reader *reader);
-/* True when PATH is the very file that is read (a regular one, by whatever name). */
+/* True when PATH is the very file that is read (a regular one, by whatever name), or one of them. */
 bool sill__reader_is_file(const sill__reader *reader, const char *path);
-/* Column names: the header; one for plain text; for JSONL the keys of the first line. */
+/* Column names: the header; one for plain text, behind "file" where a file is a row; for JSONL the keys of the first line. */
 sill_status sill__reader_columns(sill__reader *reader, const char *const **names, size_t *n, sill_error *err);
-/* Slot of a column in row.cells. CSV, TSV, TXT: ENOENT with the names there are, EFORMAT when the header
+/* Slot of a column in row.cells. CSV, TSV, TXT, FILE: ENOENT with the names there are, EFORMAT when the header
  * has the name twice. JSONL: any name may be selected; a row without it has a MISSING cell. */
 sill_status sill__reader_select(sill__reader *reader, const char *name, size_t *slot, sill_error *err);
 /* JSONL: a row that has one of these names as a key becomes a row with an error, which keeps its own bytes; its
  * row.clashes says which (at most 64 names, kept by reference). */
 void sill__reader_watch(sill__reader *reader, const char *const *names, size_t n);
-/* The next row, the caller's; *row is NULL at the end. Fails only when reading itself fails. */
+/* The next row, the caller's; *row is NULL at the end. Fails only when reading itself fails: EIO, EFORMAT (a compressed file
+ * that is damaged or cut off, with the byte), ECANCELLED, ENOMEM. */
 sill_status sill__reader_next(sill__reader *reader, sill__corpus_row **row, sill_error *err);
 typedef struct sill__reader_stats {
-    uint64_t rows, blank_lines, lone_surrogates, bytes_done;
+    uint64_t rows, blank_lines, lone_surrogates;
+    uint64_t bytes_done;   /* of the file as it lies there, compressed; of a directory: files */
     uint64_t bytes_total;  /* 0: unknown (a pipe) */
+    uint64_t passed_over, links; /* of a directory: files that are no texts, links to directories */
+    const char *unpacked;  /* name of the codec, or NULL */
 } sill__reader_stats;
 sill__reader_stats sill__reader_get_stats(const sill__reader *reader);
 
@@ -108,6 +153,7 @@ typedef struct sill__writer_options {
     bool resumed;          /* what is there, PATH or PATH.partial, is this run's own: it is written anew */
     bool raw;              /* no header and no fields: whole rows are put, header among them */
     const volatile int *stop; /* non-zero: opening a pipe ends with ECANCELLED; may be NULL */
+    const sill__codec *const *codecs; /* by the extension of PATH the output is compressed; ends with NULL, may be NULL */
 } sill__writer_options;
 
 /* Opens an output whose rows are the columns of READER (may be NULL), then FIELDS, then "error". A field
@@ -115,7 +161,7 @@ typedef struct sill__writer_options {
  * first line, so that all lines have the same names; a later line whose own key is one of these names is
  * a row with an error: it keeps its key, ours of that name is left out, and an error is then "sill_error".
  * A file is written as PATH.partial and gets its name in sill__writer_finish; of a symbolic link, the file that it
- * leads to. Errors: EINVAL (exists and not overwrite; is what READER reads; format unknown), EIO, ECANCELLED. */
+ * leads to. A compressed output is a regular file; its bytes depend on the rows alone, not on when they came. Errors: EINVAL (exists and not overwrite; is what READER reads; format unknown), EIO, ECANCELLED. */
 sill_status sill__writer_open(const sill__writer_options *options, sill__reader *reader,
                               const char *const *fields, size_t n_fields, sill__writer **out,
                               sill_error *err);
@@ -129,13 +175,13 @@ const char *sill__writer_field(const sill__writer *writer, size_t i);
 /* Bytes of the output that the system has taken, and their SHA-256 (of a file that gets its name at the end). */
 uint64_t sill__writer_bytes(const sill__writer *writer);
 void sill__writer_sha256(const sill__writer *writer, char out[65]);
-/* How many whole rows the system has taken so far. */
+/* How many whole rows the system has taken so far; of a compressed output none before it is finished. */
 uint64_t sill__writer_rows(const sill__writer *writer);
 /* Hands what was put to the system, so that a reader of a pipe sees it. */
 sill_status sill__writer_flush(sill__writer *writer, sill_error *err);
 /* Flushes, checks, renames PATH.partial to PATH. */
 sill_status sill__writer_finish(sill__writer *writer, sill_error *err);
-/* Frees. What was not finished stays as PATH.partial when it holds rows, and is removed when not. */
+/* Frees. What was not finished stays as PATH.partial when it holds rows, and is removed when not (or compressed). */
 void sill__writer_free(sill__writer *writer);
 /* Name of the unfinished file, or NULL when it is standard output or not a regular file. */
 const char *sill__writer_partial(const sill__writer *writer);
@@ -211,7 +257,8 @@ sill_status sill__flow_create(sill__reader *reader, sill__writer *writer, const 
                               sill__flow **out, sill_error *err);
 void sill__flow_free(sill__flow *flow);
 /* A sill_next_fn whose user is the flow. Rows that cannot be used are answered here. It returns 0 at the end
- * and also when too much is held back behind a slow row: then the task is called again. */
+ * and also when too much is held back behind a slow row: then the task is called again. Where the input breaks off (EIO,
+ * EFORMAT) the rows before that are finished first, and sill__flow_status tells. */
 int sill__flow_next(void *flow, sill_row *row);
 /* True until the input has ended: `do status = sill_score(...); while (status == SILL_OK && flow_more)`. */
 bool sill__flow_more(const sill__flow *flow);

@@ -2,7 +2,8 @@
  * csv.c - reads CSV and TSV. The rules, each with a test in tests/corpus:
  *  - RFC 4180: values may be quoted with ", "" inside means one ", quoted values may hold the delimiter and
  *    line ends. Lines end with LF, CRLF or CR. TSV is the same with a tab as the delimiter.
- *  - Values are kept byte for byte: spaces, NUL bytes, CR inside quotes, bytes that are not UTF-8.
+ *  - Values are kept byte for byte: spaces, NUL bytes, CR inside quotes. What is not UTF-8 is read as declared
+ *    (encoding.c); a row with a byte that is no character is a row with an error.
  *  - A quote inside a value that did not begin with one is an ordinary character; text behind a closing
  *    quote is appended to the value ("a"b is ab). (So reads Python's csv module, the oracle of the tests.)
  *  - A line without any character is no row. A UTF-8 byte order mark is dropped.
@@ -133,7 +134,7 @@ static sill_status recover(sill__reader *r, const row_span *span, sill__corpus_r
     if (span->open_quote)
         snprintf(message, sizeof message, "a quote opened on line %llu is not closed within %s",
                  (unsigned long long)r->line, span->too_long ? "the row limit" : "the file");
-    else snprintf(message, sizeof message, "the row is longer than %zu bytes", r->max_row);
+    else snprintf(message, sizeof message, "the row is longer than %zu bytes; --max-row allows more", r->max_row);
     r->rescanned += span->bytes;
     if (r->rescanned > RESCAN_LIMIT)
         return sill__fail(err, SILL_EFORMAT, "%s: line %llu: too many quotes that never close; is this CSV?",
@@ -141,7 +142,10 @@ static sill_status recover(sill__reader *r, const row_span *span, sill__corpus_r
     keep = n == SIZE_MAX ? (span->too_long ? 0 : span->bytes) : n;
     if (!span->open_quote) keep = 0;
     if (keep && r->buf[r->start + keep - 1] == '\r') keep--;
-    if (!split(r, r->buf + r->start, keep, r->n_columns))
+    const char *p = r->buf + r->start, *why;
+    s = sill__reader_decode(r, &p, &keep, &why, err);
+    if (s != SILL_OK) return s;
+    if (!split(r, p, keep, r->n_columns))
         return sill__fail(err, SILL_ENOMEM, "%s: no memory for a row", r->name);
     if (!keep)
         for (size_t i = 0; i < r->n_columns; i++) r->cells[i].kind = SILL__CELL_MISSING;
@@ -198,7 +202,12 @@ sill_status sill__csv_header(sill__reader *r, bool sniff, sill_error *err) {
     if (span.n_values > 65536)
         return sill__fail(err, SILL_ERANGE, "%s: the header has %zu columns, at most 65536 are read", r->name,
                           span.n_values);
-    if (!sill__reader_want_cells(r, span.n_values) || !split(r, r->buf + r->start, span.bytes, span.n_values))
+    const char *p = r->buf + r->start, *why;
+    size_t n = span.bytes;
+    s = sill__reader_decode(r, &p, &n, &why, err);
+    if (s == SILL_OK && why) s = sill__fail(err, SILL_EFORMAT, "%s: the header: %s", r->name, why);
+    if (s != SILL_OK) return s;
+    if (!sill__reader_want_cells(r, span.n_values) || !split(r, p, n, span.n_values))
         return sill__fail(err, SILL_ENOMEM, "%s: no memory for the header", r->name);
     for (size_t i = 0; i < span.n_values; i++)
         if (!sill__reader_add_name(&r->columns, &r->n_columns,
@@ -215,13 +224,16 @@ sill_status sill__csv_next(sill__reader *r, sill__corpus_row **row, sill_error *
     sill_status s = find_next(r, &span, &end, err);
     if (s != SILL_OK || end) return s;
     if (span.open_quote || span.too_long) return recover(r, &span, row, err);
-    if (!split(r, r->buf + r->start, span.bytes, r->n_columns))
-        return sill__fail(err, SILL_ENOMEM, "%s: no memory for a row", r->name);
+    const char *p = r->buf + r->start, *why;
+    size_t n = span.bytes;
+    s = sill__reader_decode(r, &p, &n, &why, err);
+    if (s != SILL_OK) return s;
+    if (!split(r, p, n, r->n_columns)) return sill__fail(err, SILL_ENOMEM, "%s: no memory for a row", r->name);
     bool ragged = span.n_values != r->n_columns;
     if (ragged)
         snprintf(message, sizeof message, "the row has %zu value%s, the header names %zu column%s", span.n_values,
                  span.n_values == 1 ? "" : "s", r->n_columns, r->n_columns == 1 ? "" : "s");
-    s = sill__reader_make_row(r, r->n_columns, NULL, 0, ragged ? message : NULL, row, err);
+    s = sill__reader_make_row(r, r->n_columns, NULL, 0, why ? why : ragged ? message : NULL, row, err);
     if (s == SILL_OK) consume_row(r, &span);
     return s;
 }

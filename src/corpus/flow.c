@@ -30,6 +30,8 @@ struct sill__flow {
     uint64_t base, tip;    /* oldest number not written; next number to come */
     size_t held;           /* bytes of open rows and of results not written */
     bool ended;
+    sill_status cut;       /* the input broke off: said when the rows before that are finished */
+    sill_error cut_error;
     double flushed;        /* when the output was last handed on */
     sill__record record;   /* of the result being made */
     uint64_t record_index;
@@ -171,9 +173,9 @@ static void note_failure(sill__flow *f, const sill__corpus_row *row, const char 
     sill__str s;
     if (f->n_failures == MAX_FAILURES) return;
     sill__str_init(&s, 2048);
-    if (sill__str_putf(&s, "row %llu (line %llu): %.1000s", (unsigned long long)row->number, (unsigned long long)row->line,
-                       message) &&
-        (f->failures[f->n_failures] = sill__strndup(s.p, s.n)))
+    sill__str_putf(&s, "row %llu", (unsigned long long)row->number);
+    if (row->line) sill__str_putf(&s, " (line %llu)", (unsigned long long)row->line);
+    if (sill__str_putf(&s, ": %.1000s", message) && (f->failures[f->n_failures] = sill__strndup(s.p, s.n)))
         f->n_failures++;
     sill__str_free(&s);
 }
@@ -218,7 +220,12 @@ int sill__flow_next(void *flow, sill_row *out) {
             failed(f, sill__fail(&f->error, SILL_ENOMEM, "no memory for rows in flight"));
             return -1;
         }
-        if (failed(f, sill__reader_next(f->reader, &row, &f->error))) return -1;
+        sill_status s = sill__reader_next(f->reader, &row, &f->error);
+        if (s == SILL_EIO || s == SILL_EFORMAT) {
+            f->cut = s;
+            f->cut_error = f->error;
+            row = NULL;
+        } else if (failed(f, s)) return -1;
         if (!row) {
             f->ended = true;
             return 0;
@@ -338,6 +345,10 @@ int sill__flow_fail_sequence(sill__flow *f, uint64_t index, int32_t sequence, co
 }
 
 sill_status sill__flow_status(const sill__flow *f, sill_error *err) {
+    if (f->status == SILL_OK && f->ended && f->cut != SILL_OK) {
+        if (err) *err = f->cut_error;
+        return f->cut;
+    }
     if (f->status != SILL_OK && err) *err = f->error;
     return f->status;
 }

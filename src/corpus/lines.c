@@ -2,7 +2,8 @@
  * lines.c - reads JSON Lines and plain text. The rules, each with a test in tests/corpus:
  *  - A line ends with LF or CRLF (a CR elsewhere is an ordinary character). Lines without any character
  *    are no rows; JSONL lines of white space neither. A UTF-8 byte order mark is dropped.
- *  - Text: the line's bytes are the row.
+ *  - Text: the line's bytes are the row, NUL bytes among them. What is not UTF-8 is read as declared (encoding.c), JSONL
+ *    too; a line with a byte that is no character is a row with an error.
  *  - JSONL: a line is one JSON object of at most 64 levels; another value or broken JSON is a row with an
  *    error. The line's own bytes are kept, so that numbers, key order and escapes go to the output
  *    unchanged. NaN, Infinity and -Infinity are read as numbers. A lone surrogate escape in a selected
@@ -167,7 +168,10 @@ sill_status sill__lines_first_keys(sill__reader *r, sill_error *err) {
     size_t n;
     sill_status s = find_row(r, &span, err);
     if (s != SILL_OK || span.end || span.too_long) return s;
-    sill__json_init(&j, r->buf + r->start, span.bytes);
+    const char *p = r->buf + r->start, *why;
+    s = sill__reader_decode(r, &p, &span.bytes, &why, err);
+    if (s != SILL_OK) return s;
+    sill__json_init(&j, p, span.bytes);
     if (!sill__json_enter(&j, SILL__JSON_OBJECT)) return SILL_OK; /* the row will say so */
     while (sill__json_next_member(&j, key, sizeof key, &n)) {
         bool known = n >= sizeof key;
@@ -179,9 +183,8 @@ sill_status sill__lines_first_keys(sill__reader *r, sill_error *err) {
     return SILL_OK;
 }
 
-static sill_status jsonl_row(sill__reader *r, const char *p, size_t n, sill__corpus_row **row, sill_error *err) {
+static sill_status jsonl_row(sill__reader *r, const char *p, size_t n, const char *why, sill__corpus_row **row, sill_error *err) {
     char message[512];
-    const char *why = NULL;
     bool broken;
     uint64_t clashes = 0;
     size_t extra = 0;
@@ -219,13 +222,13 @@ static sill_status jsonl_row(sill__reader *r, const char *p, size_t n, sill__cor
 
 sill_status sill__lines_next(sill__reader *r, sill__corpus_row **row, sill_error *err) {
     line_span span;
-    char message[80];
+    char message[120];
     sill_status s = find_row(r, &span, err);
     if (s != SILL_OK || span.end) return s;
     bool jsonl = r->format == SILL__FORMAT_JSONL;
     if (span.too_long) {
         size_t n_cells = jsonl ? r->n_selected : 1;
-        snprintf(message, sizeof message, "the line is longer than %zu bytes", r->max_row);
+        snprintf(message, sizeof message, "the line is longer than %zu bytes; --max-row allows more", r->max_row);
         sill__str_clear(&r->scratch);
         if (!sill__reader_want_cells(r, n_cells))
             return sill__fail(err, SILL_ENOMEM, "%s: no memory for a row", r->name);
@@ -237,14 +240,18 @@ sill_status sill__lines_next(sill__reader *r, sill__corpus_row **row, sill_error
         }
         return s;
     }
+    const char *p = r->buf + r->start, *why;
+    size_t n = span.bytes;
+    s = sill__reader_decode(r, &p, &n, &why, err);
+    if (s != SILL_OK) return s;
     if (jsonl) {
-        s = jsonl_row(r, r->buf + r->start, span.bytes, row, err);
+        s = jsonl_row(r, p, n, why, row, err);
     } else {
         sill__str_clear(&r->scratch);
-        sill__str_put(&r->scratch, r->buf + r->start, span.bytes);
+        sill__str_put(&r->scratch, p, n);
         if (!sill__reader_want_cells(r, 1)) return sill__fail(err, SILL_ENOMEM, "%s: no memory for a row", r->name);
-        r->cells[0] = (sill__cell){(const char *)0, span.bytes, SILL__CELL_TEXT};
-        s = sill__reader_make_row(r, 1, NULL, 0, NULL, row, err);
+        r->cells[0] = (sill__cell){(const char *)0, n, SILL__CELL_TEXT};
+        s = sill__reader_make_row(r, 1, NULL, 0, why, row, err);
     }
     if (s == SILL_OK) sill__reader_consume(r, span.consume);
     return s;

@@ -1,28 +1,12 @@
 /* reader.c - opening an input, its sliding window, columns, and the making of rows. */
 #include "corpus/reader.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
-#include <strings.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define DEFAULT_MAX_ROW ((size_t)16 << 20)
 #define FIRST_WINDOW ((size_t)64 << 10)
 #define MAX_COLUMNS 65536
-
-/* Waits until there is something to read. A signal may come just before poll is called and then not end it: so it
- * looks up now and then. */
-static sill_status wait_for_bytes(sill__reader *r, sill_error *err) {
-    struct pollfd p = {.fd = r->fd, .events = POLLIN};
-    for (;;) {
-        if (*r->stop) return sill__fail(err, SILL_ECANCELLED, "%s: interrupted while reading", r->name);
-        int n = poll(&p, 1, 250);
-        if (n > 0 || (n < 0 && errno != EINTR)) return SILL_OK; /* what is wrong, read will say */
-    }
-}
 
 sill_status sill__reader_fill(sill__reader *r, bool *more, sill_error *err) {
     *more = false;
@@ -43,15 +27,11 @@ sill_status sill__reader_fill(sill__reader *r, bool *more, sill_error *err) {
             r->cap = cap;
         }
     }
-    ssize_t n;
-    do {
-        sill_status s = r->stop ? wait_for_bytes(r, err) : SILL_OK;
-        if (s != SILL_OK) return s;
-        n = read(r->fd, r->buf + r->end, SILL_MIN(r->cap - r->end, SILL_IO_MAX));
-    } while (n < 0 && errno == EINTR);
-    if (n < 0) return sill__fail(err, SILL_EIO, "%s: %s", r->name, strerror(errno));
-    if (n == 0) r->eof = true;
-    r->end += (size_t)n;
+    size_t n = 0;
+    sill_status s = sill__source_read(r, r->buf + r->end, SILL_MIN(r->cap - r->end, SILL_IO_MAX), &n, err);
+    if (s != SILL_OK) return s;
+    r->eof = n == 0;
+    r->end += n;
     *more = n > 0;
     return SILL_OK;
 }
@@ -63,7 +43,21 @@ void sill__reader_consume(sill__reader *r, size_t n) {
         p++;
     }
     r->start += n;
-    r->stats.bytes_done += n;
+    if (!r->source.codec && !r->dir) r->stats.bytes_done += n;
+}
+
+sill_status sill__reader_decode(sill__reader *r, const char **p, size_t *n, const char **error, sill_error *err) {
+    size_t bad;
+    const char *from = *p;
+    if (!sill__decode(r->encoding, from, *n, &r->decoded, p, n, &bad))
+        return sill__fail(err, SILL_ENOMEM, "%s: no memory for a row of %zu bytes", r->name, *n);
+    *error = NULL;
+    if (bad == SIZE_MAX) return SILL_OK;
+    bool utf8 = r->encoding == SILL__ENCODING_UTF8;
+    snprintf(r->why, sizeof r->why, "byte %zu of the row (0x%02x) is no character of %s%s", bad + 1, (unsigned)(unsigned char)from[bad],
+             sill__encoding_name(r->encoding), utf8 ? "; is the file in another encoding (--encoding latin-1 or windows-1252)?" : "");
+    *error = r->why;
+    return SILL_OK;
 }
 
 sill_status sill__reader_skip_line(sill__reader *r, sill_error *err) {
@@ -143,7 +137,7 @@ void sill__row_digest(const sill__corpus_row *row, uint8_t out[32]) {
             if (row->cells[i].n) sill__sha256_update(&s, row->cells[i].p, row->cells[i].n);
         }
     }
-    if (row->error && !row->raw) sill__sha256_update(&s, row->error, strlen(row->error) + 1);
+    if (row->error) sill__sha256_update(&s, row->error, strlen(row->error) + 1);
     sill__sha256_final(&s, out);
 }
 
@@ -161,106 +155,71 @@ char **sill__reader_add_name(char ***names, size_t *n, const char *name, size_t 
 
 /* ---- open and close */
 
-static sill_status open_source(sill__reader *r, const char *path, sill_error *err) {
-    struct stat st;
-    if (!strcmp(path, "-")) {
-        r->fd = STDIN_FILENO;
-    } else {
-        do { /* opening a pipe waits for its other end, and a signal ends that */
-            if (r->stop && *r->stop) return sill__fail(err, SILL_ECANCELLED, "%s: interrupted while opening it", path);
-            r->fd = open(path, O_RDONLY | O_CLOEXEC);
-        } while (r->fd < 0 && errno == EINTR);
-        if (r->fd < 0)
-            return sill__fail(err, errno == ENOENT ? SILL_ENOENT : SILL_EIO, "%s: %s", path, strerror(errno));
-        r->own_fd = true;
-    }
-    if (fstat(r->fd, &st) == 0) {
-        if (S_ISDIR(st.st_mode)) return sill__fail(err, SILL_EIO, "%s is a directory, not a file of texts", path);
-        if (S_ISREG(st.st_mode) && st.st_size > 0) r->stats.bytes_total = (uint64_t)st.st_size;
-    }
-    return SILL_OK;
-}
-
-/* Byte order marks: UTF-8's is dropped, UTF-16's and compressed files are refused with a way out. */
-static sill_status check_start(sill__reader *r, sill_error *err) {
+/* Column names that are known when the source is open. */
+static sill_status first_columns(sill__reader *r, const sill__reader_options *o, sill_error *err) {
     sill_status s = SILL_OK;
-    bool more = true;
-    while (s == SILL_OK && more && r->end - r->start < 4) s = sill__reader_fill(r, &more, err);
-    if (s != SILL_OK) return s;
-    const unsigned char *p = (const unsigned char *)r->buf + r->start;
-    size_t n = r->end - r->start;
-    if (n >= 3 && p[0] == 0xef && p[1] == 0xbb && p[2] == 0xbf) {
-        sill__reader_consume(r, 3);
-        return SILL_OK;
+    const char *name = o->txt_column ? o->txt_column : "text";
+    if (r->format == SILL__FORMAT_CSV || r->format == SILL__FORMAT_TSV) {
+        s = sill__csv_header(r, r->format == SILL__FORMAT_CSV && !o->delimiter, err);
+        r->have_columns = true;
+        if (s == SILL_OK && r->n_columns > MAX_COLUMNS)
+            s = sill__fail(err, SILL_ERANGE, "%s: the header has %zu columns, at most %d are read", r->name,
+                           r->n_columns, MAX_COLUMNS);
     }
-    if (n >= 2 && ((p[0] == 0xff && p[1] == 0xfe) || (p[0] == 0xfe && p[1] == 0xff)))
-        return sill__fail(err, SILL_EFORMAT, "%s is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8", r->name);
-    if (n >= 2 && p[0] == 0x1f && p[1] == 0x8b)
-        return sill__fail(err, SILL_EUNSUPPORTED, "%s is compressed with gzip; use: gzip -dc %s | sill ... -",
-                          r->name, r->name);
-    if (n >= 4 && p[0] == 0x28 && p[1] == 0xb5 && p[2] == 0x2f && p[3] == 0xfd)
-        return sill__fail(err, SILL_EUNSUPPORTED, "%s is compressed with zstd; use: zstd -dc %s | sill ... -",
-                          r->name, r->name);
-    return SILL_OK;
+    if (r->format == SILL__FORMAT_TXT || r->format == SILL__FORMAT_FILE) {
+        if ((r->format == SILL__FORMAT_FILE && !sill__reader_add_name(&r->columns, &r->n_columns, "file", 4)) ||
+            !sill__reader_add_name(&r->columns, &r->n_columns, name, strlen(name)))
+            s = sill__fail(err, SILL_ENOMEM, "no memory for a reader");
+        r->have_columns = true;
+    }
+    return s;
 }
 
-/* A name such as x.csv.gz: says how to read it. SILL_OK when it is no such name. */
-static sill_status refuse_compressed(const char *path, sill_error *err) {
-    static const struct { const char *end, *name, *program; } kinds[] = {
-        {".gz", "gzip", "gzip"}, {".zst", "zstd", "zstd"}, {".xz", "xz", "xz"}, {".bz2", "bzip2", "bzip2"}};
-    size_t n = strlen(path);
-    for (size_t i = 0; i < SILL_ARRAY_LEN(kinds); i++) {
-        size_t m = strlen(kinds[i].end);
-        if (n <= m || strcasecmp(path + n - m, kinds[i].end) || !sill__is_file(path)) continue;
-        char *inner = sill__strndup(path, n - m);
-        sill__format f = inner ? sill__format_of_path(inner) : SILL__FORMAT_AUTO;
-        sill__free(inner);
-        bool say = f != SILL__FORMAT_AUTO && f != SILL__FORMAT_TXT;
-        return sill__fail(err, SILL_EUNSUPPORTED, "%s is compressed with %s; use: %s -dc %s | sill ... -%s%s", path,
-                          kinds[i].name, kinds[i].program, path, say ? " --format " : "", say ? sill__format_name(f) : "");
+/* A file, or a directory, whose files are opened one by one. */
+static sill_status open_path(sill__reader *r, const char *path, const sill__reader_options *o, sill_error *err) {
+    bool is_dir = false;
+    sill_status s = SILL_OK;
+    if (r->format == SILL__FORMAT_AUTO && !sill__is_dir(path)) {
+        s = sill__source_refuse_name(path, o->codecs, err);
+        return s != SILL_OK ? s : sill__fail(err, SILL_EINVAL, "cannot tell the format of '%s' from its name; give --format csv, tsv, "
+                                             "jsonl, txt or file", path);
     }
-    return SILL_OK;
+    s = sill__source_open(r, path, &is_dir, err);
+    if (s != SILL_OK) return s;
+    if (is_dir && o->format != SILL__FORMAT_AUTO && o->format != SILL__FORMAT_FILE)
+        return sill__fail(err, SILL_EINVAL, "%s is a directory, of which each .txt file is a row: its format is file, not %s", path,
+                          sill__format_name(o->format));
+    if (is_dir) {
+        r->format = SILL__FORMAT_FILE;
+        return sill__files_list(r, path, err);
+    }
+    return sill__source_start(r, err);
 }
 
 sill_status sill__reader_open(const char *path, const sill__reader_options *options, sill__reader **out,
                               sill_error *err) {
     static const sill__reader_options none;
     const sill__reader_options *o = options ? options : &none;
-    sill__format format = o->format ? o->format : sill__format_of_path(path);
-    *out = NULL;
-    if (format == SILL__FORMAT_AUTO && refuse_compressed(path, err) != SILL_OK) return SILL_EUNSUPPORTED;
-    if (format == SILL__FORMAT_AUTO)
-        return sill__fail(err, SILL_EINVAL, "cannot tell the format of '%s' from its name; give --format csv, tsv, "
-                          "jsonl or txt", path);
     sill__reader *r = sill__calloc(1, sizeof *r);
+    *out = NULL;
     if (!r) return sill__fail(err, SILL_ENOMEM, "no memory for a reader");
-    r->fd = -1;
+    r->source.fd = -1;
+    r->source.stop = o->stop;
+    r->source.codecs = o->codecs;
     r->line = 1;
-    r->stop = o->stop;
-    r->format = format;
-    r->max_row = o->max_row_bytes ? SILL_MIN(o->max_row_bytes, SIZE_MAX / 4) : DEFAULT_MAX_ROW;
-    r->delimiter = format == SILL__FORMAT_TSV ? '\t' : o->delimiter ? o->delimiter : ',';
+    r->format = o->format ? o->format : sill__format_of_path(path);
+    r->encoding = o->encoding;
+    r->max_row = o->max_row_bytes ? SILL_MIN(o->max_row_bytes, SIZE_MAX / 8) : DEFAULT_MAX_ROW;
+    r->delimiter = r->format == SILL__FORMAT_TSV ? '\t' : o->delimiter ? o->delimiter : ',';
     r->name = strcmp(path, "-") ? sill__strndup(path, strlen(path)) : sill__strndup("standard input", 14);
     r->buf = sill__alloc(FIRST_WINDOW);
     r->cap = FIRST_WINDOW;
-    sill__str_init(&r->scratch, r->max_row > SIZE_MAX / 4 ? SIZE_MAX : 2 * r->max_row + 65536);
+    sill__str_init(&r->scratch, 3 * r->max_row + 65536); /* a byte is three at most in UTF-8 */
+    sill__str_init(&r->decoded, 3 * r->max_row + 65536);
     sill_status s = SILL_OK;
     if (!r->name || !r->buf) s = sill__fail(err, SILL_ENOMEM, "no memory for a reader");
-    if (s == SILL_OK) s = open_source(r, path, err);
-    if (s == SILL_OK) s = check_start(r, err);
-    if (s == SILL_OK && (format == SILL__FORMAT_CSV || format == SILL__FORMAT_TSV)) {
-        s = sill__csv_header(r, format == SILL__FORMAT_CSV && !o->delimiter, err);
-        r->have_columns = true;
-        if (s == SILL_OK && r->n_columns > MAX_COLUMNS)
-            s = sill__fail(err, SILL_ERANGE, "%s: the header has %zu columns, at most %d are read", r->name,
-                           r->n_columns, MAX_COLUMNS);
-    }
-    if (s == SILL_OK && format == SILL__FORMAT_TXT) {
-        const char *name = o->txt_column ? o->txt_column : "text";
-        if (!sill__reader_add_name(&r->columns, &r->n_columns, name, strlen(name)))
-            s = sill__fail(err, SILL_ENOMEM, "no memory for a reader");
-        r->have_columns = true;
-    }
+    if (s == SILL_OK) s = open_path(r, path, o, err);
+    if (s == SILL_OK) s = first_columns(r, o, err);
     if (s != SILL_OK) {
         sill__reader_free(r);
         return s;
@@ -278,7 +237,7 @@ sill_status sill__reader_open_texts(const char *column, const char *const *texts
         sill__reader_free(r);
         return sill__fail(err, SILL_ENOMEM, "no memory for a reader");
     }
-    r->fd = -1;
+    r->source.fd = -1;
     r->format = SILL__FORMAT_TXT;
     r->have_columns = r->eof = true;
     r->texts = texts;
@@ -310,10 +269,13 @@ static void free_names(char **names, size_t n) {
 
 void sill__reader_free(sill__reader *r) {
     if (!r) return;
-    if (r->own_fd) close(r->fd);
+    sill__source_close(&r->source);
     free_names(r->columns, r->n_columns);
     free_names(r->selected, r->n_selected);
+    free_names(r->files, r->n_files);
     sill__str_free(&r->scratch);
+    sill__str_free(&r->decoded);
+    sill__free(r->dir);
     sill__free(r->cells);
     sill__free(r->buf);
     sill__free(r->name);
@@ -324,8 +286,9 @@ sill__format sill__reader_format(const sill__reader *r) { return r->format; }
 char sill__reader_delimiter(const sill__reader *r) { return r->delimiter; }
 bool sill__reader_is_file(const sill__reader *r, const char *path) {
     struct stat mine, other;
-    return r->fd >= 0 && fstat(r->fd, &mine) == 0 && S_ISREG(mine.st_mode) && stat(path, &other) == 0 &&
-           mine.st_dev == other.st_dev && mine.st_ino == other.st_ino;
+    if (stat(path, &other) != 0 || !S_ISREG(other.st_mode)) return false;
+    if (r->dir) return sill__files_have(r, (uint64_t)other.st_dev, (uint64_t)other.st_ino);
+    return r->source.fd >= 0 && fstat(r->source.fd, &mine) == 0 && mine.st_dev == other.st_dev && mine.st_ino == other.st_ino;
 }
 sill__reader_stats sill__reader_get_stats(const sill__reader *r) { return r->stats; }
 
@@ -385,6 +348,7 @@ sill_status sill__reader_select(sill__reader *r, const char *name, size_t *slot,
 sill_status sill__reader_next(sill__reader *r, sill__corpus_row **row, sill_error *err) {
     *row = NULL;
     if (r->texts) return next_text(r, row, err);
+    if (r->format == SILL__FORMAT_FILE) return sill__files_next(r, row, err);
     if (r->format == SILL__FORMAT_CSV || r->format == SILL__FORMAT_TSV) return sill__csv_next(r, row, err);
     return sill__lines_next(r, row, err);
 }

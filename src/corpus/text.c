@@ -12,17 +12,28 @@ static const struct { const char *extension; sill__format format; } extensions[]
     {".text", SILL__FORMAT_TXT},
 };
 
+static bool ends_with(const char *path, size_t n, const char *end) {
+    size_t m = strlen(end);
+    return n > m && !strncasecmp(path + n - m, end, m);
+}
+
 sill__format sill__format_of_path(const char *path) {
     size_t n = strlen(path);
-    for (size_t i = 0; i < SILL_ARRAY_LEN(extensions); i++) {
-        size_t m = strlen(extensions[i].extension);
-        if (n > m && !strcasecmp(path + n - m, extensions[i].extension)) return extensions[i].format;
-    }
+    if (ends_with(path, n, ".gz")) n -= 3;
+    else if (ends_with(path, n, ".zst")) n -= 4;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(extensions); i++)
+        if (ends_with(path, n, extensions[i].extension)) return extensions[i].format;
     return SILL__FORMAT_AUTO;
 }
 
+const sill__codec *sill__codec_of_path(const sill__codec *const *codecs, const char *path) {
+    for (; codecs && *codecs; codecs++)
+        if (ends_with(path, strlen(path), (*codecs)->extension)) return *codecs;
+    return NULL;
+}
+
 const char *sill__format_name(sill__format format) {
-    static const char *const names[] = {"auto", "csv", "tsv", "jsonl", "txt"};
+    static const char *const names[] = {"auto", "csv", "tsv", "jsonl", "txt", "file"};
     return (unsigned)format < SILL_ARRAY_LEN(names) ? names[format] : "?";
 }
 

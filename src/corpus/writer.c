@@ -4,16 +4,19 @@
  *  - CSV and TSV: one header line; the input's columns, the new fields, "error"; a value is quoted only where
  *    it must be; lines end with LF.
  *  - JSONL from JSONL: the line's own bytes, then the new fields, whose names are settled by the keys of the first
- *    line. From other inputs: an object of strings.
+ *    line. From other inputs: an object of strings; of a header's names that are the same, all but the first get a number.
  *  - CSV from JSONL: the columns are the keys of the first line, then those that were selected and are not among
  *    them; texts as they are, other values as JSON.
  *  - When the system takes no more (a full disk), PATH.partial is cut back to its last whole row.
+ *  - A compressed file is packed in blocks of one size, whenever their bytes came, so that the same rows give the same file.
+ *    Half of one is worth nothing: what is not finished is removed, and the rows are in the store.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -21,6 +24,7 @@
 #include "corpus/reader.h"
 
 #define BUFFER ((size_t)256 << 10)
+#define BLOCK ((size_t)128 << 10) /* that is packed at once */
 #define MAX_RECORD ((size_t)1 << 30)
 
 struct sill__writer {
@@ -32,9 +36,13 @@ struct sill__writer {
     char *path, *partial;
     const volatile int *stop;
     sill__str buffer;
+    const sill__codec *codec; /* NULL: not compressed */
+    void *packer;
+    sill__str packed;
     uint64_t put, written;   /* bytes of the output: put so far, and taken by the system */
     uint64_t *ends;          /* where rows end that are not wholly written */
     size_t n_ends, ends_cap;
+    uint64_t rows_put;       /* rows of a compressed output, which count when it is finished */
     uint64_t rows, rows_end; /* whole rows written, and where the last of them (or the header) ends */
     sill_status broken;      /* writing failed: nothing more is written */
     bool from_jsonl;
@@ -119,11 +127,8 @@ static void settle_rows(sill__writer *w) {
     w->n_ends -= n;
 }
 
-static sill_status flush_bytes(sill__writer *w, sill_error *err) {
-    const char *p = w->buffer.p;
-    size_t n = w->buffer.n;
+static sill_status write_bytes(sill__writer *w, const char *p, size_t n, sill_error *err) {
     int why = 0;
-    if (w->broken) return sill__fail(err, w->broken, "%s: an earlier write failed", w->path);
     while (n && !why) {
         ssize_t k = write(w->fd, p, SILL_MIN(n, SILL_IO_MAX));
         if (k < 0 && errno == EINTR) continue;
@@ -137,11 +142,34 @@ static sill_status flush_bytes(sill__writer *w, sill_error *err) {
         }
     }
     settle_rows(w);
-    sill__str_clear(&w->buffer);
     if (!why) return SILL_OK;
     w->broken = SILL_EIO;
     if (w->renames && ftruncate(w->fd, (off_t)w->rows_end) != 0) {} /* a torn row stays then: it is not counted */
     return sill__fail(err, SILL_EIO, "%s: %s", w->path, strerror(why));
+}
+
+/* Whole blocks, and what is left when LAST. */
+static sill_status pack_bytes(sill__writer *w, bool last, sill_error *err) {
+    size_t n = w->buffer.n, at = 0;
+    bool ok = true;
+    sill__str_clear(&w->packed);
+    for (; ok && n - at >= BLOCK; at += BLOCK) ok = w->codec->pack(w->packer, w->buffer.p + at, BLOCK, false, &w->packed);
+    if (ok && last) {
+        ok = w->codec->pack(w->packer, n > at ? w->buffer.p + at : "", n - at, true, &w->packed);
+        at = n;
+    }
+    if (!ok) return sill__fail(err, w->broken = SILL_ENOMEM, "%s: no memory to pack it", w->path);
+    if (at && at < n) memmove(w->buffer.p, w->buffer.p + at, n - at);
+    w->buffer.n = n - at;
+    return w->packed.n ? write_bytes(w, w->packed.p, w->packed.n, err) : SILL_OK;
+}
+
+static sill_status flush_bytes(sill__writer *w, bool last, sill_error *err) {
+    if (w->broken) return sill__fail(err, w->broken, "%s: an earlier write failed", w->path);
+    if (w->codec) return pack_bytes(w, last, err);
+    sill_status s = write_bytes(w, w->buffer.p, w->buffer.n, err);
+    sill__str_clear(&w->buffer);
+    return s;
 }
 
 /* The file that PATH, a symbolic link, leads to, there or not: it is what gets written, not the link. */
@@ -192,6 +220,8 @@ static sill_status open_file(sill__writer *w, const sill__reader *reader, const 
     bool exists = stat(path, &st) == 0;
     if (exists && S_ISDIR(st.st_mode)) return sill__fail(err, SILL_EINVAL, "%s is a directory", path);
     w->own_fd = true;
+    if (exists && !S_ISREG(st.st_mode) && w->codec)
+        return sill__fail(err, SILL_EINVAL, "%s is a pipe or a device; what is compressed goes into a file (or: sill ... | %s)", path, w->codec->name);
     if (exists && !S_ISREG(st.st_mode)) return open_pipe(w, path, err); /* or a device: nothing to rename */
     if (exists && !overwrite)
         return sill__fail(err, SILL_EINVAL, "%s exists; give --overwrite to replace it", path);
@@ -223,10 +253,24 @@ static sill_status write_header(sill__writer *w, sill_error *err) {
     return w->buffer.failed ? sill__fail(err, SILL_ENOMEM, "no memory for the header") : SILL_OK;
 }
 
+/* A column of the input as it is named in the output. JSON's readers keep one of two fields of the same name. */
+static bool add_column(sill__writer *w, const char *name) {
+    sill__str s;
+    if (w->format != SILL__FORMAT_JSONL || !is_column(w, name)) return sill__reader_add_name(&w->columns, &w->n_columns, name, strlen(name)) != NULL;
+    sill__str_init(&s, 65536);
+    for (unsigned i = 2; !s.failed && (!s.n || is_column(w, s.p)); i++) {
+        sill__str_clear(&s);
+        sill__str_putf(&s, "%s_%u", name, i);
+    }
+    bool ok = !s.failed && sill__reader_add_name(&w->columns, &w->n_columns, s.p, s.n);
+    if (ok) note_rename(w, name, s.p);
+    sill__str_free(&s);
+    return ok;
+}
+
 static sill_status take_column(sill__writer *w, sill__reader *reader, const char *name, size_t slot, sill_error *err) {
     w->slots[w->n_columns] = slot;
-    if (!sill__reader_add_name(&w->columns, &w->n_columns, name, strlen(name)))
-        return sill__fail(err, SILL_ENOMEM, "no memory for the columns");
+    if (!add_column(w, name)) return sill__fail(err, SILL_ENOMEM, "no memory for the columns");
     return w->from_jsonl ? sill__reader_select(reader, name, &w->slots[w->n_columns - 1], err) : SILL_OK;
 }
 
@@ -251,12 +295,21 @@ static sill_status take_columns(sill__writer *w, sill__reader *reader, sill_erro
     return SILL_OK;
 }
 
+static sill_status choose_codec(sill__writer *w, const sill__writer_options *o, sill_error *err) {
+    size_t n = strlen(o->path);
+    w->codec = sill__codec_of_path(o->codecs, o->path);
+    if (!w->codec && ((n > 3 && !strcasecmp(o->path + n - 3, ".gz")) || (n > 4 && !strcasecmp(o->path + n - 4, ".zst"))))
+        return sill__fail(err, SILL_EUNSUPPORTED, "%s: nothing here packs it; give it a name without %s", o->path, strrchr(o->path, '.'));
+    if (w->codec && !(w->packer = w->codec->pack_begin())) return sill__fail(err, SILL_ENOMEM, "no memory for a writer");
+    return SILL_OK;
+}
+
 sill_status sill__writer_open(const sill__writer_options *o, sill__reader *reader, const char *const *fields,
                               size_t n_fields, sill__writer **out, sill_error *err) {
     bool to_stdout = !o->path || !strcmp(o->path, "-");
     sill__format format = o->format ? o->format : to_stdout ? SILL__FORMAT_AUTO : sill__format_of_path(o->path);
     *out = NULL;
-    if (format == SILL__FORMAT_AUTO || format == SILL__FORMAT_TXT)
+    if (format == SILL__FORMAT_AUTO || format == SILL__FORMAT_TXT || format == SILL__FORMAT_FILE)
         return sill__fail(err, SILL_EINVAL, "cannot write results as '%s'; the output is .csv, .tsv or .jsonl",
                           to_stdout ? sill__format_name(format) : o->path);
     sill__writer *w = sill__calloc(1, sizeof *w);
@@ -267,9 +320,11 @@ sill_status sill__writer_open(const sill__writer_options *o, sill__reader *reade
     w->format = format;
     w->delimiter = format == SILL__FORMAT_TSV ? '\t' : o->delimiter ? o->delimiter : ',';
     sill__str_init(&w->buffer, MAX_RECORD);
+    sill__str_init(&w->packed, 2 * MAX_RECORD);
     w->path = to_stdout ? sill__strndup("standard output", 15) : sill__strndup(o->path, strlen(o->path));
     if (!w->path) s = sill__fail(err, SILL_ENOMEM, "no memory for a writer");
     sill__sha256_init(&w->sha);
+    if (s == SILL_OK && !to_stdout) s = choose_codec(w, o, err);
     if (s == SILL_OK && reader && !o->raw) s = take_columns(w, reader, err);
     for (size_t i = 0; s == SILL_OK && !o->raw && i <= n_fields; i++)
         if (!add_field(w, i < n_fields ? fields[i] : "error"))
@@ -289,10 +344,14 @@ sill_status sill__writer_open(const sill__writer_options *o, sill__reader *reade
 sill_status sill__writer_put(sill__writer *w, const char *bytes, size_t n, sill_error *err) {
     if (!sill__str_put(&w->buffer, bytes, n)) return sill__fail(err, SILL_ENOMEM, "no memory for a row of %zu bytes", n);
     w->put += n;
-    return w->buffer.n >= BUFFER ? flush_bytes(w, err) : SILL_OK;
+    return w->buffer.n >= BUFFER ? flush_bytes(w, false, err) : SILL_OK;
 }
 
 sill_status sill__writer_end_row(sill__writer *w, sill_error *err) {
+    if (w->codec) {
+        w->rows_put++;
+        return SILL_OK;
+    }
     if (w->n_ends == w->ends_cap) {
         size_t cap = SILL_MAX((size_t)256, w->ends_cap * 2);
         uint64_t *p = sill__realloc(w->ends, cap * sizeof *p);
@@ -305,11 +364,12 @@ sill_status sill__writer_end_row(sill__writer *w, sill_error *err) {
     return SILL_OK;
 }
 
-sill_status sill__writer_flush(sill__writer *w, sill_error *err) { return flush_bytes(w, err); }
+sill_status sill__writer_flush(sill__writer *w, sill_error *err) { return flush_bytes(w, false, err); }
 
 sill_status sill__writer_finish(sill__writer *w, sill_error *err) {
-    sill_status s = flush_bytes(w, err);
+    sill_status s = flush_bytes(w, true, err);
     if (s != SILL_OK) return s;
+    w->rows += w->rows_put;
     if (w->renames) {
         if (fsync(w->fd) != 0 && errno != EINVAL && errno != ENOTSUP)
             return sill__fail(err, SILL_EIO, "%s: %s", w->partial, strerror(errno));
@@ -327,9 +387,11 @@ static void free_names(char **names, size_t n) {
 
 void sill__writer_free(sill__writer *w) {
     if (!w) return;
-    if (!w->finished && !w->broken && w->fd >= 0 && (w->rows || w->n_ends)) (void)flush_bytes(w, NULL);
+    if (!w->finished && !w->broken && w->fd >= 0 && (w->rows || w->n_ends)) (void)flush_bytes(w, false, NULL);
     if (!w->finished && w->renames && !w->rows) unlink(w->partial);
     if (w->own_fd && w->fd >= 0) close(w->fd);
+    if (w->packer) w->codec->pack_end(w->packer);
+    sill__str_free(&w->packed);
     free_names(w->columns, w->n_columns);
     free_names(w->fields, w->n_fields);
     free_names(w->notes, w->n_notes);

@@ -199,7 +199,7 @@ def the_page_is_whole_and_safe():
         p[NASTY.index(t)] = 0.6
         w.writerow([t, rng.choice(NASTY), t if i % 2 else "", rng.choice(NASTY + [""])] + p)
     f = write("nasty.csv", rows.getvalue().encode() + b'"bad \xff\xfe",x,,,' + b",".join([b""] * len(NASTY)) + b"\n")
-    r = sill("agree", f, "--coders", "<i>coder</i>", "--coders", "b&b", "--gold", "gold", "--by", "by<b>", "--html", path("n.html"))
+    r = sill("agree", f, "--coders", "<i>coder</i>", "--coders", "b&b", "--gold", "gold", "--by", "by<b>", "--html", path("n.html"), "--encoding", "bytes")
     assert "\x1b" not in r.text()
     page = read("n.html").decode("utf-8")  # all of it is UTF-8
     assert "<script" not in page and "<i>" not in page and "by<b>" not in page and "&lt;script&gt;" in page and "日本語" in page and "\u202e" not in page
@@ -220,9 +220,9 @@ def the_page_is_whole_and_safe():
                 assert e.get(c) is None or -0.01 <= float(e.get(c)) <= limit, ET.tostring(e)
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.S).lower()
     assert "exists; --overwrite replaces it" in sill("agree", f, "--coders", "b&b,gold", "--html", path("n.html"), status=2).err
-    sill("agree", f, "--coders", "b&b,gold", "--html", path("n.html"), "--overwrite")
+    sill("agree", f, "--coders", "b&b,gold", "--html", path("n.html"), "--overwrite", "--encoding", "bytes")
     assert read("n.html").decode() != page and not os.path.exists(path("n.html.partial"))
-    assert sill("agree", f, "--coders", "b&b,gold", "--html", "-").out.startswith(b"<!doctype html>")
+    assert sill("agree", f, "--coders", "b&b,gold", "--html", "-", "--encoding", "bytes").out.startswith(b"<!doctype html>")
 
 
 def what_is_refused():

@@ -92,7 +92,7 @@ def values_are_checked():
 
 def policies_in_the_help():
     for c in ("generate", "classify"):
-        assert "error, truncate\n" in sill(c, "--help").text() and "window" not in sill(c, "--help").text(), c
+        assert "error, truncate\n" in sill(c, "--help").text() and "window" not in sill(c, "--help").text().replace("windows-1252", ""), c
     for c in ("score", "perplexity"):
         assert "error, truncate, window" in sill(c, "--help").text() and "split-mean" not in sill(c, "--help").text(), c
     long = "word " * 600
@@ -151,7 +151,7 @@ def files_that_are_not_models():
 def inputs_that_cannot_be_read():
     r = sill("score", path("none.csv"), "--text", "t", status=1)
     assert "none.csv" in r.err and "No such file" in r.err and not r.out
-    assert "is a directory" in sill("score", path("."), "--format", "csv", "--text", "t", status=1).err
+    assert "is a directory" in sill("score", path("."), "--format", "csv", "--text", "t", status=2).err
     wrong_usage("score", write("a.dat", "x"), says="cannot tell the format of")
     wrong_usage("score", write("a.csv", "id,text\n1,x\n"), says="needs --text COLUMN")
     wrong_usage("score", path("a.csv"), "--text", "body", says="has no column 'body'; it has: id, text")

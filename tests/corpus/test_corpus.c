@@ -99,7 +99,43 @@ static void csv_values_are_kept(void) {
     CHECK_STR(CSV("a,b\n\"l1\r\nl2\nl3\rl4\",z\n"), "[l1\r\nl2\nl3\rl4][z];");
     CHECK_STR(CSV("a,b\n\"say \"\"hi\"\"\",5\" disk\n"), "[say \"hi\"][5\" disk];");
     CHECK_STR(CSV("a,b\n\"abc\"def,\"q\" \n"), "[abcdef][q ];");
-    CHECK_STR(CSV("a,b\n\xff\xfe,\xc3\x28\n"), "[\xff\xfe][\xc3\x28];");
+    sill__reader_options bytes = {.encoding = SILL__ENCODING_BYTES};
+    CHECK_STR(rows_of("a.csv", "a,b\n\xff\xfe,\xc3\x28\n", 10, &bytes, NULL), "[\xff\xfe][\xc3\x28];");
+}
+static void encodings(void) {
+    sill__reader_options latin = {.encoding = SILL__ENCODING_LATIN1}, windows = {.encoding = SILL__ENCODING_WINDOWS1252};
+    static const char bad[] = "a,b\nx,\xe9t\xe9\n\xc3\xa9,y\n\"\xed\xa0\x80\",z\n";
+#define WHY(n, byte) "byte " #n " of the row (" #byte ") is no character of utf-8; is the file in another encoding (--encoding latin-1 or windows-1252)?;"
+    CHECK_STR(rows_of("a.csv", bad, sizeof bad - 1, NULL, NULL), "[x][\xef\xbf\xbdt\xef\xbf\xbd]!2:" WHY(3, 0xe9) "[\xc3\xa9][y];"
+              "[\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd][z]!4:" WHY(2, 0xed));
+    CHECK_STR(JSONL("{\"t\":\"\xe9\"}\n{\"t\":\"b\"}\n"), "[\xef\xbf\xbd]!1:" WHY(7, 0xe9) "[b];");
+    CHECK_STR(TXT("ok\n\xe4\xbd\n"), "[ok];[\xef\xbf\xbd]!2:" WHY(1, 0xe4));
+    CHECK_STR(CSV("a,\xe9\n1,2\n"), "error 4: a.csv: the header: byte 3 of the row (0xe9) is no character of utf-8; is the file in another encoding "
+              "(--encoding latin-1 or windows-1252)?");
+    CHECK_STR(rows_of("a.csv", "\xe9,b\n\x80\xff,\"\xe4\n\"\n", 12, &latin, NULL), "[\xc2\x80\xc3\xbf][\xc3\xa4\n];");
+    CHECK_STR(rows_of("a.csv", "\xe9,b\n\x80\xff,\x9f\n", 9, &windows, "\xc3\xa9"), "[\xe2\x82\xac\xc3\xbf][\xc5\xb8];");
+    CHECK_STR(rows_of("a.csv", "a\nx\x81\n", 5, &windows, NULL), "[x\xef\xbf\xbd]!2:byte 2 of the row (0x81) is no character of windows-1252;");
+    CHECK_STR(rows_of("a.jsonl", "{\"t\":\"\xe9\\u00e9\"}\n", 16, &latin, "t"), "[\xc3\xa9\xc3\xa9];");
+    CHECK_STR(rows_of("a.csv", "\xef\xbb\xbf""a\n1\n", 7, &latin, NULL), "error 4: a.csv begins with the byte order mark of UTF-8, and --encoding says "
+              "latin-1; leave --encoding out");
+}
+/* Every byte in every encoding (tests/cli/test_input.py compares what comes out with Python). */
+static void a_byte_is_at_most_three(void) {
+    sill__str s;
+    sill__str_init(&s, 10000);
+    for (int e = SILL__ENCODING_UTF8; e <= SILL__ENCODING_BYTES; e++)
+        for (int c = 0; c < 256; c++) {
+            char text[20];
+            const char *out;
+            size_t n, bad;
+            memset(text, 'a', sizeof text);
+            text[13] = (char)c;
+            CHECK(sill__decode((sill__encoding)e, text, sizeof text, &s, &out, &n, &bad));
+            CHECK(n >= sizeof text && n <= sizeof text + 2 && !memcmp(out, "aaaaaaaaaaaaa", 13) && out[n - 1] == 'a');
+            CHECK((bad == 13) == ((e == SILL__ENCODING_UTF8 && c > 127) ||
+                                  (e == SILL__ENCODING_WINDOWS1252 && (c == 0x81 || c == 0x8d || c == 0x8f || c == 0x90 || c == 0x9d))));
+        }
+    sill__str_free(&s);
 }
 static void csv_nul_bytes_are_kept(void) {
     sill_error err = {0};
@@ -144,7 +180,7 @@ static void csv_row_limit(void) {
     at += 60000;
     at += (size_t)snprintf(p + at, 100, ",3\n4,4\n");
     const char *rows = rows_of("long.csv", p, at, &o, NULL);
-    CHECK(!strncmp(rows, "--!2:the row is longer than 70000 bytes;", 40));
+    CHECK(!strncmp(rows, "--!2:the row is longer than 70000 bytes; --max-row allows more;", 63));
     CHECK(strstr(rows, "!3:a quote opened on line 3 is not closed within the row limit;") != NULL);
     CHECK(strlen(rows) > 8 && !strcmp(rows + strlen(rows) - 7, "[4][4];"));
     CHECK(strstr(rows, "[2][];[\"\"\"") != NULL && strstr(rows, "\"][3];") != NULL);
@@ -172,6 +208,10 @@ static void csv_header(void) {
     CHECK_STR(rows_of("a.csv", "a,b\n1,2\n", 8, NULL, "c"), "select: 6");
     CHECK_STR(rows_of("a.csv", "a,a\n1,2\n", 8, NULL, "a"), "select: 4");
     CHECK_STR(CSV("\xff\xfe""a\0"), "error 4: a.csv is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8");
+    CHECK_STR(CSV("\xfe\xff\0a"), "error 4: a.csv is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8");
+    CHECK_STR(CSV("\xff\xfe\0\0a"), "error 4: a.csv is UTF-32; convert it first: iconv -f UTF-32 -t UTF-8");
+    CHECK_STR(CSV("PK\3\4 "), "error 5: a.csv is a zip archive (as are Excel's .xlsx); unpack it, or save it as CSV");
+    CHECK(!strncmp(CSV("\xfd""7zXZ"), "error 5", 7));
     CHECK(!strncmp(CSV("\x1f\x8b\x08\x00"), "error 5", 7));
     CHECK(!strncmp(rows_of("a.dat", "a\n", 2, NULL, NULL), "error 1", 7));
 }
@@ -217,6 +257,7 @@ static void csv_split_anywhere(void) {
 }
 static void txt_lines(void) {
     CHECK_STR(TXT("a\n b \r\n\n\nc\rd\n\"q"), "[a];[ b ];[c\rd];[\"q];");
+    CHECK_STR(TXT("a,\"b\r\n\r\nc\"\r\r\nd\n"), "[a,\"b];[c\"\r];[d];");
     CHECK_STR(TXT(""), "");
     CHECK_STR(TXT("\n"), "");
 }
@@ -293,12 +334,14 @@ static void json_strings(void) {
 
 /* ---- writing */
 
+static sill__encoding copy_encoding; /* of IN */
+
 /* Copies IN to OUT with the fields given; every 4th row fails. */
 static sill_status copy(const char *in, sill__format in_format, const sill__writer_options *wo, bool finish,
                         const char **note, sill_error *err) {
     static const char *const fields[] = {"n", "label"};
     static char note_text[300];
-    sill__reader_options ro = {.format = in_format};
+    sill__reader_options ro = {.format = in_format, .encoding = copy_encoding};
     sill__reader *r = NULL;
     sill__writer *w = NULL;
     sill__record record;
@@ -403,8 +446,19 @@ static void write_csv_from_jsonl(void) {
 static void write_jsonl_from_txt(void) {
     sill_error err = {0};
     sill__writer_options wo = {.path = in_dir("o.jsonl"), .overwrite = true};
-    CHECK_OK(copy(file_of("w.txt", "a \xff\tb\n", 6), 0, &wo, true, NULL, &err), err);
-    CHECK_STR(slurp(in_dir("o.jsonl")), "{\"text\":\"a \xef\xbf\xbd\\tb\",\"n\":1,\"label\":\"x,\\\"y\\\"\",\"error\":null}\n");
+    CHECK_OK(copy(file_of("w.txt", "a \xc3\xa9\tb\n", 7), 0, &wo, true, NULL, &err), err);
+    CHECK_STR(slurp(in_dir("o.jsonl")), "{\"text\":\"a \xc3\xa9\\tb\",\"n\":1,\"label\":\"x,\\\"y\\\"\",\"error\":null}\n");
+}
+static void names_that_are_twice_in_a_header(void) {
+    sill_error err = {0};
+    const char *note;
+    sill__writer_options wo = {.path = in_dir("o.jsonl"), .overwrite = true};
+    CHECK_OK(copy(file_of("w.csv", "a,a,a_2,a\n1,2,3,4\n", 18), 0, &wo, true, &note, &err), err);
+    CHECK_STR(slurp(in_dir("o.jsonl")), "{\"a\":\"1\",\"a_2\":\"2\",\"a_2_2\":\"3\",\"a_3\":\"4\",\"n\":1,\"label\":\"x,\\\"y\\\"\",\"error\":null}\n");
+    CHECK_STR(note, "there is a column 'a' already; the new one is 'a_2'");
+    wo.path = in_dir("o.csv");
+    CHECK_OK(copy(file_of("w.csv", "a,a\n1,2\n", 8), 0, &wo, true, &note, &err), err);
+    CHECK_STR(slurp(in_dir("o.csv")), "a,a,n,label,error\n1,2,1,\"x,\"\"y\"\"\",\n");
 }
 static void nothing_half_written(void) {
     sill_error err = {0};
@@ -627,9 +681,13 @@ static void compressed_by_name(void) {
     sill__reader *r = NULL;
     CHECK_INT(sill__reader_open(file_of("x.txt.gz", "\x1f\x8b", 2), NULL, &r, &err), SILL_EUNSUPPORTED);
     CHECK(strstr(err.msg, "use: gzip -dc ") && strstr(err.msg, "x.txt.gz | sill ... -") && !strstr(err.msg, "--format"));
-    CHECK_INT(sill__reader_open(file_of("x.CSV.ZST", "", 0), NULL, &r, &err), SILL_EUNSUPPORTED);
-    CHECK(strstr(err.msg, "use: zstd -dc ") && strstr(err.msg, "--format csv"));
-    CHECK_INT(sill__reader_open(in_dir("none.txt.gz"), NULL, &r, &err), SILL_EINVAL);
+    CHECK_INT(sill__reader_open(file_of("x.CSV.ZST", "\x28\xb5\x2f\xfd", 4), NULL, &r, &err), SILL_EUNSUPPORTED);
+    CHECK(strstr(err.msg, "use: zstd -dc "));
+    CHECK_INT(sill__reader_open(in_dir("none.txt.gz"), NULL, &r, &err), SILL_ENOENT);
+    CHECK_INT(sill__reader_open(file_of("x.csv.bz2", "", 0), NULL, &r, &err), SILL_EUNSUPPORTED);
+    CHECK(strstr(err.msg, "use: bzip2 -dc ") && strstr(err.msg, "--format csv"));
+    sill__writer_options wo = {.path = in_dir("x.csv.gz")};
+    CHECK_INT(copy(file_of("x.csv", "a\n1\n", 4), 0, &wo, true, NULL, &err), SILL_EUNSUPPORTED);
 }
 
 static void allocation_failures_are_statuses(void) {
@@ -664,6 +722,7 @@ static int convert(char **argv, int argc) {
         if (argc > 3 && !strcmp(argv[3], names[i].name)) out = names[i].f;
     }
     sill__writer_options wo = {.path = argv[1], .format = out, .overwrite = true};
+    copy_encoding = SILL__ENCODING_BYTES; /* the oracle is asked for any bytes */
     sill_status s = copy(argv[0], in, &wo, true, NULL, &err);
     if (s != SILL_OK) fprintf(stderr, "%s\n", err.msg);
     return s != SILL_OK;
@@ -709,6 +768,8 @@ int main(int argc, char **argv) {
     if (!mkdtemp(dir)) return 1;
     TEST(csv_plain);
     TEST(csv_values_are_kept);
+    TEST(encodings);
+    TEST(a_byte_is_at_most_three);
     TEST(csv_nul_bytes_are_kept);
     TEST(csv_blank_lines_are_no_rows);
     TEST(csv_ragged_rows);
@@ -731,6 +792,7 @@ int main(int argc, char **argv) {
     TEST(broken_line_with_a_taken_name);
     TEST(write_csv_from_jsonl);
     TEST(write_jsonl_from_txt);
+    TEST(names_that_are_twice_in_a_header);
     TEST(nothing_half_written);
     TEST(flow_in_input_order);
     TEST(flow_fails_one_sequence);
