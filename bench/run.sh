@@ -6,7 +6,7 @@
 #
 # TABLE is any of: self (sill bench), decode, prefill, classify, start, medium, large, smollm2,
 # tokenizer; without one: all but medium and large.
-# decode, prefill: small shape, every type, batches 1, 8, 32. medium, large: both on these shapes (30 and 60 GB of models).
+# decode, prefill: small shape, every type, batches 1, 8, 32. medium, large: both on these shapes (5 and 11 GB of models, more with the converters).
 #   BUILD=dir (build/release)  MODELS=dir (build/bench-models)  PYTHON=an interpreter that has the peers (build/venv/bin/python)
 #   CONVERT=one that has the converters of CTranslate2 and OpenVINO (build/venv-convert/bin/python)  DATA=dir for tokenizer
 set -eu

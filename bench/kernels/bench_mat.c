@@ -150,7 +150,7 @@ int main(int argc, char **argv) {
         return 1;
     }
     static work w;
-    const int32_t few[] = {1, 2, 4, 8, 16, 32}, many[] = {512};
+    const int32_t few[] = {1, 2, 4, 8, 16, 32, 64}, many[] = {512};
     w.read_bytes = (size_t)256 << 20;
     uint8_t *read = sill__cpu_limits_block(w.read_bytes, true);
     if (!read) return 1;
@@ -159,9 +159,9 @@ int main(int argc, char **argv) {
         if (form && strcmp(form, cases[c].name)) continue;
         /* Few rows: packed bytes well beyond the caches, unless -k says otherwise. */
         uint64_t rows = (kib << 10) / sill__row_bytes(cases[c].type, 768) / 64 * 64;
-        bench_one(pool, isa, &cases[c], rows, 768, few, 6, &w);
-        bench_one(pool, isa, &cases[c], 3072, 768, many, 1, &w);
-        bench_one(pool, isa, &cases[c], 1280, 5120, many, 1, &w);
+        bench_one(pool, isa, &cases[c], rows, 768, few, SILL_ARRAY_LEN(few), &w);
+        bench_one(pool, isa, &cases[c], 3072, 768, many, SILL_ARRAY_LEN(many), &w);
+        bench_one(pool, isa, &cases[c], 1280, 5120, many, SILL_ARRAY_LEN(many), &w);
     }
     sill__free_pages(read, w.read_bytes);
     sill__pool_free(pool);
