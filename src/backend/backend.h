@@ -170,7 +170,7 @@ typedef struct sill__op_head {
 
 /* Device-side sampling from logits kept by op_head, for devices where reading them back is dear. Optional. The logits as
  * they stand, filtered as src/engine/sampler.c does it. ids: -1 where a logit is NaN or +infinity, -2 where all are
- * -infinity. logprobs: of the logits unfiltered. Replayed, `step` counts on with the position of the output row. */
+ * -infinity. logprobs: of the logits unfiltered. */
 typedef struct sill__sample_row { float temperature, top_p, min_p; int32_t top_k; uint64_t seed, key; uint32_t sequence, step; } sill__sample_row;
 typedef struct sill__op_sample {
     sill__ref logits; int32_t n_vocab; const sill__sample_row *rows; /* (n_out) */
@@ -243,7 +243,6 @@ typedef struct sill__queue_shape { int32_t max_tokens, max_out, max_width, max_v
 
 /* Work submitted to a queue: tickets count up from 1. */
 typedef uint64_t sill__ticket;
-typedef struct sill__program sill__program; /* a recorded list of ops */
 
 typedef struct sill__backend {
     const char *name;      /* "cpu", "ref", "metal", "cuda" */
@@ -321,13 +320,6 @@ typedef struct sill__backend {
      * ticket, are for both. False where there is no room for one more, or an error is kept: then submit, and begin. */
     bool (*begin_behind)(sill__queue *, const sill__batch *);
     const sill__train_ops *train;                            /* NULL: no training here */
-    /* Whole steps (optional, all four or none): between record_begin and record_end ops are kept, not run; replay runs
-     * them, submit included, for another batch of the same numbers of tokens, runs and outputs, with that batch's ids,
-     * positions and block tables. The program holds while its queue and weights do. */
-    void (*record_begin)(sill__queue *, const sill__batch *);
-    sill_status (*record_end)(sill__queue *, sill__program **out, sill_error *err);
-    sill_status (*replay)(sill__queue *, sill__program *, const sill__batch *, sill__ticket *ticket, sill_error *err);
-    void (*program_free)(sill__queue *, sill__program *);
 } sill__backend;
 
 const sill__backend *sill__backend_cpu(void);

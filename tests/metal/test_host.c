@@ -1,5 +1,5 @@
 /*
- * test_host.c - the host of the Metal backend on the fake Metal: opening, memory, steps in flight, recorded steps,
+ * test_host.c - the host of the Metal backend on the fake Metal: opening, memory, steps in flight,
  * failures, the pipelines' cache. Kernels that look rows up and copy them are all that runs here.
  */
 #include <fcntl.h>
@@ -387,47 +387,6 @@ static void endings_of_command_buffers(void) {
     }
 }
 
-static void recorded_steps(void) {
-    world w;
-    step s;
-    sill__program *p = NULL;
-    sill__ticket ticket = 0;
-    sill_error err = {0};
-    NEEDS_FAKE();
-    if (!world_open(&w)) return;
-    w.ops->record_begin(w.q, make_step(&s, 3, 0));
-    look_up(&w, w.q, 1);
-    CHECK_OK(w.ops->record_end(w.q, &p, &err), err);
-    CHECK_INT(sill__mtl_queue_counts(w.q).commands, 0);
-    for (int i = 0; i < 9; i++) {
-        CHECK_OK(w.ops->replay(w.q, p, make_step(&s, 3, 7 + i), &ticket, &err), err);
-        CHECK_INT(ticket, i + 1);
-        if (i % 3 == 0) continue; /* sometimes with others in flight */
-        CHECK_OK(w.ops->wait(w.q, ticket, &err), err);
-        CHECK(found(&w, 1, 3, 7 + i));
-    }
-    CHECK_INT(w.ops->replay(w.q, p, make_step(&s, 4, 0), NULL, &err), SILL_EINVAL);
-    make_step(&s, 3, 0);
-    s.ids[1] = N_IDS; /* what embed checked of the first batch holds for the others */
-    CHECK_INT(w.ops->replay(w.q, p, &s.batch, NULL, &err), SILL_ERANGE);
-    CHECK_OK(w.ops->replay(w.q, p, make_step(&s, 3, 1), NULL, &err), err);
-    CHECK_OK(w.ops->wait(w.q, 0, &err), err);
-    CHECK(found(&w, 1, 3, 1));
-    w.ops->program_free(w.q, p);
-    make_step(&s, 3, 0);
-    s.ids[0] = -1; /* an error while recording */
-    w.ops->record_begin(w.q, &s.batch);
-    look_up(&w, w.q, 1);
-    CHECK_INT(w.ops->record_end(w.q, &p, &err), SILL_ERANGE);
-    CHECK(p == NULL);
-    w.ops->begin(w.q, make_step(&s, 3, 5));
-    look_up(&w, w.q, 1);
-    CHECK_OK(w.ops->submit(w.q, NULL, &err), err);
-    CHECK_OK(w.ops->wait(w.q, 0, &err), err);
-    CHECK(found(&w, 1, 3, 5));
-    world_close(&w);
-}
-
 /* ------------------------------------------------------------------- memory */
 
 static void freed_under_way(void) {
@@ -719,7 +678,6 @@ int main(int argc, char **argv) {
     TEST(wrong_batches);
     TEST(failures_of_the_gpu);
     TEST(endings_of_command_buffers);
-    TEST(recorded_steps);
     TEST(freed_under_way);
     TEST(memory_stays_flat);
     TEST(tables_grow);

@@ -586,76 +586,6 @@ static void samples_as_the_host_does(void) {
     side_close(&s);
 }
 
-/* ---------------------------------------------------------- recorded steps */
-
-#define CHAIN 9
-#define CHAIN_VOCAB 300
-
-/* A model of two operations: the next token's logits are its embedding times the head. Runs CHAIN steps from token 7,
- * recorded once and replayed, or each told anew. Sampled, or the best. */
-static void chain(side *s, bool sampled, bool replay, int32_t out[CHAIN]) {
-    enum { WIDTH = 48 };
-    static float tables[2][CHAIN_VOCAB * WIDTH];
-    const sill__backend *ops = s->ops;
-    sill__weight *w[2] = {NULL, NULL};
-    sill__program *program = NULL;
-    sill_error err = {0};
-    const int32_t blocks[1] = {0}, out_rows[1] = {0};
-    int32_t tokens[CHAIN], positions[CHAIN];
-    sill__run runs[CHAIN];
-    sill__batch batches[CHAIN];
-    s->used = 0;
-    seed = 31;
-    for (int i = 0; i < 2; i++) {
-        const sill__tensor t = {.name = "t", .n_dims = 2, .dims = {CHAIN_VOCAB, WIDTH}, .data = (const uint8_t *)tables[i],
-                                .bytes = sizeof tables[i]};
-        for (int k = 0; k < CHAIN_VOCAB * WIDTH; k++) tables[i][k] = uniform(1);
-        sill__weight_src src = {.parts = {&t}, .n_parts = 1, .rows = CHAIN_VOCAB, .cols = WIDTH, .name = "table",
-                                .role = i ? SILL__ROLE_HEAD : SILL__ROLE_EMBED};
-        CHECK_OK(ops->weight_import(s->d, &src, &w[i], &err), err);
-    }
-    sill__ref x = put(s, NULL, WIDTH), logits = put(s, NULL, CHAIN_VOCAB), id = put(s, NULL, 1);
-    for (int i = 0; i < CHAIN && w[0] && w[1]; i++) {
-        tokens[i] = i == 0 ? 7 : out[i - 1];
-        positions[i] = 100 + i;
-        runs[i] = (sill__run){0, 1, positions[i], blocks};
-        batches[i] = (sill__batch){1, 0, 1, &tokens[i], &positions[i], &runs[i], out_rows};
-        const sill__sample_row row = {.temperature = 0.8f, .top_p = 0.95f, .top_k = 40, .seed = 99, .key = 1234567, .step = (uint32_t)i};
-        const sill__op_head head = {.in = x, .w = w[1], .n_vocab = CHAIN_VOCAB, .logits = logits, .n_top = sampled ? 0 : 1,
-                                    .top_ids = sampled ? (sill__ref){0} : id};
-        const bool record = replay && i == 2;
-        if (record) ops->record_begin(s->queue, &batches[i]);
-        else if (!program) ops->begin(s->queue, &batches[i]);
-        if (!program) {
-            ops->embed(s->queue, &(sill__op_embed){.wte = w[0], .out = x, .width = WIDTH});
-            ops->head(s->queue, &head);
-            if (sampled) ops->sample(s->queue, &(sill__op_sample){.logits = logits, .n_vocab = CHAIN_VOCAB, .rows = &row, .ids = id});
-        }
-        if (record) CHECK_OK(ops->record_end(s->queue, &program, &err), err);
-        if (program) CHECK_OK(ops->replay(s->queue, program, &batches[i], NULL, &err), err);
-        else CHECK_OK(ops->submit(s->queue, NULL, &err), err);
-        CHECK_OK(ops->wait(s->queue, 0, &err), err);
-        memcpy(&out[i], at(s, id), 4);
-    }
-    ops->program_free(s->queue, program);
-    for (int i = 0; i < 2; i++) ops->weight_free(s->d, w[i]);
-}
-
-static void replayed_steps_choose_as_told_ones(void) {
-    side s;
-    if (side_open(&s, "metal", SILL__PATH_LATENCY))
-        for (int sampled = 0; sampled < 2; sampled++) {
-            int32_t want[CHAIN] = {0}, got[CHAIN] = {0};
-            int n_ids = 1;
-            chain(&s, sampled, false, want);
-            for (int i = 1; i < CHAIN; i++) n_ids += want[i] != want[i - 1];
-            CHECK(n_ids > CHAIN / 2); /* not one token again and again */
-            chain(&s, sampled, true, got);
-            for (int i = 0; i < CHAIN; i++) CHECK_INT(got[i], want[i]);
-        }
-    side_close(&s);
-}
-
 static void what_is_refused(void) {
     side s;
     sill_error err = {0};
@@ -702,7 +632,6 @@ int main(int argc, char **argv) {
     TEST(a_shared_prefix_and_a_fork);
     TEST(results_of_the_output_head);
     TEST(samples_as_the_host_does);
-    TEST(replayed_steps_choose_as_told_ones);
     TEST(what_is_refused);
     sill__mtl_forget(); /* so that the fake device has nothing to complain of */
     TEST_EXIT();

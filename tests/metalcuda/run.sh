@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # The Metal kernels and the Metal back end on an NVIDIA GPU (docs/GPU-TESTS.md). `make metal-cuda` builds and runs all of it.
 #
-#   BUILD=dir tests/metalcuda/run.sh compile | kernels | models | sanitize | all
+#   BUILD=dir tests/metalcuda/run.sh compile | kernels | models | sanitize | ahead TOOL [NAME...] | all
 #
 #   compile    only makes the GPU's program of the kernels, in $FAKEMETAL_PREBUILT: what a machine without clang needs
 #   kernels    tests/metal and tests/check on the GPU
 #   models     whole models at full size: a random GPT-2 small, and SmolLM2 if it is in the cache (SMOLLM2=FILE)
 #   sanitize   compute-sanitizer: memcheck, racecheck, synccheck, initcheck over the same tests
+#   ahead      compute-sanitizer with one TOOL over test_ahead, which is long: each of its tests by itself, or those named
 #
+# A machine without compilers gets what it needs from tests/metalcuda/pack.sh.
 # Compiling needs clang++ 16 or later and a CUDA toolkit (ptxas, libdevice); running needs the driver alone, sanitize
 # compute-sanitizer. What is missing is said, and nothing is run (status 2). OUT=dir: logs. JOBS: tests at once.
 set -u
 cd "$(dirname "$0")/../.."
 : "${BUILD:=build/release}" "${OUT:=$BUILD/metalcuda-logs}" "${JOBS:=4}" "${LIMIT:=600}"
+[ ! -d "$BUILD/lib" ] || export LD_LIBRARY_PATH="$PWD/$BUILD:$PWD/$BUILD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" # packed
 export BUILD SILL_METAL_LIBRARY="$BUILD/libmetalcuda.so" SILL_PACKED_MAX_MIB=0 SILL_METAL_CACHE=0
 case $BUILD in /*) kernels=$BUILD ;; *) kernels=$PWD/$BUILD ;; esac # the compilers run in directories of their own
 : "${FAKEMETAL_PREBUILT:=$kernels/metalcuda-kernels}"
@@ -44,7 +47,7 @@ one() {
     rc=$?
     local p f s
     p=$(grep -c '^PASS ' "$OUT/$name.log") f=$(grep -c '^FAIL ' "$OUT/$name.log") s=$(grep -c '^SKIP ' "$OUT/$name.log")
-    printf '%-34s status %3d: %3d passed %3d failed %3d skipped %4d s  %s\n' "$name" $rc "$p" "$f" "$s" $((SECONDS - start)) \
+    printf '%-52s status %3d: %3d passed %3d failed %3d skipped %4d s  %s\n' "$name" $rc "$p" "$f" "$s" $((SECONDS - start)) \
         "$(grep -hE 'ERROR SUMMARY|RACECHECK SUMMARY' "$OUT/$name.log" | tail -n 1 | sed 's/=* *//')"
     if [ $rc -ne 0 ] || [ "$f" -gt 0 ]; then grep -vE '^PASS ' "$OUT/$name.log" | head -n "${SHOW:-12}" | cut -c1-300 | sed 's/^/    /'; return 1; fi
 }
@@ -81,11 +84,28 @@ models() {
     SHOW=60 one whole env FAKEMETAL_WORKING_SET=2500000000 python3 tests/metalcuda/whole_models.py "$OUT" "$file" || failed=1
     grep -vE '^(PASS|FAIL) ' "$OUT/whole.log" | tail -n 60
 }
-sanitize() {
-    local cs
+find_sanitizer() {
     cs=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null) || missing "no compute-sanitizer"
     echo "== compute-sanitizer $("$cs" --version | tail -n 1)"
-    local quick="--print-limit 5 --error-exitcode 9"
+    quick="--print-limit 5 --error-exitcode 9"
+}
+ahead() { # TOOL [NAME...]
+    local tool=$1 report= name
+    case $tool in
+        memcheck | synccheck) ;;
+        racecheck) report="--racecheck-report all" ;;
+        *) missing "ahead takes memcheck, racecheck or synccheck, not '$tool'" ;;
+    esac
+    shift
+    find_sanitizer
+    # shellcheck disable=SC2046
+    [ $# -gt 0 ] || set -- $(sed -n 's/^ *TEST(\([a-z_0-9]*\));$/\1/p' tests/metal/test_ahead.c)
+    together <<<"$(for name in "$@"; do
+        printf '%s-ahead-%s "%s" --tool %s %s %s "%s/tests/metal/test_ahead" %s\n' "$tool" "$name" "$cs" "$tool" "$report" "$quick" "$BUILD" "$name"
+    done)"
+}
+sanitize() {
+    find_sanitizer
     together <<LIST
 memcheck-vec "$cs" --tool memcheck $quick "$BUILD/tests/metal/test_vec"
 memcheck-mat "$cs" --tool memcheck $quick "$BUILD/tests/metal/test_mat"
@@ -105,8 +125,9 @@ case $what in
     kernels) kernels ;;
     models) models ;;
     sanitize) sanitize ;;
+    ahead) shift; ahead "${1:-none}" "${@:2}" ;;
     all) kernels; models; sanitize ;;
-    *) sed -n 2,16p "$0"; exit 2 ;;
+    *) sed -n 2,19p "$0"; exit 2 ;;
 esac
 if [ $failed -eq 0 ]; then echo "all clean"; else echo "there were failures; logs in $OUT"; fi
 exit $failed

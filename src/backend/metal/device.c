@@ -165,10 +165,6 @@ static const sill__backend metal_backend = {
     .sample = sill__mtl_sample,
     .take_ids = sill__mtl_take_ids,
     .begin_behind = sill__mtl_begin_behind,
-    .record_begin = sill__mtl_record_begin,
-    .record_end = sill__mtl_record_end,
-    .replay = sill__mtl_replay,
-    .program_free = sill__mtl_program_free,
 };
 
 const sill__backend *sill__backend_metal(void) { return &metal_backend; }

@@ -70,10 +70,6 @@ bool sill__mtl_begin_behind(sill__queue *q, const sill__batch *batch);
 void sill__mtl_take_ids(sill__queue *q, sill__ref ids, const int32_t *rows);
 sill_status sill__mtl_submit(sill__queue *q, sill__ticket *ticket, sill_error *err);
 sill_status sill__mtl_wait(sill__queue *q, sill__ticket ticket, sill_error *err);
-void sill__mtl_record_begin(sill__queue *q, const sill__batch *batch);
-sill_status sill__mtl_record_end(sill__queue *q, sill__program **out, sill_error *err);
-sill_status sill__mtl_replay(sill__queue *q, sill__program *p, const sill__batch *batch, sill__ticket *ticket, sill_error *err);
-void sill__mtl_program_free(sill__queue *q, sill__program *p);
 
 /* What a queue has done since it was made. */
 typedef struct sill__mtl_counts {

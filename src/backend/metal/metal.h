@@ -87,8 +87,7 @@ typedef struct sill__mtl_call {
 } sill__mtl_call;
 
 /* Adds a call to the step. A barrier goes in front of it where it reads or writes what a call since the last barrier
- * wrote, or writes what one read. Everything is copied. Groups of 0 in any dimension: nothing happens.
- * For replay: what a call holds may depend on the numbers of tokens, runs and outputs, never on positions or tables. */
+ * wrote, or writes what one read. Everything is copied. Groups of 0 in any dimension: nothing happens. */
 void sill__mtl_dispatch(sill__queue *q, const sill__mtl_call *call);
 
 /* The batch on the device; valid until the next begin. */

@@ -169,7 +169,7 @@ void sill__mtl_kv_copy(sill__queue *q, sill__kv *kv, int32_t from, int32_t to, i
 /* ---------------------------------------------------------------- attention */
 
 /* Query rows of all runs and one KV head in tiles of 32, a run's last one partly filled: at most so many, whatever the
- * runs' lengths are, so that a recorded step serves them all. */
+ * runs' lengths are. */
 static uint32_t n_tiles(const sill__batch *b, int64_t group, bool one_each) {
     if (one_each) return (uint32_t)b->n_runs;
     return (uint32_t)(((int64_t)b->n_tokens * group + (int64_t)b->n_runs * (TILE_ROWS - 1)) / TILE_ROWS);
@@ -316,20 +316,15 @@ void sill__mtl_sample(sill__queue *q, const sill__op_sample *op) {
                 return;
             rows[i] = (struct mtl_sample_row){.temperature = r->temperature, .top_p = r->top_p, .min_p = r->min_p,
                 .top_k = r->top_k, .seed_low = (uint32_t)r->seed, .seed_high = (uint32_t)(r->seed >> 32),
-                .key_low = (uint32_t)r->key, .key_high = (uint32_t)(r->key >> 32), .sequence = r->sequence, .step = r->step,
-                .position = b->positions[b->out_rows[first + i]]};
+                .key_low = (uint32_t)r->key, .key_high = (uint32_t)(r->key >> 32), .sequence = r->sequence, .step = r->step};
         }
         const size_t from = (size_t)first, count = (size_t)some;
-        const sill__mtl_batch *refs = sill__mtl_batch_refs(q);
-        sill__mtl_arg out_rows = refs->out_rows;
-        out_rows.at += from * 4;
-        out_rows.bytes = count * 4;
         sill__mtl_dispatch(q, &(sill__mtl_call){
             .kernel = "sample_rows", .args = &args, .args_size = sizeof args,
             .bufs = {sill__mtl_in(moved(op->logits, from * vocab * 4), count * vocab * 4),
-                     sill__mtl_upload(q, rows, count * sizeof *rows), refs->positions, out_rows,
+                     sill__mtl_upload(q, rows, count * sizeof *rows),
                      sill__mtl_out(moved(op->ids, from * 4), count * 4),
                      sill__mtl_out(moved(op->logprobs, from * 4), count * 4)},
-            .n_bufs = 6, .groups = {(uint32_t)some, 1, 1}, .threads = {512, 1, 1}});
+            .n_bufs = 4, .groups = {(uint32_t)some, 1, 1}, .threads = {512, 1, 1}});
     }
 }

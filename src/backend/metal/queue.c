@@ -2,7 +2,7 @@
  * queue.c - steps. begin puts the batch into a place of its own on the device; operations become a list of calls, with
  * barriers where they depend on each other; submit encodes the list into one command buffer and commits it; wait looks
  * at how it ended. A few steps may be in flight: each has its own place for the batch, and a fence keeps their order.
- * Short steps behind another (begin_behind) share its place, its list and its command buffer. A recorded list is encoded again for another batch (replay).
+ * Short steps behind another (begin_behind) share its place, its list and its command buffer.
  */
 #include "backend/metal/host.h"
 
@@ -16,10 +16,7 @@
 #define BEHIND 3               /* steps behind another for which a place has room, if they are no longer than ... */
 #define BEHIND_TOKENS 64
 
-/* What of a step's own a call uses, so that replay can put another step's in its place. */
-typedef enum symbol { SYM_NONE, SYM_BATCH, SYM_TABLES } symbol;
-
-typedef struct binding { mtl_id buffer; size_t at, bytes; symbol symbol; } binding;
+typedef struct binding { mtl_id buffer; size_t at, bytes; } binding;
 
 typedef struct call {
     mtl_id pipeline;
@@ -54,8 +51,6 @@ typedef struct step {
 
 typedef struct span { mtl_id buffer; size_t start, end; bool write; } span;
 
-struct sill__program { list list; uploads uploads; int32_t n_tokens, n_runs, n_out; int32_t max_token, max_position, max_block; };
-
 struct sill__queue {
     sill__device *device;
     sill__queue_shape shape;
@@ -66,9 +61,8 @@ struct sill__queue {
     bool fenced;           /* the fence was updated: the next step waits for it */
     const sill__batch *batch;
     sill__mtl_batch refs;
-    list own, *list;       /* list: where calls go now */
+    list list;             /* the calls of the step that is being recorded */
     uploads *uploads;
-    sill__program *recording;
     sill_error error;
     sill_error failure;    /* of a command buffer; SILL_OK: none failed. What it was to write is in doubt for good */
     sill__ticket failed;   /* its step */
@@ -129,7 +123,7 @@ static void memory_drop(sill__queue *q, memory *m) {
 
 static size_t aligned(size_t n) { return (n + ALIGN - 1) & ~(size_t)(ALIGN - 1); }
 
-/* Where the arrays of a batch lie: fixed by its numbers, so that a replayed step finds them at the same places. */
+/* Where the arrays of a batch lie. */
 typedef struct places { size_t tokens, positions, row_run, runs, out_rows, end; } places;
 
 static places lay_out(int32_t n_tokens, int32_t n_runs, int32_t n_out) {
@@ -178,13 +172,12 @@ void sill__mtl_queue_free(sill__device *d, sill__queue *q) {
     }
     memory_drop(q, &q->mat);
     memory_drop(q, &q->vec);
-    if (q->recording) sill__mtl_program_free(q, q->recording);
     if (q->fence) mtl_release(q->fence);
     if (q->queue) mtl_release(q->queue);
     sill__mtl_rt.pool_pop(pool);
-    sill__free(q->own.calls);
-    sill__free(q->own.bindings);
-    sill__free(q->own.args);
+    sill__free(q->list.calls);
+    sill__free(q->list.bindings);
+    sill__free(q->list.args);
     sill__free(q);
 }
 
@@ -215,7 +208,6 @@ sill_status sill__mtl_queue_create(sill__device *d, const sill__queue_shape *s, 
     if (!q) return sill__fail(err, SILL_ENOMEM, "no memory for a queue");
     q->device = d;
     q->shape = *s;
-    q->list = &q->own;
     void *pool = sill__mtl_rt.pool_push();
     q->queue = mtl_device_new_queue(d->id);
     q->fence = mtl_device_new_fence(d->id);
@@ -231,7 +223,7 @@ sill_status sill__mtl_queue_create(sill__device *d, const sill__queue_shape *s, 
              memory_new(q, &slot->uploads.chunks[0], UPLOAD_BYTES, "a step's data");
         slot->uploads.n = ok;
     }
-    ok = ok && sill__mtl_require(q, list_room(&q->own, 1024, 16384, 131072), SILL_ENOMEM, "no memory for the list of calls");
+    ok = ok && sill__mtl_require(q, list_room(&q->list, 1024, 16384, 131072), SILL_ENOMEM, "no memory for the list of calls");
     q->counts = (sill__mtl_counts){0};
     sill__mtl_residency_request(d);
     if (ok) {
@@ -275,7 +267,6 @@ static bool check_batch(sill__queue *q, const sill__batch *b) {
 static size_t blocks_of(const sill__run *run) { return (size_t)(run->pos + run->n - 1) / SILL__KV_BLOCK + 1; }
 
 bool sill__mtl_check_blocks(sill__queue *q, const sill__kv *kv) {
-    if (q->recording) q->recording->max_block = SILL_MIN(q->recording->max_block, kv->shape.n_blocks);
     if (q->checked_kv == kv || q->error.code != SILL_OK) return q->error.code == SILL_OK;
     for (int32_t r = 0; r < q->batch->n_runs; r++) {
         const sill__run *run = &q->batch->runs[r];
@@ -289,10 +280,6 @@ bool sill__mtl_check_blocks(sill__queue *q, const sill__kv *kv) {
 }
 
 bool sill__mtl_check_ids(sill__queue *q, int32_t n_tokens, int32_t n_positions) {
-    if (q->recording) {
-        q->recording->max_token = SILL_MIN(q->recording->max_token, n_tokens);
-        q->recording->max_position = SILL_MIN(q->recording->max_position, n_positions);
-    }
     for (int32_t i = 0; i < q->batch->n_tokens; i++) {
         int32_t id = q->batch->tokens[i], position = n_positions < INT32_MAX ? q->batch->positions[i] : 0;
         if (!sill__mtl_require(q, id >= 0 && id < n_tokens, SILL_ERANGE, "token id %d of a vocabulary of %d", id, n_tokens) ||
@@ -383,15 +370,14 @@ static bool stage(sill__queue *q, const sill__batch *b) {
     return still_works(q) && put_batch(q, slot, b);
 }
 
-static void start_list(sill__queue *q, list *l, uploads *up) {
-    q->list = l;
-    q->uploads = up;
-    l->n_calls = l->n_bindings = l->n_args = 0;
+static void start_list(sill__queue *q) {
+    q->uploads = &next_slot(q)->uploads;
+    q->list.n_calls = q->list.n_bindings = q->list.n_args = 0;
     q->n_spans = 0;
 }
 
 void sill__mtl_begin(sill__queue *q, const sill__batch *batch) {
-    start_list(q, &q->own, &next_slot(q)->uploads);
+    start_list(q);
     stage(q, batch);
 }
 
@@ -400,8 +386,8 @@ static bool fits_again(size_t used, int32_t n, size_t cap) { return used + used 
 
 bool sill__mtl_begin_behind(sill__queue *q, const sill__batch *b) {
     step *slot = next_slot(q);
-    const list *l = q->list;
-    if (q->error.code != SILL_OK || q->recording || slot->n < 1 || slot->uploads.at > 0 ||
+    const list *l = &q->list;
+    if (q->error.code != SILL_OK || slot->n < 1 || slot->uploads.at > 0 ||
         slot->batch_used + lay_out(b->n_tokens, b->n_runs, b->n_out).end > slot->batch.bytes ||
         slot->tables_used + table_entries(b) * 4 > slot->tables.bytes ||
         !fits_again(slot->uploads.used, slot->n, slot->uploads.chunks[0].bytes) || !fits_again(l->n_calls, slot->n, l->cap_calls) ||
@@ -474,15 +460,10 @@ static bool needs_barrier(sill__queue *q, const sill__mtl_call *c) {
     return barrier;
 }
 
-static symbol symbol_of(sill__queue *q, mtl_id buffer) {
-    const step *slot = next_slot(q);
-    return buffer == slot->batch.buffer ? SYM_BATCH : buffer == slot->tables.buffer ? SYM_TABLES : SYM_NONE;
-}
-
 void sill__mtl_dispatch(sill__queue *q, const sill__mtl_call *c) {
     mtl_id pipeline = NULL;
     uint32_t max_threads = 0;
-    list *l = q->list;
+    list *l = &q->list;
     uint64_t threads = (uint64_t)c->threads[0] * c->threads[1] * c->threads[2];
     if (q->error.code != SILL_OK || c->groups[0] == 0 || c->groups[1] == 0 || c->groups[2] == 0) return;
     if (!sill__mtl_require(q, c->n_bufs >= 0 && c->n_bufs <= SILL__MTL_MAX_BUFS && c->args_size <= 4096 && threads > 0 &&
@@ -510,7 +491,6 @@ void sill__mtl_dispatch(sill__queue *q, const sill__mtl_call *c) {
     for (int i = 0; i < c->n_bufs; i++) {
         const sill__mtl_arg *a = &c->bufs[i];
         binding b = {.buffer = a->buffer ? a->buffer : q->device->nothing, .at = a->buffer ? a->at : 0, .bytes = a->buffer ? a->bytes : 0};
-        b.symbol = q->recording ? symbol_of(q, b.buffer) : SYM_NONE;
         l->bindings[l->n_bindings++] = b;
     }
 }
@@ -530,7 +510,8 @@ void sill__mtl_take_ids(sill__queue *q, sill__ref ids, const int32_t *rows) {
 
 /* --------------------------------------------------------------- encoding */
 
-static void encode(sill__queue *q, mtl_id encoder, const list *l, const step *slot) {
+static void encode(sill__queue *q, mtl_id encoder) {
+    const list *l = &q->list;
     mtl_id pipeline = NULL, bound[SILL__MTL_MAX_BUFS] = {0};
     size_t bound_at[SILL__MTL_MAX_BUFS];
     uint32_t local = 0;
@@ -544,9 +525,8 @@ static void encode(sill__queue *q, mtl_id encoder, const list *l, const step *sl
         if (c->args_size) mtl_encoder_bytes(encoder, l->args + c->args_at, c->args_size, 0);
         for (int k = 0; k < c->n_bufs; k++) {
             const binding *b = &l->bindings[c->bufs_at + (size_t)k];
-            mtl_id buffer = b->symbol == SYM_BATCH ? slot->batch.buffer : b->symbol == SYM_TABLES ? slot->tables.buffer : b->buffer;
-            if (bound[k] != buffer || bound_at[k] != b->at) mtl_encoder_buffer(encoder, buffer, b->at, (mtl_uint)k + 1);
-            bound[k] = buffer;
+            if (bound[k] != b->buffer || bound_at[k] != b->at) mtl_encoder_buffer(encoder, b->buffer, b->at, (mtl_uint)k + 1);
+            bound[k] = b->buffer;
             bound_at[k] = b->at;
             if (sill__mtl_rt.extent) sill__mtl_rt.extent(encoder, (mtl_uint)k + 1, b->bytes);
         }
@@ -560,13 +540,13 @@ static void encode(sill__queue *q, mtl_id encoder, const list *l, const step *sl
 }
 
 /* One command buffer with all of the list, committed. */
-static bool commit(sill__queue *q, const list *l, step *slot) {
+static bool commit(sill__queue *q, step *slot) {
     void *pool = sill__mtl_rt.pool_push();
     mtl_id commands = mtl_queue_commands(q->queue);
     mtl_id encoder = commands ? mtl_commands_encoder(commands, MTL_DISPATCH_CONCURRENT) : NULL;
     if (sill__mtl_require(q, encoder != NULL, SILL_EDEVICE, "the GPU gives no command buffer")) {
         if (q->fenced) mtl_encoder_wait_fence(encoder, q->fence);
-        encode(q, encoder, l, slot);
+        encode(q, encoder);
         mtl_encoder_update_fence(encoder, q->fence);
         mtl_encoder_end(encoder);
         q->fenced = true;
@@ -587,18 +567,14 @@ static sill_status tell(sill__queue *q, sill_error *err) {
     return st;
 }
 
-static sill_status submit_list(sill__queue *q, const list *l, sill__ticket *ticket, sill_error *err) {
+sill_status sill__mtl_submit(sill__queue *q, sill__ticket *ticket, sill_error *err) {
     step *slot = next_slot(q);
-    if (q->error.code == SILL_OK && l->n_calls) commit(q, l, slot);
+    if (q->error.code == SILL_OK && q->list.n_calls) commit(q, slot);
     q->submitted++;
     if (ticket) *ticket = q->submitted;
     next_slot(q)->n = 0;
-    start_list(q, &q->own, &next_slot(q)->uploads);
+    start_list(q);
     return tell(q, err);
-}
-
-sill_status sill__mtl_submit(sill__queue *q, sill__ticket *ticket, sill_error *err) {
-    return submit_list(q, &q->own, ticket, err);
 }
 
 /* ---------------------------------------------------------------- waiting */
@@ -653,61 +629,4 @@ sill_status sill__mtl_wait(sill__queue *q, sill__ticket ticket, sill_error *err)
     while (q->done < ticket) finish(q, &q->slots[++q->done % IN_FLIGHT]);
     if (q->error.code == SILL_OK && q->failure.code != SILL_OK && ticket >= q->failed) q->error = q->failure;
     return tell(q, err);
-}
-
-/* -------------------------------------------------------- recorded programs */
-
-void sill__mtl_record_begin(sill__queue *q, const sill__batch *batch) {
-    if (q->recording) sill__mtl_program_free(q, q->recording);
-    sill__program *p = q->recording = sill__calloc(1, sizeof *p);
-    if (!sill__mtl_require(q, p != NULL, SILL_ENOMEM, "no memory to record a step")) return;
-    p->n_tokens = batch->n_tokens;
-    p->n_runs = batch->n_runs;
-    p->n_out = batch->n_out;
-    p->max_token = p->max_position = p->max_block = INT32_MAX;
-    start_list(q, &p->list, &p->uploads);
-    stage(q, batch);
-}
-
-sill_status sill__mtl_record_end(sill__queue *q, sill__program **out, sill_error *err) {
-    sill__program *p = q->recording;
-    *out = NULL;
-    q->recording = NULL;
-    start_list(q, &q->own, &next_slot(q)->uploads);
-    sill_status st = tell(q, err);
-    if (st == SILL_OK && !p) st = sill__fail(err, SILL_EINVAL, "record_end without record_begin");
-    if (st == SILL_OK) *out = p;
-    else sill__mtl_program_free(q, p);
-    return st;
-}
-
-/* What the operations checked of the recorded batch has to hold for this one. */
-static void check_replayed(sill__queue *q, const sill__program *p, const sill__batch *b) {
-    const sill__kv kv = {.shape = {.n_blocks = p->max_block}};
-    if (!sill__mtl_require(q, b->n_tokens == p->n_tokens && b->n_runs == p->n_runs && b->n_out == p->n_out, SILL_EINVAL,
-                           "a step of %d tokens, %d runs, %d outputs was recorded, not of %d, %d, %d", p->n_tokens, p->n_runs,
-                           p->n_out, b->n_tokens, b->n_runs, b->n_out))
-        return;
-    if ((p->max_token < INT32_MAX || p->max_position < INT32_MAX) &&
-        !sill__mtl_check_ids(q, p->max_token, p->max_position))
-        return;
-    if (p->max_block < INT32_MAX) sill__mtl_check_blocks(q, &kv);
-    q->checked_kv = NULL;
-}
-
-sill_status sill__mtl_replay(sill__queue *q, sill__program *p, const sill__batch *batch, sill__ticket *ticket, sill_error *err) {
-    sill__mtl_begin(q, batch);
-    if (q->error.code == SILL_OK) check_replayed(q, p, batch);
-    return submit_list(q, &p->list, ticket, err);
-}
-
-void sill__mtl_program_free(sill__queue *q, sill__program *p) {
-    if (!p) return;
-    if (q->recording == p) q->recording = NULL;
-    if (q->list == &p->list) start_list(q, &q->own, &next_slot(q)->uploads);
-    for (int i = 0; i < UPLOADS; i++) memory_drop(q, &p->uploads.chunks[i]);
-    sill__free(p->list.calls);
-    sill__free(p->list.bindings);
-    sill__free(p->list.args);
-    sill__free(p);
 }

@@ -54,7 +54,6 @@ struct mtl_sample_row {
     float temperature, top_p, min_p;
     int32_t top_k;
     uint32_t seed_low, seed_high, key_low, key_high, sequence, step;
-    int32_t position; /* at which `step` holds */
 };
 
 #endif

@@ -30,10 +30,9 @@ static inline uint2 sample_philox(uint4 keys, uint sequence, uint step) { /* see
 }
 
 /* A row's uniform number times `whole`: 48 of its 53 bits in two parts. */
-static inline float sample_mark(device const mtl_sample_row *row, int position, float whole) {
+static inline float sample_mark(device const mtl_sample_row *row, float whole) {
     const uint2 r =
-        sample_philox(uint4(row->seed_low, row->seed_high, row->key_low, row->key_high), row->sequence,
-                      row->step + (uint)(position - row->position));
+        sample_philox(uint4(row->seed_low, row->seed_high, row->key_low, row->key_high), row->sequence, row->step);
     const float high = (float)(r.x >> 8) * 5.9604644775390625e-8f;                                /* 2^-24 */
     const float low = (float)(((r.x & 255u) << 16) | (r.y >> 16)) * 3.552713678800501e-15f; /* 2^-48 */
     return fma(high, whole, low * whole);
@@ -109,13 +108,12 @@ static inline void sample_tell(constant mtl_sample_args &a, device int *ids, dev
     if (a.want_logprobs != 0) logprobs[row] = id < 0 ? NAN : (x - highest) - log_sum;
 }
 
-/* Grid (rows), 512 threads. Steps count on with the position of the output row. The id is -1 where a logit is NaN or
+/* Grid (rows), 512 threads. The id is -1 where a logit is NaN or
  * +infinity, -2 where no token is left; logprobs are of the whole distribution, before the filters. */
 [[max_total_threads_per_threadgroup(SAMPLE_THREADS)]]
 kernel void sample_rows(constant mtl_sample_args &a [[buffer(0)]], device const float *logits [[buffer(1)]],
-                   device const mtl_sample_row *rows [[buffer(2)]], device const int *positions [[buffer(3)]],
-                   device const int *out_rows [[buffer(4)]], device int *ids [[buffer(5)]],
-                   device float *logprobs [[buffer(6)]], uint row [[threadgroup_position_in_grid]],
+                   device const mtl_sample_row *rows [[buffer(2)]], device int *ids [[buffer(3)]],
+                   device float *logprobs [[buffer(4)]], uint row [[threadgroup_position_in_grid]],
                    uint simd [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
     threadgroup float part[SAMPLE_SIMDS];
     threadgroup float maxima[SAMPLE_THREADS];
@@ -124,7 +122,6 @@ kernel void sample_rows(constant mtl_sample_args &a [[buffer(0)]], device const 
     const uint at = simd * 32 + lane, n = a.n_vocab;
     device const mtl_sample_row *o = rows + row;
     device const float *x = logits + (ulong)row * n;
-    const int position = positions[out_rows[row]];
 
     /* The largest logit, and whether all are numbers. */
     float own = -INFINITY;
@@ -202,7 +199,7 @@ kernel void sample_rows(constant mtl_sample_args &a [[buffer(0)]], device const 
         if (at != 0) return;
         float sum = 0.0f;
         for (uint j = 0; j < n_list; j++) sum += max(left[j], 0.0f);
-        const float mark = sample_mark(o, position, sum);
+        const float mark = sample_mark(o, sum);
         uint chosen = 0;
         sum = 0.0f;
         for (uint j = 0; j < n_list; j++) {
@@ -261,7 +258,7 @@ kernel void sample_rows(constant mtl_sample_args &a [[buffer(0)]], device const 
         sum += weight;
         last = (int)i;
     }
-    const float before = sample_before(sum, part, simd, lane, whole), mark = sample_mark(o, position, whole);
+    const float before = sample_before(sum, part, simd, lane, whole), mark = sample_mark(o, whole);
     int id = HEAD_NOBODY;
     if (last >= 0 && mark < before + sum) {
         float along = before;
