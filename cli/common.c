@@ -59,7 +59,7 @@ arg_table cli_corpus_table(cli_corpus_options *values) {
          "of the input: utf-8 (the default), latin-1, windows-1252; bytes: nothing is checked. The output is UTF-8"},
         {"delimiter", 0, ARG_TEXT, AT(t, delimiter), 0, 0, NULL, "CHAR",
          "of a CSV (default ','; ';' or a tab when the header has no ',' but one of those)"},
-        {"max-row", 0, ARG_INT, AT(t, max_row), 1, 1024, NULL, "MIB", "longest row (or file of a directory) that is read (default 16)"},
+        {"max-row", 0, ARG_INT, AT(t, max_row), 1, 256, NULL, "MIB", "longest row (or file of a directory) that is read (default 16)"},
         {"output", 'o', ARG_TEXT, AT(t, output), 0, 0, NULL, "OUT",
          "results: .csv, .tsv or .jsonl, compressed with .gz or .zst behind it (default: standard output)"},
         {"output-format", 0, ARG_CHOICE, AT(t, output_format), 0, 0, output_formats, "FORMAT",

@@ -8,7 +8,12 @@
 set -eu
 : "${IN:?the input}" "${OUT:?the output}" "${SHARDS:=8}" "${SILL:=sill}" "${MODEL:=}" "${SBATCH_OPTIONS:=}"
 : "${COMMAND:=score $IN --text text}"
-part() { printf '%s.part%05d.%s' "${OUT%.*}" "$1" "${OUT##*.}"; }
+part() { # a.csv.gz: a.part00001.csv.gz
+    local packed='' name
+    case $OUT in *.gz | *.zst) packed=.${OUT##*.} ;; esac
+    name=${OUT%"$packed"}
+    printf '%s.part%05d.%s%s' "${name%.*}" "$1" "${name##*.}" "$packed"
+}
 
 if [ "${1:-}" = shard ]; then
     # Slurm sends SIGTERM before it ends a job; status 5 means: kept, and to be gone on with.

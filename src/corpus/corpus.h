@@ -138,7 +138,6 @@ typedef struct sill__reader_stats {
     uint64_t bytes_done;   /* of the file as it lies there, compressed; of a directory: files */
     uint64_t bytes_total;  /* 0: unknown (a pipe) */
     uint64_t passed_over, links; /* of a directory: files that are no texts, links to directories */
-    const char *unpacked;  /* name of the codec, or NULL */
 } sill__reader_stats;
 sill__reader_stats sill__reader_get_stats(const sill__reader *reader);
 

@@ -57,7 +57,11 @@ static sill_status list_one(sill__reader *r, const char *path, const char *sub, 
         if (!e) break;
         if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
         if (r->source.stop && *r->source.stop) s = sill__fail(err, SILL_ECANCELLED, "%s: interrupted while listing it", path);
-        if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) continue; /* it has just gone */
+        if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+            if (errno == ENOENT) continue; /* it has just gone */
+            s = sill__fail(err, SILL_EIO, "%s/%s: %s", path, e->d_name, strerror(errno));
+            break;
+        }
         bool link = S_ISLNK(st.st_mode), hidden = e->d_name[0] == '.';
         if (link && fstatat(dirfd(d), e->d_name, &to, 0) == 0) st = to;
         if (S_ISDIR(st.st_mode) && link) r->stats.links++;

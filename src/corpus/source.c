@@ -132,7 +132,6 @@ static sill_status unpack_window(sill__reader *r, const sill__codec *codec, sill
     s->unpacker = s->packed ? codec->unpack_begin() : NULL;
     if (!s->unpacker) return sill__fail(err, SILL_ENOMEM, "%s: no memory to unpack it", r->name);
     s->codec = codec;
-    r->stats.unpacked = codec->name;
     s->to = r->end - r->start;
     memcpy(s->packed, r->buf + r->start, s->to);
     s->ended = r->eof;

@@ -215,6 +215,18 @@ def compressed_output_is_the_same_file():
     assert "name it .csv, .tsv or .jsonl" in sill(*args, "-o", path("x.gz"), status=2).err
 
 
+def parts_of_the_slurm_script():
+    f, script = write("slurm.csv", csv_of(some_rows(50))), os.path.join(os.path.dirname(FIXTURES), "../examples/slurm.sh")
+    for out in ("s.csv", "s.csv.gz", "s.jsonl.zst"):
+        env = {**os.environ, "IN": f, "OUT": path(out), "SHARDS": "2", "SILL": SILL, "MODEL": STORIES, "COMMAND": f"tokenize {f} --text text"}
+        for i in ("1", "2"):
+            subprocess.run(["bash", script, "shard"], env={**env, "SLURM_ARRAY_TASK_ID": i}, check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(["bash", script, "merge"], env=env, check=True, stderr=subprocess.DEVNULL)
+        sill("tokenize", f, "--text", "text", *M, "-o", path("one." + out))
+        name = out.split(".", 1)
+        assert read(out) == read("one." + out) and os.path.exists(path(f"{name[0]}.part00002.{name[1]}")), out
+
+
 def compressed_output_goes_on():
     f = write("go_in.csv", csv_of(some_rows(2500)))
     args = ["score", f, "--text", "text", *M, "--threads", "1", "--journal-rows", "20"]
@@ -451,7 +463,7 @@ def a_million_rows_in_constant_memory():
 
 
 for fn in (compressed_input_is_read, every_format_and_command_unpacks, compressed_input_in_portions, damaged_streams_tell_the_byte,
-           rows_before_the_damage_are_kept, bombs_take_no_memory, compressed_output_is_the_same_file, compressed_output_goes_on, directory,
+           rows_before_the_damage_are_kept, bombs_take_no_memory, compressed_output_is_the_same_file, parts_of_the_slurm_script, compressed_output_goes_on, directory,
            directory_runs_go_on, a_file_a_row, encodings_as_python_reads_them, rules_for_dirty_files, a_million_rows_in_constant_memory):
     began = time.time()
     test(fn)

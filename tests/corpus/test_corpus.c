@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -693,21 +694,34 @@ static void compressed_by_name(void) {
 static void allocation_failures_are_statuses(void) {
     sill_error err = {0};
     static const char text[] = "{\"a\":\"x\",\"n\":[1,2]}\n{\"n\":true,\"c\":1,\"a\":null}\nbroken\n";
-    char csv[256], jsonl[256];
+    char csv[256], jsonl[256], files[256];
+    snprintf(files, sizeof files, "%s/texts/below", dir);
+    for (char *slash = strchr(files + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        (void)mkdir(files, 0777);
+        *slash = '/';
+    }
+    (void)mkdir(files, 0777);
+    (void)file_of("texts/b.txt", "b", 1);
+    (void)file_of("texts/below/a.txt", "\xe9 a\n", 4);
+    *strrchr(files, '/') = 0;
     snprintf(csv, sizeof csv, "%s", file_of("m.csv", "a,b\n1,\"2\n\"\n3\n", 14));
     snprintf(jsonl, sizeof jsonl, "%s", file_of("m.jsonl", text, sizeof text - 1));
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < 8; k++) {
         sill__writer_options wo = {.path = in_dir(k & 1 ? "m_o.csv" : "m_o.jsonl"), .overwrite = true};
+        copy_encoding = k & 4 ? SILL__ENCODING_LATIN1 : SILL__ENCODING_UTF8;
         int n = 1;
         for (;; n++) {
             sill__alloc_fail_at((uint64_t)n);
-            sill_status s = copy(k & 2 ? csv : jsonl, 0, &wo, true, NULL, &err);
+            sill_status s = copy(k > 5 ? files : k & 2 ? csv : jsonl, 0, &wo, true, NULL, &err);
             sill__alloc_fail_at(0);
             if (s == SILL_OK && n > 60) break;
             if (n > 2000) break;
         }
         CHECK(n < 2000);
     }
+    copy_encoding = SILL__ENCODING_UTF8;
+    CHECK_STR(slurp(in_dir("m_o.csv")), "file,text,n,label,error\nb.txt,b,1,\"x,\"\"y\"\"\",\nbelow/a.txt,\"\xc3\xa9 a\n\",2,\"x,\"\"y\"\"\",\n");
 }
 
 /* ---- modes for other programs */
