@@ -289,6 +289,11 @@ typedef struct sill_row {
     size_t n_bytes;
     const int32_t *ids;   /* when not NULL: these ids instead of text (text is then not tokenized) */
     size_t n_ids;
+    /* score: what stands before the text, which is scored given it (context_ids where the row has ids); NULL: nothing. */
+    const char *context;
+    size_t n_context_bytes;
+    const int32_t *context_ids;
+    size_t n_context_ids;
 } sill_row;
 
 /* next: fills *row and returns 1; 0 at the end; a negative value cancels (ECANCELLED). */
@@ -297,12 +302,16 @@ typedef int (*sill_next_fn)(void *user, sill_row *row);
 /* 64-bit key of a row's identifier, for sill_row.key: a hash of the bytes. */
 SILL_API uint64_t sill_row_key(const char *id, size_t n_bytes);
 
+/* Texts longer than the session (n_ctx tokens). A text that is cut is read in windows of n_ctx tokens. */
 typedef enum sill_long {
     SILL_LONG_DEFAULT = 0, /* window for score and perplexity; error for classify, embed, generate */
     SILL_LONG_ERROR,
     SILL_LONG_TRUNCATE,    /* generate: keeps the end of the prompt; others: keep the start */
-    SILL_LONG_WINDOW,
-    SILL_LONG_SPLIT_MEAN
+    SILL_LONG_WINDOW,      /* windows that overlap: each adds the tokens of a stride (half a window, but for score); embed
+                              and heads: the mean of the windows, each counted with the tokens that it adds */
+    SILL_LONG_SPLIT_MEAN   /* windows side by side, each a text of its own (BOS in front where a text has it); the mean,
+                              each counted with its tokens. Both are for score, embed and classification heads, WINDOW also
+                              for perplexity */
 } sill_long;
 
 /* ---- generate */
@@ -409,6 +418,7 @@ typedef struct sill_score_options {
     sill_long long_policy;
     int32_t stride;            /* window: tokens that each further window adds, 1 to n_ctx; 0: n_ctx / 2. n_ctx:
                                   windows side by side, of which the first token has no log-probability (NAN) */
+    int32_t boundaries;        /* 1: also the probabilities that words begin (several times as slow) */
 } sill_score_options;
 
 typedef struct sill_scored {
@@ -422,12 +432,21 @@ typedef struct sill_scored {
     double sum_logprob;        /* over the scored tokens, added in double from left to right */
     int32_t n_windows;         /* 1, or more where the long-text policy cut the text ; 0: nothing to score */
     int32_t truncated;
+    size_t n_context;          /* tokens of the row's context that the text was given; ids holds none of them */
+    /* (n_ids + 1) with options.boundaries, else NULL. [i]: log-probability that token i begins a word (its bytes begin with
+     * white space) or ends the text (a special token), given those before it; [n_ids]: what follows the text. NAN where
+     * logprobs is. They correct a word's probability for where its tokens end (Pimentel and Meister 2024, Oh and Schuler
+     * 2024): log p(word) = its tokens' sum + [behind its last] - [at its first]. */
+    const float *boundaries;
 } sill_scored;
 
 typedef int (*sill_scored_fn)(void *user, const sill_scored *result);
 
 /* Log-probability of every token of every row given those before it: transformers' loss is
- * -sum_logprob / n_scored. */
+ * -sum_logprob / n_scored. Of a row with a context the text's tokens alone: both are tokenized as one string, of which the
+ * text's are the tokens from the first on that the context alone has not, white space at the context's end among them
+ * (lm-evaluation-harness's rule, where no token holds bytes of both). Too long with its context: TRUNCATE leaves out the
+ * context's beginning. */
 SILL_USE_RESULT SILL_API sill_status sill_score(sill_session *session, const sill_score_options *options,
                                                 sill_next_fn next, sill_scored_fn done, void *user,
                                                 sill_error *err);
@@ -508,6 +527,7 @@ typedef struct sill_classified {
     int32_t truncated;
     const uint8_t *chosen;     /* (n_labels) multi-label: 1 for the labels that are given; else NULL */
     int32_t n_chosen;
+    int32_t n_windows;         /* a head: 1, or more where the long-text policy cut the text: probs and logits are then means */
 } sill_classified;
 
 typedef int (*sill_classified_fn)(void *user, const sill_classified *result);
@@ -522,6 +542,42 @@ SILL_USE_RESULT SILL_API sill_status sill_classify(sill_session *session,
 SILL_USE_RESULT SILL_API sill_status sill_classify_prompt(const sill_model *model, const sill_classify_options *options,
                                                           const char *text, size_t n_bytes, int32_t label, int32_t **ids,
                                                           size_t *n_ids, size_t *n_prompt, sill_error *err);
+
+/* ---- embed */
+
+typedef enum sill_pooling {
+    SILL_POOLING_MEAN = 0, /* of all tokens, BOS included where the tokenizer adds it, as sentence-transformers does */
+    SILL_POOLING_LAST      /* of the last token, which alone has seen the whole text */
+} sill_pooling;
+
+typedef struct sill_embed_options {
+    size_t size;
+    sill_pooling pooling;
+    int32_t normalize;         /* 1: to length 1 (Euclidean; a vector of zeros stays) */
+    uint32_t tokenize_flags;
+    /* Texts longer than the session: see sill_long. Of several windows the mean is taken, each counted with the tokens
+     * that it adds: with SILL_POOLING_MEAN that is the mean over all tokens. */
+    sill_long long_policy;
+} sill_embed_options;
+
+typedef struct sill_embedded {
+    uint64_t index;
+    sill_status status;
+    const char *error;
+    const float *values;       /* (n_values): hidden states behind the final norm, pooled */
+    int32_t n_values;          /* sill_model_info.n_embd */
+    size_t n_tokens;           /* of the row's text, BOS not counted */
+    int32_t n_windows;         /* 1, or more where the long-text policy cut the text */
+    int32_t truncated;
+} sill_embedded;
+
+typedef int (*sill_embedded_fn)(void *user, const sill_embedded *result);
+
+/* A vector for every row: transformers' model(...).last_hidden_state, pooled. Any model, also one with a classification
+ * head. A text without tokens fails (SILL_EINVAL). */
+SILL_USE_RESULT SILL_API sill_status sill_embed(sill_session *session, const sill_embed_options *options,
+                                                sill_next_fn next, sill_embedded_fn done, void *user,
+                                                sill_error *err);
 
 /* ---- quantize */
 

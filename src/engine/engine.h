@@ -23,6 +23,7 @@ typedef struct sill__span {
     bool want_logits;                  /* full logits of the last row (sampling), and their log-sum-exp */
     bool all_logits;                   /* full logits of every row; n <= max_sequences */
     bool want_hidden;                  /* final-normed hidden state of the last row (embeddings) */
+    bool all_hidden;                   /* the same of every row */
     bool want_scores;                  /* outputs of the classification head for the last row */
     int32_t n_top;                     /* the k best of the last row; <= SILL__MAX_TOP */
     const sill__sample_row *draw;      /* a token drawn from the last row, or NULL; only where sill__session_draws */
@@ -32,7 +33,7 @@ typedef struct sill__span {
     const float *target_logprobs;      /* (n - first_out) or (n_last_targets) */
     const float *logits;               /* (n_vocab), or (n, n_vocab) with all_logits */
     const float *lse;                  /* (1), with want_logits */
-    const float *hidden;               /* (n_embd) */
+    const float *hidden;               /* (n_embd), or (n, n_embd) with all_hidden */
     const float *scores;               /* (n_labels) */
     const int32_t *top_ids;            /* (n_top) */
     const float *top_logprobs;         /* (n_top) */

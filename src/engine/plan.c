@@ -91,7 +91,7 @@ static bool lay_out(sill__layout *l, const sill__config *c, const sill__backend 
     l->ring_logprobs = place(&l->out_bytes, ring, SILL__AHEAD_TOP, 4, &ok);
     l->drawn_ids = place(&l->out_bytes, ops->sample ? rows + ring : 0, 1, 4, &ok);
     l->drawn_logprobs = place(&l->out_bytes, ops->sample ? rows + ring : 0, 1, 4, &ok);
-    l->hidden = place(&l->out_bytes, rows, (size_t)c->n_embd, 4, &ok);
+    l->hidden = place(&l->out_bytes, tokens, (size_t)c->n_embd, 4, &ok);
     l->scores = place(&l->out_bytes, rows, (size_t)c->n_labels, 4, &ok);
     l->queue = (sill__queue_shape){.path = l->path, .max_tokens = l->batch_tokens, .max_out = SILL_MAX(l->batch_tokens, l->max_sequences),
                                    .max_width = max_width, .max_vocab = c->n_vocab};

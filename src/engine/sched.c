@@ -113,8 +113,9 @@ static sill_status admit_roots(sill__sched *c, sill_error *err) {
 }
 
 /* Adds as much of the lane to the step as the budgets allow. */
-static void add_span(sill__sched *c, sill__lane *lane, int32_t *tokens, int32_t *targets) {
+static void add_span(sill__sched *c, sill__lane *lane, int32_t *tokens, int32_t *targets, int32_t *logits) {
     int32_t n = SILL_MIN(lane->n - lane->at, *tokens), wanted;
+    if (lane->all_logits) n = SILL_MIN(n, *logits);
     for (;; n--) {
         if (n <= 0) return;
         bool last = lane->at + n == lane->n;
@@ -129,6 +130,9 @@ static void add_span(sill__sched *c, sill__lane *lane, int32_t *tokens, int32_t 
     p->tokens = lane->tokens + lane->at;
     p->n = n;
     p->first_out = n;
+    p->all_hidden = lane->all_hidden;
+    p->all_logits = lane->all_logits;
+    if (lane->all_logits) *logits -= n;
     if (lane->targets && lane->at + n > lane->first_out) {
         int32_t first = SILL_MAX(lane->first_out, lane->at);
         p->first_out = first - lane->at;
@@ -151,6 +155,7 @@ static void add_span(sill__sched *c, sill__lane *lane, int32_t *tokens, int32_t 
 
 static void build(sill__sched *c) {
     int32_t tokens = sill__session_batch_tokens(c->s), targets = sill__session_max_targets(c->s), n = 0;
+    int32_t logits = sill__session_max_sequences(c->s);
     const bool ahead = sill__session_n_ahead(c->s) > 0;
     for (int32_t i = 0; i < c->n_lanes; i++) {
         sill__lane *lane = &c->lanes[i];
@@ -161,9 +166,9 @@ static void build(sill__sched *c) {
     }
     c->n_spans = 0;
     for (int32_t i = 0; i < n; i++)
-        if (c->by_order[i]->n - c->by_order[i]->at == 1) add_span(c, c->by_order[i], &tokens, &targets);
+        if (c->by_order[i]->n - c->by_order[i]->at == 1) add_span(c, c->by_order[i], &tokens, &targets, &logits);
     for (int32_t i = 0; i < n; i++)
-        if (c->by_order[i]->n - c->by_order[i]->at > 1) add_span(c, c->by_order[i], &tokens, &targets);
+        if (c->by_order[i]->n - c->by_order[i]->at > 1) add_span(c, c->by_order[i], &tokens, &targets, &logits);
     if (c->n_spans < c->n_active) /* others want to join */
         for (int32_t i = 0; i < c->n_spans; i++) c->spans[i].n_more = 0;
 }

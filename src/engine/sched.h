@@ -21,6 +21,8 @@ typedef struct sill__lane {
     int32_t n_last_targets;
     int32_t n_top;
     bool want_logits, want_hidden, want_scores;
+    bool all_logits;               /* full logits of every token: of a step in all, max_sequences tokens of such lanes */
+    bool all_hidden;               /* the hidden state of every token, not of the last alone */
     bool draw;                     /* a token is drawn from the last row by `sample`, where sill__session_draws */
     sill__sample_row sample;
     bool goes_on;                  /* it will go on by the token drawn, else by the best one, unless it ends */

@@ -23,7 +23,7 @@ static bool host_arrays(sill_session *s) {
         return false;
     for (size_t i = 0; i < handles; i++) s->seqs[i].blocks = s->tables + i * table;
     for (int i = 0; i < SILL__N_PASSES; i++) {
-        s->passes[i].max_rows = (int32_t)(i == SILL__PASS_TARGETS ? tokens : rows);
+        s->passes[i].max_rows = (int32_t)(i == SILL__PASS_TARGETS || i == SILL__PASS_HIDDEN ? tokens : rows);
         s->passes[i].rows = sill__arena_alloc(&s->arena, (size_t)s->passes[i].max_rows * sizeof(int32_t));
         if (!s->passes[i].rows) return false;
     }

@@ -92,7 +92,9 @@ static bool add_outputs(sill_session *s, const sill__span *p, int32_t first, int
         if (ok) s->draws[s->passes[SILL__PASS_DRAW].n_rows - 1] = *p->draw;
     }
     else if (p->n_top) ok = ok && add_row(&s->passes[SILL__PASS_TOP], last, p->n_top);
-    if (p->want_hidden) ok = ok && add_row(&s->passes[SILL__PASS_HIDDEN], last, 0);
+    if (p->all_hidden)
+        for (int32_t i = 0; i < p->n; i++) ok = ok && add_row(&s->passes[SILL__PASS_HIDDEN], first + i, 0);
+    else if (p->want_hidden) ok = ok && add_row(&s->passes[SILL__PASS_HIDDEN], last, 0);
     if (p->want_scores) ok = ok && add_row(&s->passes[SILL__PASS_SCORES], last, 0);
     return ok;
 }
@@ -249,9 +251,10 @@ static void scatter(sill_session *s, sill__span *spans, int32_t n_spans) {
         } else if (p->n_top) {
             row[SILL__PASS_TOP]++;
         }
-        if (p->want_hidden)
-            p->hidden = (const float *)(void *)(s->out + l->hidden) +
-                        row[SILL__PASS_HIDDEN]++ * (size_t)s->model->config.n_embd;
+        if (p->want_hidden || p->all_hidden) {
+            p->hidden = (const float *)(void *)(s->out + l->hidden) + row[SILL__PASS_HIDDEN] * (size_t)s->model->config.n_embd;
+            row[SILL__PASS_HIDDEN] += p->all_hidden ? (size_t)p->n : 1;
+        }
         if (p->want_scores)
             p->scores = (const float *)(void *)(s->out + l->scores) + row[SILL__PASS_SCORES]++ * (size_t)l->n_labels;
     }

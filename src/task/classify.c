@@ -2,7 +2,7 @@
  * classify.c - labels for texts. Zero-shot and few-shot: the log-likelihood of each label as the continuation of a prompt. The
  * first token of every label is read off the prompt's last row; labels of more tokens continue forks of the prompt.
  * Multi-label: each label's question is a fork of what comes before the questions, and yes and no are read off its last row.
- * With a classification head: its outputs for the last token. What all rows begin with is computed once.
+ * What all rows begin with is computed once. Models with a classification head, and no labels: head.c.
  */
 #include "task/classify.h"
 
@@ -12,9 +12,8 @@ typedef sill__cls_row cls_row;
 /* ---------------------------------------------------------------- rows */
 
 static sill_status too_long(const cls *c, size_t n, size_t limit, sill_error *why) {
-    return sill__fail(why, SILL_ERANGE, "the %s has %zu tokens, more than the %zu that fit into the session's %d positions; "
-                      "shorten the text or choose the long policy truncate (--long truncate)", c->labels ? "prompt with the text" : "text",
-                      n, limit, c->n_ctx);
+    return sill__fail(why, SILL_ERANGE, "the prompt with the text has %zu tokens, more than the %zu that fit into the session's %d "
+                      "positions; shorten the text or choose the long policy truncate (--long truncate)", n, limit, c->n_ctx);
 }
 
 static sill_status count_tokens(cls *c, const sill_row *in, cls_row *row, sill_error *why) {
@@ -97,24 +96,6 @@ static sill_status read_questions(cls *c, sill_row *in, cls_row *row, sill_error
     return st == SILL_OK ? cut_prompts(c, row, why) : st;
 }
 
-static sill_status read_text(cls *c, const sill_row *in, cls_row *row, sill_error *why) {
-    row->ids.n = 0;
-    sill_status st = sill__row_ids(c->model, in, c->flags, &row->ids, why);
-    if (st != SILL_OK) return st;
-    bool bos = !in->ids && (c->flags & SILL_TOKENIZE_BOS);
-    row->n_tokens = row->ids.n - (bos && row->ids.n ? 1 : 0);
-    if (row->ids.n == 0) return sill__fail(why, SILL_EINVAL, "the text is empty: it has no token to classify");
-    if (row->ids.n > (size_t)c->n_ctx) {
-        if (c->o.long_policy != SILL_LONG_TRUNCATE) return too_long(c, row->ids.n, (size_t)c->n_ctx, why);
-        row->ids.n = (size_t)c->n_ctx;
-        row->truncated = true;
-    }
-    /* transformers takes the rightmost token that is not padding, the first if all are. */
-    int32_t pad = c->model->config.pad_id;
-    while (pad >= 0 && row->ids.n > 1 && row->ids.p[row->ids.n - 1] == pad) row->ids.n--;
-    return SILL_OK;
-}
-
 static void start_prompt(cls *c, cls_row *row, sill__lane *lane) {
     int32_t n = (int32_t)row->ids.n, same = 0, longest = c->n_longer ? n + c->longest - 1 : 0;
     int32_t most = SILL_MIN(n - 1, (int32_t)c->prefix.n);
@@ -148,24 +129,18 @@ static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error
         if (!row) return SILL__BUG(err, "no slot for a row");
         row->index = in.index;
         row->truncated = false;
-        st = !c->labels ? read_text(c, &in, row, &why) : (c->multi ? read_questions : read_prompt)(c, &in, row, &why);
+        st = (c->multi ? read_questions : read_prompt)(c, &in, row, &why);
         if (st == SILL_OK) {
             row->used = true;
             lane->user = row;
-            if (c->labels) {
-                start_prompt(c, row, lane);
-                return SILL_OK;
-            }
-            lane->tokens = row->ids.p;
-            lane->n = lane->max_length = (int32_t)row->ids.n;
-            lane->want_scores = true;
+            start_prompt(c, row, lane);
             return SILL_OK;
         }
         if (sill__is_fatal(st)) {
             if (err) *err = why;
             return st;
         }
-        if (!c->have_content_free && c->labels) {
+        if (!c->have_content_free) {
             if (err) *err = why;
             sill__fail_context(err, "content-free input");
             return st;
@@ -181,7 +156,7 @@ static sill_status refuse(void *user, sill__lane *lane, int64_t need, int64_t ha
     sill__fail(&why, SILL_ENOFIT, "the prompt and its labels need %lld positions and the session has room for %lld",
                (long long)need, (long long)have);
     row->used = false;
-    if (c->labels && !c->have_content_free) {
+    if (!c->have_content_free) {
         if (err) *err = why;
         return why.code;
     }
@@ -202,7 +177,6 @@ static sill_status rows_done(void *user, sill__lane *lane, const sill__span *spa
         return last && --row->n_open == 0 ? sill__cls_deliver(c, row, err) : SILL_OK;
     }
     if (!last) return SILL_OK;
-    if (!c->labels) return sill__cls_deliver_scores(c, row, span->scores, err);
     for (int32_t i = 0; !c->multi && i < c->n_labels; i++) row->sums[i] = (double)span->target_logprobs[i];
     if (!c->n_forks) return sill__cls_deliver(c, row, err);
     lane->n_forks = c->n_forks;
@@ -357,8 +331,9 @@ static sill_status check_numbers(const sill_classify_options *o, sill_error *err
         return sill__fail(err, SILL_ERANGE, "threshold is %g, expected a probability (0: 0.5)", (double)o->threshold);
     if (!(o->min_confidence >= 0 && o->min_confidence <= 1))
         return sill__fail(err, SILL_ERANGE, "min_confidence is %g, expected a probability (0: none)", (double)o->min_confidence);
-    if (o->long_policy != SILL_LONG_DEFAULT && o->long_policy != SILL_LONG_ERROR && o->long_policy != SILL_LONG_TRUNCATE)
-        return sill__fail(err, SILL_EUNSUPPORTED, "a long text can be refused or truncated here, not split or windowed");
+    if ((o->labels || o->codebook) && o->long_policy != SILL_LONG_DEFAULT && o->long_policy != SILL_LONG_ERROR && o->long_policy != SILL_LONG_TRUNCATE)
+        return sill__fail(err, SILL_EUNSUPPORTED, "a long text can be refused or truncated where labels are given, not split or "
+                          "windowed: that is for a model's own classification head");
     return SILL_OK;
 }
 
@@ -443,8 +418,9 @@ sill_status sill_classify(sill_session *session, const sill_classify_options *op
     c.work = sill__calloc(2 * (size_t)c.n_labels, sizeof *c.work);
     c.chosen = sill__calloc((size_t)c.n_labels, sizeof *c.chosen);
     if (!c.rows || !c.out || !c.work || !c.chosen) st = sill__fail(err, SILL_ENOMEM, "no memory for %d labels", c.n_labels);
+    if (st == SILL_OK && !c.labels) st = sill__cls_head(&c, err);
     if (st == SILL_OK && c.labels) st = prepare_labels(&c, &task, err);
-    if (st == SILL_OK) st = sill__sched_run(session, &task, err);
+    if (st == SILL_OK && c.labels) st = sill__sched_run(session, &task, err);
     if (c.shared >= 0) sill__seq_free(session, c.shared);
     sill__cls_free(&c);
     return st;

@@ -1,11 +1,12 @@
 /*
  * classify.h - what the two halves of classification share: classify.c makes lanes of rows, classify_result.c makes results of
- * what comes back.
+ * what comes back; head.c runs classification heads.
  */
 #ifndef SILL_TASK_CLASSIFY_H
 #define SILL_TASK_CLASSIFY_H
 
 #include "task/prompt.h"
+#include "task/windows.h"
 
 typedef struct sill__cls_row {
     bool used, truncated;
@@ -61,7 +62,10 @@ void sill__cls_free(sill__cls *c);
 
 /* A row's result to the caller; the row is free again. */
 sill_status sill__cls_deliver(sill__cls *c, sill__cls_row *row, sill_error *err);
-sill_status sill__cls_deliver_scores(sill__cls *c, sill__cls_row *row, const float *scores, sill_error *err);
+/* MEAN (2, n_labels): a head's outputs, and what they say. */
+sill_status sill__cls_deliver_scores(sill__cls *c, const sill__windows_row *row, const double *mean, sill_error *err);
+/* All rows through the model's head. */
+sill_status sill__cls_head(sill__cls *c, sill_error *err);
 sill_status sill__cls_failed(sill__cls *c, uint64_t index, const sill_error *why, sill_error *err);
 
 #endif

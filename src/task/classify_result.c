@@ -100,25 +100,27 @@ sill_status sill__cls_deliver(sill__cls *c, sill__cls_row *row, sill_error *err)
     return st;
 }
 
-sill_status sill__cls_deliver_scores(sill__cls *c, sill__cls_row *row, const float *scores, sill_error *err) {
+sill_status sill__cls_deliver_scores(sill__cls *c, const sill__windows_row *row, const double *mean, sill_error *err) {
     int32_t n = c->n_labels;
+    float *logits = c->out + n;
+    sill_error why = {0};
     for (int32_t i = 0; i < n; i++) {
-        if (!isfinite(scores[i])) return overflowed(c, row, "an output of the classification head", scores[i], err);
-        c->work[i] = scores[i];
-        c->out[i] = c->o.head_function == SILL_HEAD_SIGMOID ? sigmoid(c->work[i]) : scores[i];
+        if (!isfinite(mean[i])) {
+            sill__overflowed("an output of the classification head", mean[i], &why);
+            return sill__cls_failed(c, row->index, &why, err);
+        }
+        logits[i] = (float)mean[i];
+        c->out[i] = (float)mean[n + i];
     }
-    if (c->o.head_function == SILL_HEAD_SOFTMAX) softmax(c->work, n, c->out);
-    sill_classified r = {.index = row->index, .n_labels = n, .probs = c->out, .logits = scores,
-                         .n_tokens = row->n_tokens, .truncated = row->truncated};
+    sill_classified r = {.index = row->index, .n_labels = n, .probs = c->out, .logits = logits, .n_tokens = row->n_tokens,
+                         .truncated = row->truncated, .n_windows = row->n_windows};
     if (c->o.head_function != SILL_HEAD_NONE) {
         decide(c, &r, c->o.head_function == SILL_HEAD_SOFTMAX);
     } else {
         r.margin = r.entropy = NAN;
         for (int32_t i = 1; i < n; i++) /* a regression's outputs are values, no choice */
-            if (scores[i] > scores[r.label]) r.label = i;
+            if (logits[i] > logits[r.label]) r.label = i;
         if (c->model->config.problem == SILL__PROBLEM_REGRESSION) r.label = -1;
     }
-    sill_status st = call_done(c, &r, err);
-    row->used = false;
-    return st;
+    return call_done(c, &r, err);
 }

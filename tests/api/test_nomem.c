@@ -19,6 +19,7 @@ static int next(void *user, sill_row *row) {
 static sill_status row_status;
 static int generated(void *user, const sill_generated *g) { (void)user; if (g->status != SILL_OK) row_status = g->status; return 0; }
 static int scored(void *user, const sill_scored *s) { (void)user; if (s->status != SILL_OK) row_status = s->status; return 0; }
+static int embedded(void *user, const sill_embedded *s) { (void)user; if (s->status != SILL_OK) row_status = s->status; return 0; }
 static int classified(void *user, const sill_classified *c) { (void)user; if (c->status != SILL_OK) row_status = c->status; return 0; }
 
 static sill_model *model, *directory;
@@ -50,6 +51,11 @@ static sill_status try_preset(sill_error *err) {
     return status;
 }
 static sill_status try_score(sill_error *err) { return sill_score(session, NULL, next, scored, NULL, err); }
+static sill_status try_boundaries(sill_error *err) {
+    sill_score_options o = {.size = sizeof o, .boundaries = 1, .bos = 1};
+    return sill_score(session, &o, next, scored, NULL, err);
+}
+static sill_status try_embed(sill_error *err) { return sill_embed(session, NULL, next, embedded, NULL, err); }
 static sill_status try_classify(sill_error *err) {
     const char *labels[] = {"good", "bad", "neither"};
     sill_classify_options o = {.size = sizeof o, .labels = labels, .n_labels = 3, .prob = SILL_PROB_CALIBRATED};
@@ -115,6 +121,8 @@ static void test_session_without_memory(void) { torture("session", try_session);
 static void test_generate_without_memory(void) { torture("generate", try_generate); }
 static void test_preset_without_memory(void) { torture("preset", try_preset); }
 static void test_score_without_memory(void) { torture("score", try_score); }
+static void test_boundaries_without_memory(void) { torture("boundaries", try_boundaries); }
+static void test_embed_without_memory(void) { torture("embed", try_embed); }
 static void test_classify_without_memory(void) { torture("classify", try_classify); }
 static void test_codebook_without_memory(void) { torture("codebook", try_codebook); }
 static void test_inspect_without_memory(void) { torture("inspect", try_inspect); }
@@ -132,6 +140,8 @@ int main(int argc, char **argv) {
     TEST(test_generate_without_memory);
     TEST(test_preset_without_memory);
     TEST(test_score_without_memory);
+    TEST(test_boundaries_without_memory);
+    TEST(test_embed_without_memory);
     TEST(test_classify_without_memory);
     TEST(test_codebook_without_memory);
     TEST(test_inspect_without_memory);

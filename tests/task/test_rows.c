@@ -106,7 +106,7 @@ static void long_empty_and_broken_texts_are_scored_or_told(void) {
     REQUIRE(score(s, &o, rows, 6, &c) == SILL_OK);
     CHECK(c.scored[0].n_ids == 40 && c.scored[0].truncated && !c.scored[4].truncated);
     CHECK(!memcmp(c.logprobs[0] + 1, c.logprobs[4] + 1, 39 * sizeof(float)));
-    sill_score_options bad[] = {{.stride = -1}, {.stride = 41}, {.long_policy = SILL_LONG_SPLIT_MEAN}};
+    sill_score_options bad[] = {{.stride = -1}, {.stride = 41}, {.long_policy = (sill_long)9}};
     for (int i = 0; i < 3; i++) {
         bad[i].size = sizeof bad[i];
         sill_status st = score(s, &bad[i], rows, 6, &c);
