@@ -109,6 +109,7 @@ static int done(void *user, const sill_classified *r) {
     sill__record *record = sill__flow_begin(run->flow, r->index, 0);
     if (!record) return 0;
     run->tokens += r->n_tokens;
+    run->long_rows += r->truncated || r->n_windows > 1;
     const char *label = r->label >= 0 && (size_t)r->label < t->n_labels ? t->labels[r->label] : "";
     if (t->multi) put_chosen(run, record, t, r->chosen);
     else if (r->label < 0) sill__record_null(record); /* a regression's outputs are no labels to choose from */
@@ -261,6 +262,7 @@ static int run_classify(const classify_options *o, classify_task *t, cli_run *ru
     run->model_path = engine->path;
     run->defaults = defaults_of(t);
     run->codebook_sha256 = t->book ? t->book_info.sha256 : NULL;
+    run->long_policy = o->text.long_policy;
     status = cli_run_output(run, t->fields, t->n_fields, 1);
     if (status >= 0) return status;
     do s = sill_classify(engine->session, &t->co, cli_run_next, done, run, &err);
@@ -277,7 +279,10 @@ static const char notes[] =
     "prompt; --show-prompt shows what comes of it. An instruct model is asked in its chat template, which labels\n"
     "better (docs/QUALITY.md). --multi-label: labels (a JSON list) instead of label; margin is the least 2 |p - T|\n"
     "of all labels, entropy the sum. A head made for regression has no label, margin and entropy: they are null\n"
-    "(empty in CSV). Blank lines of a plain-text file are skipped and counted.\n";
+    "(empty in CSV). Texts above the context: --long truncate labels their beginning. With the model's own head also\n"
+    "split-mean (pieces side by side) and window (they overlap by half): probabilities and logits are the means over the\n"
+    "pieces, each counted with the tokens that it adds. The summary and the record (long_rows) say how many rows that are.\n"
+    "Blank lines of a plain-text file are skipped and counted.\n";
 
 /* What the options rule out by themselves. */
 static int check_options(const classify_options *o, bool multi) {
@@ -338,7 +343,7 @@ int cli_classify(int argc, char **argv) {
     };
     const arg_command command = {
         "classify", "FILE --text COLUMN (--labels A,B,C | --codebook BOOK) [-o OUT]", "Labels every row of a file, with the probabilities of all labels.",
-        {{"labels", own, SILL_ARRAY_LEN(own), &o}, cli_corpus_table(&o.corpus), cli_text_table(&o.text, false),
+        {{"labels", own, SILL_ARRAY_LEN(own), &o}, cli_corpus_table(&o.corpus), cli_text_table(&o.text, CLI_LONG_MEAN),
          cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
     char **files;
@@ -352,7 +357,7 @@ int cli_classify(int argc, char **argv) {
     if (status >= 0) return status;
     t.zero_shot = o.labels || o.codebook;
     t.multi = o.multi_label;
-    status = cli_check_long("classify", &o.text, false);
+    status = cli_check_long("classify", &o.text, t.zero_shot ? CLI_LONG_CUT : CLI_LONG_MEAN);
     if (status < 0) status = read_labels(&o, &t);
     if (status < 0) status = check_options(&o, t.multi);
     if (status < 0) status = cli_run_input(&run, "classify", files[0], &o.corpus, NULL);

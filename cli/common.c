@@ -23,7 +23,7 @@ static const char *const dtypes[] = {"auto", "f32", "f16", "bf16", "q8", "q4", "
 static const char *const kv_dtypes[] = {"auto", "f32", "f16", "int8", NULL};
 static const char *const formats[] = {"auto", "csv", "tsv", "jsonl", "txt", "file", NULL};
 const char *const cli_encodings[] = {"utf-8", "latin-1", "windows-1252", "bytes", NULL};
-static const char *const output_formats[] = {"auto", "csv", "tsv", "jsonl", NULL};
+static const char *const output_formats[] = {"auto", "csv", "tsv", "jsonl", "npy", NULL};
 static const char *const policies[] = {"default", "error", "truncate", "window", "split-mean", NULL};
 
 #define AT(type, member) offsetof(type, member)
@@ -61,9 +61,9 @@ arg_table cli_corpus_table(cli_corpus_options *values) {
          "of a CSV (default ','; ';' or a tab when the header has no ',' but one of those)"},
         {"max-row", 0, ARG_INT, AT(t, max_row), 1, 256, NULL, "MIB", "longest row (or file of a directory) that is read (default 16)"},
         {"output", 'o', ARG_TEXT, AT(t, output), 0, 0, NULL, "OUT",
-         "results: .csv, .tsv or .jsonl, compressed with .gz or .zst behind it (default: standard output)"},
+         "results: .csv, .tsv or .jsonl, compressed with .gz or .zst behind it, of embed also .npy (default: standard output)"},
         {"output-format", 0, ARG_CHOICE, AT(t, output_format), 0, 0, output_formats, "FORMAT",
-         "csv, tsv, jsonl (default: by OUT's extension, else as the input)"},
+         "csv, tsv, jsonl; npy of embed (default: by OUT's extension, else as the input)"},
         {"json", 0, ARG_FLAG, AT(t, json), 0, 0, NULL, NULL, "results as JSON Lines"},
         {"overwrite", 0, ARG_FLAG, AT(t, overwrite), 0, 0, NULL, NULL, "replace OUT if it exists"},
         {"shard", 0, ARG_TEXT, AT(t, shard), 0, 0, NULL, "I/N", "only every N-th row, from row I on; sill merge joins the outputs"},
@@ -78,13 +78,14 @@ arg_table cli_corpus_table(cli_corpus_options *values) {
     {"special", 0, ARG_FLAG, AT(t, special), 0, 0, NULL, NULL, "control tokens such as <|endoftext|> in a text count as such"}, \
     {"no-special", 0, ARG_UNFLAG, AT(t, special), 0, 0, NULL, NULL, "a text never becomes a control token"}
 
-arg_table cli_text_table(cli_text_options *values, bool windows) {
+arg_table cli_text_table(cli_text_options *values, cli_long how) {
     typedef cli_text_options t;
-#define LONG(list) {"long", 0, ARG_CHOICE, AT(t, long_policy), 0, 0, policies, "POLICY", "texts longer than the context: " list}
-    static const arg_option without[] = {TEXT_OPTIONS, LONG("error, truncate")};
-    static const arg_option with[] = {TEXT_OPTIONS, LONG("error, truncate, window (the default here)")};
-    return (arg_table){"texts", windows ? with : without, SILL_ARRAY_LEN(with), values};
-#undef LONG
+#define TABLE(list) {TEXT_OPTIONS, {"long", 0, ARG_CHOICE, AT(t, long_policy), 0, 0, policies, "POLICY", "texts longer than the context: " list}}
+    static const arg_option options[][3] = {TABLE("error, truncate"), TABLE("error, truncate, window (the default here)"),
+                                            TABLE("error, truncate, window (the default here), split-mean"),
+                                            TABLE("error (the default here), truncate, window, split-mean")};
+    return (arg_table){"texts", options[how], SILL_ARRAY_LEN(options[how]), values};
+#undef TABLE
 }
 
 arg_table cli_general_table(void) {
@@ -243,10 +244,11 @@ int cli_check_model(const char *command, const cli_model_options *o) {
     return args_usage(command, "--device is '%.40s'; it takes one of: %s", o->device, names);
 }
 
-int cli_check_long(const char *command, const cli_text_options *o, bool windows) {
-    if (o->long_policy == SILL_LONG_SPLIT_MEAN || (o->long_policy == SILL_LONG_WINDOW && !windows))
-        return args_usage(command, "--long %s is not for %s; it takes one of: default, error, truncate%s",
-                          policies[o->long_policy], command, windows ? ", window" : "");
+int cli_check_long(const char *command, const cli_text_options *o, cli_long how) {
+    const bool window = how != CLI_LONG_CUT, split = how == CLI_LONG_SCORE || how == CLI_LONG_MEAN;
+    if ((o->long_policy == SILL_LONG_SPLIT_MEAN && !split) || (o->long_policy == SILL_LONG_WINDOW && !window))
+        return args_usage(command, "--long %s is not for %s; it takes one of: default, error, truncate%s", policies[o->long_policy], command,
+                          window ? ", window" : strcmp(command, "classify") ? "" : " (with a model's own head also window, split-mean)");
     return -1;
 }
 

@@ -50,7 +50,14 @@ extern cli_general_options cli_general;
 
 arg_table cli_model_table(cli_model_options *values);
 arg_table cli_corpus_table(cli_corpus_options *values);
-arg_table cli_text_table(cli_text_options *values, bool windows); /* windows: long texts may be read in windows */
+/* What a command does with texts that are longer than the context; what it does by default comes first. */
+typedef enum cli_long {
+    CLI_LONG_CUT,        /* error, truncate */
+    CLI_LONG_WINDOW,     /* window, error, truncate */
+    CLI_LONG_SCORE,      /* window, error, truncate, split-mean */
+    CLI_LONG_MEAN        /* error, truncate, window, split-mean */
+} cli_long;
+arg_table cli_text_table(cli_text_options *values, cli_long how);
 arg_table cli_general_table(void);
 
 /* ---- messages, all on stderr */
@@ -96,8 +103,8 @@ typedef struct cli_needs {
 int cli_engine_open(const char *command, const cli_model_options *options, const cli_needs *needs, cli_engine *engine);
 /* What the options themselves rule out: types and devices that are not in this version. -1 or the exit status. */
 int cli_check_model(const char *command, const cli_model_options *options);
-/* --long POLICY where the command has no windows (scores have). -1 or the exit status. */
-int cli_check_long(const char *command, const cli_text_options *options, bool windows);
+/* --long POLICY that the command has not. -1 or the exit status. */
+int cli_check_long(const char *command, const cli_text_options *options, cli_long how);
 #define CLI_MAX_LABELS 1024
 /* Cuts LIST, "a,b,c", in place into at least LEAST (1 or 2) different labels of CLI_MAX_LABELS at most, spaces around them
  * left out. Below 0: done, else an exit status, and COMMAND's user is told. */
@@ -126,11 +133,16 @@ typedef struct cli_run {
     sill__reader *reader;
     sill__writer *writer;
     sill__flow *flow;
-    size_t text_slot, id_slot;
+    size_t text_slot, id_slot, context_slot;
+    bool has_context;
     const sill_tokenizer *tokenizer; /* when set: bytes that it loses are counted */
     uint64_t lost;
     uint64_t tokens;     /* read and made, counted by the command */
+    uint64_t long_rows;  /* longer than the context, but not refused: counted by the command */
+    uint64_t long_before; /* in the sessions before */
+    int long_policy;     /* sill_long, for the summary */
     bool json_text;      /* a JSON array or object is a text too (ids); set behind cli_run_input */
+    size_t vector;       /* values of a vector, where results are vectors */
     double started;
     cli_progress progress;
     sill__str json;      /* scratch for values made of JSON */
@@ -194,6 +206,8 @@ sill_status cli_read_text(const char *file, sill__encoding encoding, sill__corpu
 extern const char *const cli_encodings[]; /* choices of --encoding, in the enum's order */
 /* One character of --delimiter, or 0. -1 or the exit status. */
 int cli_pick_delimiter(const char *command, const char *text, char *out);
+/* A further column that the command reads. -1 or the exit status. */
+int cli_run_select(cli_run *run, const char *column, size_t *slot);
 /* The format that results will have. */
 sill__format cli_run_output_format(const cli_run *run);
 /* Opens the output and the flow. */
@@ -216,6 +230,7 @@ int cli_generate(int argc, char **argv);
 int cli_chat(int argc, char **argv);
 int cli_score(int argc, char **argv);
 int cli_perplexity(int argc, char **argv);
+int cli_embed(int argc, char **argv);
 int cli_classify(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);
 int cli_detokenize(int argc, char **argv);

@@ -65,6 +65,7 @@ void cli_record_settings(cli_run *run, const char *const *fields, size_t n_field
     cli_settings_put(s, "output format", sill__format_name(cli_run_output_format(run)));
     put_names(s, "results", fields, n_fields);
     if (run->codebook_sha256) cli_settings_put(s, "codebook sha256", run->codebook_sha256);
+    if (run->vector) cli_settings_putf(s, "vector", "%zu", run->vector);
     if (run->shards > 1) cli_settings_putf(s, "shard", "%u/%u", run->shard, run->shards);
     if (!run->engine) return;
     cli_settings_put(s, "device", run->engine->info.device);
@@ -225,6 +226,7 @@ sill_status cli_record_of_run(cli_run *run, double seconds, cli_record *r, sill_
     r->sessions = past.sessions + 1;
     r->rows = c.written;
     r->failed = c.failed;
+    r->long_rows = past.long_rows + run->long_rows;
     r->tokens = past.tokens + run->tokens;
     put_argument(r, "", run->command, NULL);
     args_visit(put_given, &v);
@@ -244,6 +246,9 @@ sill_status cli_record_of_run(cli_run *run, double seconds, cli_record *r, sill_
     const uint64_t *uneven = sill__flow_uneven(run->flow, &r->n_uneven);
     r->uneven = sill__calloc(2 * r->n_uneven + 1, sizeof *r->uneven);
     if (r->uneven && r->n_uneven) memcpy(r->uneven, uneven, 2 * r->n_uneven * sizeof *uneven);
+    const uint64_t *failed = sill__flow_failed(run->flow, &r->n_failed_rows);
+    r->failed_rows = sill__calloc(r->n_failed_rows + 1, sizeof *r->failed_rows);
+    if (r->failed_rows && r->n_failed_rows) memcpy(r->failed_rows, failed, r->n_failed_rows * sizeof *failed);
     r->model_sha256 = copy(cli_identity_sha256(run->identity), &ok);
     r->model_json = model_json(run, &ok);
     r->device_json = device_json(run, &ok);
@@ -255,7 +260,7 @@ sill_status cli_record_of_run(cli_run *run, double seconds, cli_record *r, sill_
     sill__str_puts(&options, v.list ? "]\n  }" : "\n  }");
     r->options_json = take(&options, &ok);
     copy_settings(&run->settings, &r->settings);
-    if (ok && r->uneven && !r->settings.failed) return SILL_OK;
+    if (ok && r->uneven && r->failed_rows && !r->settings.failed) return SILL_OK;
     cli_record_free(r);
     return sill__fail(err, SILL_ENOMEM, "no memory for the record of the run");
 }

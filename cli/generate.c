@@ -247,10 +247,10 @@ int cli_generate(int argc, char **argv) {
     const arg_command command = {
         "generate", "[-m MODEL] [PROMPT...]", "Continues prompts: arguments, -f FILE, or standard input as one prompt.",
         {{"prompts", own, SILL_ARRAY_LEN(own), &o}, cli_sampling_table(&o.sampling), cli_model_table(&o.model),
-         cli_corpus_table(&o.corpus), cli_text_table(&o.text, false), cli_general_table()},
+         cli_corpus_table(&o.corpus), cli_text_table(&o.text, CLI_LONG_CUT), cli_general_table()},
         notes, 0, -1};
     int status = args_parse(&command, argc, argv, &prompts, &n);
-    if (status < 0) status = cli_check_long("generate", &o.text, false);
+    if (status < 0) status = cli_check_long("generate", &o.text, CLI_LONG_CUT);
     if (status < 0) status = cli_sampling_check(&o.sampling, "generate");
     if (status >= 0) goto end;
     if (o.file && n) {

@@ -36,7 +36,7 @@ struct cli_journal {
     uint64_t rows, unsaved, last, on_disk, seen;
     size_t unsaved_bytes;
     double saved, cost;       /* when the last commit was over, and how long it took */
-    const uint64_t *tokens;
+    const uint64_t *tokens, *long_rows;
     cli_journal_past past;
     char model[65], *model_id;
     sill__store store;
@@ -81,6 +81,7 @@ static void take_fact(cli_journal *j, const char *name, const char *value) {
     else if (!strcmp(name, "started")) snprintf(j->past.started, sizeof j->past.started, "%s", value);
     else if (!strcmp(name, "seconds")) j->past.seconds = strtod(value, NULL);
     else if (!strcmp(name, "tokens")) j->past.tokens = strtoull(value, NULL, 10);
+    else if (!strcmp(name, "long_rows")) j->past.long_rows = strtoull(value, NULL, 10);
     else if (!strcmp(name, "sessions")) j->past.sessions = strtoull(value, NULL, 10);
     else if (!strcmp(name, "model_id")) {
         sill__free(j->model_id);
@@ -239,7 +240,10 @@ static sill_status commit(cli_journal *j, sill_error *err) {
     char text[32];
     sqlite3_reset(j->get);
     snprintf(text, sizeof text, "%llu", (unsigned long long)(j->past.tokens + (j->tokens ? *j->tokens : 0)));
-    if (put_fact(j, "fact", "tokens", text, err) != SILL_OK || run(j, "COMMIT", err) != SILL_OK) {
+    sill_status s = put_fact(j, "fact", "tokens", text, err);
+    snprintf(text, sizeof text, "%llu", (unsigned long long)(j->past.long_rows + (j->long_rows ? *j->long_rows : 0)));
+    if (s == SILL_OK) s = put_fact(j, "fact", "long_rows", text, err);
+    if (s != SILL_OK || run(j, "COMMIT", err) != SILL_OK) {
         sqlite3_exec(j->db, "ROLLBACK", NULL, NULL, NULL);
         j->open = false;
         j->rows -= j->unsaved;
@@ -300,6 +304,7 @@ sill_status cli_journal_open(const cli_journal_options *o, cli_journal **out, si
     j->overwrite = o->overwrite;
     j->every = o->rows;
     j->tokens = o->tokens;
+    j->long_rows = o->long_rows;
     j->store = (sill__store){get_row, put_row, j};
     sill_status s = j->path ? start(j, o, err) : sill__fail(err, SILL_ENOMEM, "no memory for a journal");
     if (s != SILL_OK) {

@@ -31,7 +31,7 @@ typedef struct cli_journal_options {
     const char *target;            /* TARGET.journal */
     const cli_settings *settings;
     const char *model_id;          /* which files the model is, as cli_identity says; and what is known of their contents */
-    const uint64_t *tokens;        /* counted by this session */
+    const uint64_t *tokens, *long_rows; /* counted by this session */
     bool overwrite;                /* of other settings: begun anew; changed rows are computed again */
     int32_t rows;                  /* most rows that a kill costs; 0: what finishes in about a second */
 } cli_journal_options;
@@ -39,7 +39,7 @@ typedef struct cli_journal_options {
 sill_status cli_journal_open(const cli_journal_options *options, cli_journal **out, sill_error *err);
 bool cli_journal_exists(const char *target);
 /* Whether the run goes on, and with how many rows; sessions before this one, their seconds, when the first began. */
-typedef struct cli_journal_past { bool resumed; uint64_t rows, sessions, tokens; double seconds; char started[32]; } cli_journal_past;
+typedef struct cli_journal_past { bool resumed; uint64_t rows, sessions, tokens, long_rows; double seconds; char started[32]; } cli_journal_past;
 cli_journal_past cli_journal_get_past(const cli_journal *journal);
 /* The model of the rows that are kept: its SHA-256 ("": not known when it was written) and its model_id. */
 const char *cli_journal_model(const cli_journal *journal, const char **model_id);

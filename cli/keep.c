@@ -89,7 +89,7 @@ static sill_status check_model(cli_run *run, sill_error *err) {
 static sill_status open_journal(cli_run *run, sill_error *err) {
     const cli_corpus_options *o = run->options;
     cli_journal_options jo = {.target = run->target, .settings = &run->settings, .model_id = cli_identity_id(run->identity),
-                              .tokens = &run->tokens, .overwrite = o->overwrite, .rows = o->journal_rows};
+                              .tokens = &run->tokens, .long_rows = &run->long_rows, .overwrite = o->overwrite, .rows = o->journal_rows};
     sill_status s = cli_journal_open(&jo, &run->journal, err);
     if (s == SILL_OK && cli_journal_get_past(run->journal).resumed && (s = check_model(run, err)) != SILL_OK && o->overwrite) {
         cli_journal_close(run->journal, true);
@@ -120,6 +120,7 @@ int cli_keep_open(cli_run *run, const char *const *fields, size_t n_fields) {
         return s == SILL_EINVAL ? EXIT_USAGE : status;
     }
     cli_journal_past past = cli_journal_get_past(run->journal);
+    run->long_before = past.long_rows;
     if (past.resumed) cli_say("goes on: %llu finished rows are in %s.journal", (unsigned long long)past.rows, run->target);
     return -1;
 }

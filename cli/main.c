@@ -11,6 +11,7 @@ static const struct { const char *name; cli_command_fn run; const char *what; } 
     {"classify", cli_classify, "label the rows of a file, with all label probabilities"},
     {"agree", cli_agree, "how far coders agree, and how right they are: kappa, alpha, F1, calibration"},
     {"score", cli_score, "log-probabilities of texts by token, word or text"},
+    {"embed", cli_embed, "a vector for every row of a file, as .npy, JSON Lines or CSV"},
     {"perplexity", cli_perplexity, "perplexity of a text or of the rows of a file"},
     {"tokenize", cli_tokenize, "token ids of texts"},
     {"detokenize", cli_detokenize, "texts of token ids"},

@@ -104,7 +104,7 @@ static sill_status open_shards(merging *m, sill__writer *w, sill_error *err) {
         shard *h = &m->shards[i];
         s = cli_results_open(&h->results, h->path, &h->record, h->record.uneven, h->record.n_uneven, err);
         if (s == SILL_OK) s = cli_results_header(&h->results, err);
-        if (s == SILL_OK && h->results.text.n && i == 0) s = sill__writer_put(w, h->results.text.p, h->results.text.n, err);
+        if (s == SILL_OK && h->results.text.n && i == 0 && !h->results.row_bytes) s = sill__writer_put(w, h->results.text.p, h->results.text.n, err);
     }
     return s;
 }
@@ -137,10 +137,27 @@ static void keep_text(char **to, const char *from, bool later) {
     *to = copy;
 }
 
+static int by_number(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static bool add_failed(cli_record *r, const cli_record *o) {
+    const size_t n = r->n_failed_rows + o->n_failed_rows;
+    uint64_t *p = sill__realloc(r->failed_rows, (n + 1) * sizeof *p);
+    if (!p) return false;
+    r->failed_rows = p;
+    if (o->n_failed_rows) memcpy(p + r->n_failed_rows, o->failed_rows, o->n_failed_rows * sizeof *p);
+    qsort(p, n, sizeof *p, by_number);
+    r->n_failed_rows = n;
+    return true;
+}
+
 /* The record that a run without shards would have, but for the times. */
 static sill_status write_record(merging *m, const sill__writer *w, const char *target, sill_error *err) {
     cli_record *r = &m->shards[0].record;
     char sha[65], *path = cli_record_path(target);
+    sill_status s = SILL_OK;
     sill__str names;
     sill__str_init(&names, (size_t)1 << 24);
     for (size_t i = 0; i < m->n; i++) {
@@ -155,6 +172,8 @@ static sill_status write_record(merging *m, const sill__writer *w, const char *t
         r->sessions += o->sessions;
         r->rows += o->rows;
         r->failed += o->failed;
+        if (!add_failed(r, o)) s = sill__fail(err, SILL_ENOMEM, "no memory for the numbers of failed rows");
+        r->long_rows += o->long_rows;
         r->tokens += o->tokens;
     }
     sill__str_puts(&names, "]");
@@ -170,7 +189,7 @@ static sill_status write_record(merging *m, const sill__writer *w, const char *t
     r->output_bytes = sill__writer_bytes(w);
     sill__writer_sha256(w, sha);
     memcpy(r->output_sha256, sha, SILL_MIN(strlen(r->output_sha256), sizeof sha - 1));
-    sill_status s = path && r->merged_json ? cli_record_write(path, r, err) : sill__fail(err, SILL_ENOMEM, "no memory for a record");
+    if (s == SILL_OK) s = path && r->merged_json ? cli_record_write(path, r, err) : sill__fail(err, SILL_ENOMEM, "no memory for a record");
     sill__free(path);
     return s;
 }
@@ -181,9 +200,10 @@ static sill_status merge(merging *m, const merge_options *o, sill_error *err) {
     for (size_t i = 0; s == SILL_OK && i < m->n; i++) s = read_shard(&m->shards[i], err);
     if (s == SILL_OK) s = check_shards(m, err);
     if (s != SILL_OK) return s;
-    const char *format = cli_settings_get(&m->shards[0].record.settings, "output format");
-    sill__writer_options wo = {.path = o->output, .overwrite = o->overwrite, .raw = true, .stop = &cli_stop, .codecs = cli_codecs,
-                               .format = !format || !strcmp(format, "jsonl") ? SILL__FORMAT_JSONL : !strcmp(format, "tsv") ? SILL__FORMAT_TSV : SILL__FORMAT_CSV};
+    const char *format = cli_settings_get(&m->shards[0].record.settings, "output format"), *vector = cli_settings_get(&m->shards[0].record.settings, "vector");
+    const bool npy = format && !strcmp(format, "npy");
+    sill__writer_options wo = {.path = o->output, .overwrite = o->overwrite, .raw = true, .vector = vector ? strtoul(vector, NULL, 10) : 0, .stop = &cli_stop, .codecs = cli_codecs,
+                               .format = npy ? SILL__FORMAT_NPY : !format || !strcmp(format, "jsonl") ? SILL__FORMAT_JSONL : !strcmp(format, "tsv") ? SILL__FORMAT_TSV : SILL__FORMAT_CSV};
     char *target = sill__writer_target(o->output);
     for (size_t i = 0; s == SILL_OK && target && i < m->n; i++) {
         struct stat a, b;

@@ -223,7 +223,7 @@ int cli_perplexity(int argc, char **argv) {
     };
     const arg_command command = {
         "perplexity", "FILE [--text COLUMN]", "Perplexity of a text, or of all rows of a file, under a model.",
-        {{"perplexity", own, SILL_ARRAY_LEN(own), &o}, cli_text_table(&o.text, true), cli_model_table(&o.model), cli_general_table()},
+        {{"perplexity", own, SILL_ARRAY_LEN(own), &o}, cli_text_table(&o.text, CLI_LONG_WINDOW), cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
     char **files;
     int n;
@@ -231,7 +231,7 @@ int cli_perplexity(int argc, char **argv) {
     sill_error err = {0};
     totals t = {0};
     int status = args_parse(&command, argc, argv, &files, &n);
-    if (status < 0) status = cli_check_long("perplexity", &o.text, true);
+    if (status < 0) status = cli_check_long("perplexity", &o.text, CLI_LONG_WINDOW);
     if (status >= 0) return status;
     bool is_stdin = !strcmp(files[0], "-");
     sill__format format = o.corpus.format ? (sill__format)o.corpus.format : is_stdin ? SILL__FORMAT_TXT : sill__format_of_path(files[0]);

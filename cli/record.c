@@ -26,6 +26,7 @@ void cli_record_free(cli_record *r) {
     for (size_t i = 0; i < r->n_arguments; i++) sill__free(r->arguments[i]);
     sill__free(r->arguments);
     sill__free(r->uneven);
+    sill__free(r->failed_rows);
     cli_settings_free(&r->settings);
     memset(r, 0, sizeof *r);
 }
@@ -70,6 +71,10 @@ static void put_record(sill__str *s, const cli_record *r) {
     put_number(s, "sessions", r->sessions);
     put_number(s, "rows", r->rows);
     put_number(s, "failed", r->failed);
+    sill__str_puts(s, "  \"failed_rows\": [");
+    for (size_t i = 0; i < r->n_failed_rows; i++) sill__str_putf(s, i ? ", %llu" : "%llu", (unsigned long long)r->failed_rows[i]);
+    sill__str_puts(s, "],\n");
+    put_number(s, "long_rows", r->long_rows);
     put_number(s, "tokens", r->tokens);
     put_raw(s, "seed", r->seed_json);
     put_member(s, "shard", r->shard);
@@ -163,6 +168,19 @@ static void read_arguments(sill__json *j, cli_record *r) {
     }
 }
 
+static void read_failed_rows(sill__json *j, cli_record *r) {
+    size_t cap = r->n_failed_rows;
+    if (!sill__json_enter(j, SILL__JSON_ARRAY)) return;
+    while (sill__json_next_element(j)) {
+        if (r->n_failed_rows == cap) {
+            uint64_t *p = sill__realloc(r->failed_rows, (cap = cap ? 2 * cap : 64) * sizeof *p);
+            if (!p) return;
+            r->failed_rows = p;
+        }
+        r->failed_rows[r->n_failed_rows++] = count_of(j);
+    }
+}
+
 static void read_uneven(sill__json *j, cli_record *r) {
     size_t cap = 0;
     if (!sill__json_enter(j, SILL__JSON_ARRAY)) return;
@@ -216,7 +234,7 @@ static void read_member(sill__json *j, const char *key, cli_record *r) {
         {"shard", &r->shard}}, raws[] = {{"seed", &r->seed_json}, {"device", &r->device_json}, {"options", &r->options_json},
         {"merged", &r->merged_json}};
     const struct { const char *name; uint64_t *to; } counts[] = {
-        {"sessions", &r->sessions}, {"rows", &r->rows}, {"failed", &r->failed}, {"tokens", &r->tokens}};
+        {"sessions", &r->sessions}, {"rows", &r->rows}, {"failed", &r->failed}, {"long_rows", &r->long_rows}, {"tokens", &r->tokens}};
     for (size_t i = 0; i < SILL_ARRAY_LEN(texts); i++)
         if (!strcmp(key, texts[i].name)) {
             if (!*texts[i].to) *texts[i].to = text_of(j);
@@ -234,6 +252,7 @@ static void read_member(sill__json *j, const char *key, cli_record *r) {
         }
     if (!strcmp(key, "seconds")) sill__json_double(j, &r->seconds);
     else if (!strcmp(key, "arguments")) read_arguments(j, r);
+    else if (!strcmp(key, "failed_rows")) read_failed_rows(j, r);
     else if (!strcmp(key, "input") || !strcmp(key, "output") || !strcmp(key, "settings")) read_part(j, key, r);
     else if (!strcmp(key, "model") && !r->model_json) r->model_json = kept_part(j, key, r);
     else sill__json_skip(j);

@@ -11,10 +11,12 @@ typedef struct cli_record {
     char *input, *input_sha256; /* NULL: not a file; over the digests of all rows, those of other shards among them */
     char *output_sha256;
     char *model, *model_sha256;
-    uint64_t input_rows, rows, failed, tokens, sessions, output_bytes, results_per_row;
+    uint64_t input_rows, rows, failed, long_rows, tokens, sessions, output_bytes, results_per_row;
     double seconds;
     uint64_t *uneven;           /* rows with another number of results: pairs */
     size_t n_uneven;
+    uint64_t *failed_rows;      /* in order */
+    size_t n_failed_rows;
     char *seed_json, *model_json, *device_json, *options_json, *merged_json; /* as they are written */
     cli_settings settings;
 } cli_record;

@@ -1,5 +1,6 @@
 /* results.c - what the writer wrote, cut into rows again. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "pack.h"
@@ -59,16 +60,30 @@ sill_status cli_results_open(cli_results *r, const char *path, const cli_record 
     r->record = record;
     r->uneven = uneven;
     r->n_uneven = n_uneven;
-    r->quoted = format && strcmp(format, "jsonl") != 0;
+    const char *vector = cli_settings_get(&record->settings, "vector");
+    if (format && !strcmp(format, "npy")) r->row_bytes = 4 * (vector ? strtoul(vector, NULL, 10) : 0);
+    r->quoted = format && strcmp(format, "jsonl") != 0 && !r->row_bytes;
     sill__str_init(&r->text, (size_t)1 << 31);
     sill__sha256_init(&r->sha);
     r->file = fopen(path, "rbe");
     return r->file ? begin(r, err) : sill__fail(err, errno == ENOENT ? SILL_ENOENT : SILL_EIO, "%s: %s", path, strerror(errno));
 }
 
+/* N bytes behind results->text. */
+static sill_status next_bytes(cli_results *r, size_t n, sill_error *err) {
+    for (int c; n; n--) {
+        if ((c = next_byte(r)) == EOF)
+            return sill__fail(err, SILL_EFORMAT, "%s has fewer rows than the record of its run says: was it changed?", r->path);
+        char byte = (char)c;
+        if (!sill__str_put(&r->text, &byte, 1)) return sill__fail(err, SILL_ENOMEM, "%s: no memory for a row", r->path);
+    }
+    return SILL_OK;
+}
+
 /* One result behind results->text, its line end with it. */
 static sill_status next(cli_results *r, sill_error *err) {
     bool inside = false;
+    if (r->row_bytes) return next_bytes(r, r->row_bytes, err);
     for (int c; (c = next_byte(r)) != EOF;) {
         char byte = (char)c;
         if (!sill__str_put(&r->text, &byte, 1)) return sill__fail(err, SILL_ENOMEM, "%s: no memory for a row", r->path);
@@ -80,7 +95,7 @@ static sill_status next(cli_results *r, sill_error *err) {
 
 sill_status cli_results_header(cli_results *r, sill_error *err) {
     sill__str_clear(&r->text);
-    return r->quoted ? next(r, err) : SILL_OK;
+    return r->row_bytes ? next_bytes(r, SILL__NPY_HEADER, err) : r->quoted ? next(r, err) : SILL_OK;
 }
 
 sill_status cli_results_row(cli_results *r, uint64_t number, uint64_t *n, sill_error *err) {

@@ -14,6 +14,7 @@ typedef struct cli_results {
     const cli_record *record; /* how many results a row has */
     const uint64_t *uneven;
     size_t n_uneven, at;      /* pairs, and the next one of them */
+    size_t row_bytes;         /* NPY: of every row; 0: lines */
     bool quoted;              /* CSV, TSV: line ends may stand in quotes */
     sill__str text;           /* what was read last */
     sill__sha256 sha;         /* of what was read of the file */

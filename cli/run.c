@@ -10,6 +10,12 @@
 #include "record.h"
 
 static sill__format to_format(int choice) { return (sill__format)choice; } /* the tables are in the enum's order */
+static sill__format to_output_format(int choice) { return choice == 4 ? SILL__FORMAT_NPY : (sill__format)choice; }
+
+static bool is_npy(const char *path) {
+    size_t n = path ? strlen(path) : 0;
+    return n > 4 && !strcmp(path + n - 4, ".npy");
+}
 
 static bool is_stdin(const char *file) { return !strcmp(file, "-"); }
 
@@ -25,8 +31,11 @@ int cli_pick_delimiter(const char *command, const char *d, char *out) {
 /* Refuses an output that exists before minutes are spent on a model. */
 static int check_output(cli_run *run) {
     const cli_corpus_options *o = run->options;
+    const bool npy = to_output_format(o->output_format) == SILL__FORMAT_NPY || (is_npy(o->output) && !o->output_format && !o->json);
+    if (npy && strcmp(run->command, "embed")) return args_usage(run->command, "a .npy file holds vectors; %s has none", run->command);
+    if (npy && (!o->output || is_stdin(o->output))) return args_usage(run->command, "vectors as .npy need a file: -o OUT.npy");
     if (!o->output || is_stdin(o->output)) return -1;
-    if (!o->output_format && !o->json) {
+    if (!o->output_format && !o->json && !npy) {
         sill__format f = sill__format_of_path(o->output);
         if (f == SILL__FORMAT_AUTO || f == SILL__FORMAT_TXT)
             return args_usage(run->command, "cannot write results as '%s'; name it .csv, .tsv or .jsonl (with .gz or .zst behind it, if "
@@ -43,7 +52,7 @@ static int check_output(cli_run *run) {
     return -1;
 }
 
-static int select_column(cli_run *run, const char *name, size_t *slot) {
+int cli_run_select(cli_run *run, const char *name, size_t *slot) {
     sill_error err = {0};
     sill_status s = sill__reader_select(run->reader, name, slot, &err);
     if (s == SILL_OK) return -1;
@@ -153,8 +162,8 @@ int cli_run_input(cli_run *run, const char *command, const char *file, const cli
         }
         text = txt_column ? txt_column : "text";
     }
-    status = select_column(run, text, &run->text_slot);
-    if (status < 0 && options->id) status = select_column(run, options->id, &run->id_slot);
+    status = cli_run_select(run, text, &run->text_slot);
+    if (status < 0 && options->id) status = cli_run_select(run, options->id, &run->id_slot);
     if (status >= 0) {
         cli_run_free(run);
         return status;
@@ -169,7 +178,8 @@ int cli_run_input(cli_run *run, const char *command, const char *file, const cli
 sill__format cli_run_output_format(const cli_run *run) {
     const cli_corpus_options *o = run->options;
     if (o->json) return SILL__FORMAT_JSONL;
-    if (o->output_format) return to_format(o->output_format);
+    if (o->output_format) return to_output_format(o->output_format);
+    if (is_npy(o->output)) return SILL__FORMAT_NPY;
     if (o->output && !is_stdin(o->output)) return sill__format_of_path(o->output);
     sill__format in = sill__reader_format(run->reader);
     return is_plain(in) ? SILL__FORMAT_CSV : in;
@@ -201,8 +211,9 @@ int cli_run_output(cli_run *run, const char *const *fields, size_t n_fields, int
     sill_error err = {0};
     const cli_corpus_options *o = run->options;
     sill__writer_options wo = {.path = o->output, .format = cli_run_output_format(run),
-                               .overwrite = o->overwrite || cli_replay.rows, .stop = &cli_stop, .codecs = cli_codecs};
-    sill__flow_options fo = {.text_slot = run->text_slot, .json_text = run->json_text, .has_id = o->id != NULL, .id_slot = run->id_slot,
+                               .overwrite = o->overwrite || cli_replay.rows, .vector = run->vector, .stop = &cli_stop, .codecs = cli_codecs};
+    sill__flow_options fo = {.text_slot = run->text_slot, .json_text = run->json_text, .has_context = run->has_context,
+                             .context_slot = run->context_slot, .has_id = o->id != NULL, .id_slot = run->id_slot,
                              .n_sequences = n_sequences, .stop = &cli_stop, .tick = tick, .user = run, .digest = cli_replay.rows != NULL};
     run->n_sequences = SILL_MAX(1, n_sequences);
     int kept = cli_keep_open(run, fields, n_fields);
@@ -232,7 +243,8 @@ int cli_run_output(cli_run *run, const char *const *fields, size_t n_fields, int
 int cli_run_next(void *user, sill_row *row) {
     cli_run *run = user;
     int more = sill__flow_next(run->flow, row);
-    if (more == 1 && run->tokenizer) run->lost += cli_lost_bytes(run->tokenizer, row->text, row->n_bytes);
+    if (more == 1 && run->tokenizer)
+        run->lost += cli_lost_bytes(run->tokenizer, row->text, row->n_bytes) + cli_lost_bytes(run->tokenizer, row->context, row->n_context_bytes);
     return more;
 }
 
@@ -252,6 +264,11 @@ static void say_notes(const cli_run *run, const sill__flow_counts *c, const sill
     if (c->bad_utf8)
         cli_say("warning: %llu bytes that are not UTF-8 are U+FFFD in the JSON output", (unsigned long long)c->bad_utf8);
     cli_say_lost(run->lost);
+    uint64_t long_rows = run->long_before + run->long_rows;
+    if (long_rows)
+        cli_say("rows longer than the context of %d tokens: %llu, %s", (int)run->engine->plan.n_ctx, (unsigned long long)long_rows,
+                run->long_policy == SILL_LONG_TRUNCATE ? "of which what does not fit was left out" : run->long_policy == SILL_LONG_SPLIT_MEAN ?
+                "split into pieces" : "read in windows that overlap");
     if (stats->blank_lines) cli_say("%llu blank lines skipped", (unsigned long long)stats->blank_lines);
 }
 

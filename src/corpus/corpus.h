@@ -14,7 +14,8 @@
 typedef enum sill__format {
     SILL__FORMAT_AUTO, SILL__FORMAT_CSV, SILL__FORMAT_TSV, SILL__FORMAT_JSONL,
     SILL__FORMAT_TXT, /* plain text, a line a row */
-    SILL__FORMAT_FILE /* plain text, a file a row: one file, or all of a directory */
+    SILL__FORMAT_FILE, /* plain text, a file a row: one file, or all of a directory */
+    SILL__FORMAT_NPY /* output only: vectors, as numpy's .npy */
 } sill__format;
 
 /* By the extension of PATH (.csv .tsv .tab .jsonl .ndjson .txt .text, any case, .gz or .zst behind it); AUTO when unknown. */
@@ -150,6 +151,7 @@ typedef struct sill__writer_options {
     char delimiter;        /* CSV; 0: ',' */
     bool overwrite;        /* replace an existing file (when the run is finished, not before) */
     bool resumed;          /* what is there, PATH or PATH.partial, is this run's own: it is written anew */
+    size_t vector;         /* NPY: values of a row, float32; a row without a vector is NaN */
     bool raw;              /* no header and no fields: whole rows are put, header among them */
     const volatile int *stop; /* non-zero: opening a pipe ends with ECANCELLED; may be NULL */
     const sill__codec *const *codecs; /* by the extension of PATH the output is compressed; ends with NULL, may be NULL */
@@ -187,6 +189,12 @@ const char *sill__writer_partial(const sill__writer *writer);
 /* Things said once: renamed fields and such; NULL at the end of the list. */
 const char *sill__writer_note(const sill__writer *writer, size_t i);
 
+/* ---- .npy (npy.c): version 1.0, '<f4', C order, (rows, width), in a header of SILL__NPY_HEADER bytes */
+#define SILL__NPY_HEADER 128
+void sill__npy_header(uint64_t rows, size_t width, char out[SILL__NPY_HEADER]);
+/* Appends float32 as they stand in the file; NULL: NaN. */
+void sill__npy_put(sill__str *s, const float *values, size_t n);
+
 /* A row of output under construction. Fields are given in the order of FIELDS; those not given when the
  * record ends are empty (null). */
 typedef struct sill__record {
@@ -207,6 +215,7 @@ void sill__record_f32(sill__record *record, float value);
 void sill__record_f64(sill__record *record, double value);
 void sill__record_bool(sill__record *record, bool value);      /* true/false; 1/0 in CSV */
 void sill__record_json(sill__record *record, const char *json, size_t n_bytes); /* a cell of JSON in CSV */
+void sill__record_vector(sill__record *record, const float *values, size_t n); /* NPY */
 void sill__record_end(sill__record *record, const char *error); /* NULL: the row succeeded */
 
 /* ---- a store of finished rows, so that a run that was ended can go on: the flow asks it for every row before the task
@@ -232,6 +241,8 @@ typedef struct sill__flow sill__flow;
 typedef struct sill__flow_options {
     size_t text_slot;
     bool json_text;              /* a JSON array or object is a text too (lists of ids); else such a row fails */
+    bool has_context;
+    size_t context_slot;         /* what stands before the text */
     bool has_id;
     size_t id_slot;              /* the row's random-number key; else its number */
     int32_t n_sequences;         /* results a row; 0: 1 */
@@ -277,6 +288,8 @@ sill__flow_counts sill__flow_get_counts(const sill__flow *flow);
 void sill__flow_input_sha256(const sill__flow *flow, char out[65]);
 /* Rows whose number of results is not n_sequences (one that failed wholly has one): pairs of row and results. */
 const uint64_t *sill__flow_uneven(const sill__flow *flow, size_t *n_pairs);
+/* Rows that failed, in order. */
+const uint64_t *sill__flow_failed(const sill__flow *flow, size_t *n);
 /* The first failed rows as "row N (line L): message"; NULL at the end. */
 const char *sill__flow_failure(const sill__flow *flow, size_t i);
 

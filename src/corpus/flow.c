@@ -42,6 +42,8 @@ struct sill__flow {
     sill__str whole;       /* scratch: a row's results, joined */
     uint64_t *uneven;      /* pairs */
     size_t n_uneven, uneven_cap;
+    uint64_t *failed_rows;
+    size_t n_failed, failed_cap;
     char *failures[MAX_FAILURES];
     size_t n_failures;
     sill_status status;
@@ -101,6 +103,7 @@ void sill__flow_free(sill__flow *f) {
     sill__record_free(&f->record);
     sill__str_free(&f->whole);
     sill__free(f->uneven);
+    sill__free(f->failed_rows);
     sill__free(f->ring);
     sill__free(f);
 }
@@ -136,6 +139,19 @@ static sill_status note_uneven(sill__flow *f, const entry *e) {
     return SILL_OK;
 }
 
+static sill_status note_failed(sill__flow *f, const entry *e) {
+    if (!e->failed) return SILL_OK;
+    if (f->n_failed == f->failed_cap) {
+        size_t cap = f->failed_cap ? f->failed_cap * 2 : 64, bytes;
+        uint64_t *p = sill__mul(cap, sizeof *p, &bytes) ? sill__realloc(f->failed_rows, bytes) : NULL;
+        if (!p) return sill__fail(&f->error, SILL_ENOMEM, "no memory for the numbers of failed rows");
+        f->failed_rows = p;
+        f->failed_cap = cap;
+    }
+    f->failed_rows[f->n_failed++] = f->base;
+    return SILL_OK;
+}
+
 /* Writes every finished row at the old end of the window. */
 static void write_finished(sill__flow *f) {
     bool any = false;
@@ -144,7 +160,7 @@ static void write_finished(sill__flow *f) {
         for (piece *p = e->pieces; p; p = p->next)
             if (failed(f, sill__writer_put(f->writer, (const char *)(p + 1), p->n, &f->error))) return;
         if (!e->passed) {
-            if (failed(f, sill__writer_end_row(f->writer, &f->error)) || failed(f, note_uneven(f, e))) return;
+            if (failed(f, sill__writer_end_row(f->writer, &f->error)) || failed(f, note_uneven(f, e)) || failed(f, note_failed(f, e))) return;
             f->counts.written++;
             any = true;
         }
@@ -165,6 +181,9 @@ static const char *unusable(const sill__flow *f, const sill__corpus_row *row) {
     if (row->error) return row->error;
     if (!text || text->kind == SILL__CELL_MISSING) return "the row has no text";
     if (text->kind == SILL__CELL_JSON && !f->o.json_text) return "the row's text is a JSON array or object, not a text";
+    const sill__cell *context = f->o.has_context && f->o.context_slot < row->n_cells ? &row->cells[f->o.context_slot] : NULL;
+    if (f->o.has_context && (!context || context->kind == SILL__CELL_MISSING)) return "the row has no context";
+    if (context && context->kind == SILL__CELL_JSON) return "the row's context is a JSON array or object, not a text";
     if (f->o.has_id && row->cells[f->o.id_slot].kind == SILL__CELL_MISSING) return "the row has no id";
     return NULL;
 }
@@ -245,6 +264,10 @@ int sill__flow_next(void *flow, sill_row *out) {
         if (f->o.has_id) out->key = sill_row_key(row->cells[f->o.id_slot].p, row->cells[f->o.id_slot].n);
         out->text = text->p;
         out->n_bytes = text->n;
+        if (f->o.has_context) {
+            out->context = row->cells[f->o.context_slot].p;
+            out->n_context_bytes = row->cells[f->o.context_slot].n;
+        }
         return 1;
     }
 }
@@ -369,6 +392,11 @@ void sill__flow_input_sha256(const sill__flow *f, char out[65]) {
 const uint64_t *sill__flow_uneven(const sill__flow *f, size_t *n_pairs) {
     *n_pairs = f->n_uneven;
     return f->uneven;
+}
+
+const uint64_t *sill__flow_failed(const sill__flow *f, size_t *n) {
+    *n = f->n_failed;
+    return f->failed_rows;
 }
 
 const char *sill__flow_failure(const sill__flow *f, size_t i) { return i < f->n_failures ? f->failures[i] : NULL; }

@@ -33,7 +33,7 @@ const sill__codec *sill__codec_of_path(const sill__codec *const *codecs, const c
 }
 
 const char *sill__format_name(sill__format format) {
-    static const char *const names[] = {"auto", "csv", "tsv", "jsonl", "txt", "file"};
+    static const char *const names[] = {"auto", "csv", "tsv", "jsonl", "txt", "file", "npy"};
     return (unsigned)format < SILL_ARRAY_LEN(names) ? names[format] : "?";
 }
 

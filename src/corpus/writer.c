@@ -7,6 +7,7 @@
  *    line. From other inputs: an object of strings; of a header's names that are the same, all but the first get a number.
  *  - CSV from JSONL: the columns are the keys of the first line, then those that were selected and are not among
  *    them; texts as they are, other values as JSON.
+ *  - NPY: nothing but vectors; the header gets the number of rows at the end.
  *  - When the system takes no more (a full disk), PATH.partial is cut back to its last whole row.
  *  - A compressed file is packed in blocks of one size, whenever their bytes came, so that the same rows give the same file.
  *    Half of one is worth nothing: what is not finished is removed, and the rows are in the store.
@@ -30,6 +31,7 @@
 struct sill__writer {
     sill__format format;
     char delimiter;
+    size_t vector;           /* NPY */
     int fd;
     bool own_fd, renames, finished;
     sill__sha256 sha;        /* of what the system has taken, where it renames */
@@ -232,7 +234,7 @@ static sill_status open_file(sill__writer *w, const sill__reader *reader, const 
     if (!overwrite && stat(w->partial, &st) == 0 && st.st_size > 0)
         return sill__fail(err, SILL_EINVAL, "%s is left from an unfinished run (or one that is running); move it "
                           "away, or give --overwrite to start again", w->partial);
-    w->fd = open(w->partial, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    w->fd = open(w->partial, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (w->fd < 0) return sill__fail(err, SILL_EIO, "%s: %s", w->partial, strerror(errno));
     if (flock(w->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) /* some file systems have no locks */
         return sill__fail(err, SILL_EINVAL, "%s is being written by another run", w->partial);
@@ -243,6 +245,12 @@ static sill_status open_file(sill__writer *w, const sill__reader *reader, const 
 
 static sill_status write_header(sill__writer *w, sill_error *err) {
     if (w->format == SILL__FORMAT_JSONL) return SILL_OK;
+    if (w->format == SILL__FORMAT_NPY) {
+        char head[SILL__NPY_HEADER];
+        sill__npy_header(0, w->vector, head);
+        w->put = w->rows_end = sizeof head;
+        return sill__str_put(&w->buffer, head, sizeof head) ? SILL_OK : sill__fail(err, SILL_ENOMEM, "no memory for the header");
+    }
     for (size_t i = 0; i < w->n_columns + w->n_fields; i++) {
         const char *name = i < w->n_columns ? w->columns[i] : w->fields[i - w->n_columns];
         if (i) sill__str_put(&w->buffer, &w->delimiter, 1);
@@ -318,6 +326,7 @@ sill_status sill__writer_open(const sill__writer_options *o, sill__reader *reade
     w->fd = to_stdout ? STDOUT_FILENO : -1;
     w->stop = o->stop;
     w->format = format;
+    w->vector = o->vector;
     w->delimiter = format == SILL__FORMAT_TSV ? '\t' : o->delimiter ? o->delimiter : ',';
     sill__str_init(&w->buffer, MAX_RECORD);
     sill__str_init(&w->packed, 2 * MAX_RECORD);
@@ -330,7 +339,9 @@ sill_status sill__writer_open(const sill__writer_options *o, sill__reader *reade
         if (!add_field(w, i < n_fields ? fields[i] : "error"))
             s = sill__fail(err, SILL_ENOMEM, "no memory for %zu fields", n_fields);
     if (s == SILL_OK && !to_stdout) s = open_file(w, reader, o, err);
-    if (s == SILL_OK && !o->raw) s = write_header(w, err);
+    if (s == SILL_OK && format == SILL__FORMAT_NPY && (!w->renames || w->codec))
+        s = sill__fail(err, SILL_EINVAL, "%s: a .npy file's header says how many rows there are, so it needs a regular file that is not compressed (-o OUT.npy)", w->path);
+    if (s == SILL_OK && (!o->raw || format == SILL__FORMAT_NPY)) s = write_header(w, err);
     if (s != SILL_OK) {
         sill__writer_free(w);
         return s;
@@ -366,8 +377,26 @@ sill_status sill__writer_end_row(sill__writer *w, sill_error *err) {
 
 sill_status sill__writer_flush(sill__writer *w, sill_error *err) { return flush_bytes(w, false, err); }
 
+/* The header with the number of rows, and the SHA-256 of the file that this makes. */
+static sill_status settle_npy(sill__writer *w, sill_error *err) {
+    char head[SILL__NPY_HEADER], piece[65536];
+    sill__npy_header(w->rows, w->vector, head);
+    bool ok = pwrite(w->fd, head, sizeof head, 0) == (ssize_t)sizeof head;
+    sill__sha256_init(&w->sha);
+    for (uint64_t at = 0; ok && at < w->written;) {
+        ssize_t k = pread(w->fd, piece, SILL_MIN(sizeof piece, w->written - at), (off_t)at);
+        if (k < 0 && errno == EINTR) continue;
+        if (k == 0) errno = EIO;
+        ok = k > 0;
+        if (ok) sill__sha256_update(&w->sha, piece, (size_t)k);
+        at += ok ? (uint64_t)k : 0;
+    }
+    return ok ? SILL_OK : sill__fail(err, SILL_EIO, "%s: %s", w->partial, strerror(errno));
+}
+
 sill_status sill__writer_finish(sill__writer *w, sill_error *err) {
     sill_status s = flush_bytes(w, true, err);
+    if (s == SILL_OK && w->format == SILL__FORMAT_NPY) s = settle_npy(w, err);
     if (s != SILL_OK) return s;
     w->rows += w->rows_put;
     if (w->renames) {
@@ -430,6 +459,7 @@ void sill__record_begin(sill__record *r, const sill__corpus_row *row) {
     static const sill__cell missing;
     r->row = row;
     r->field = 0;
+    if (w->format == SILL__FORMAT_NPY) return;
     if (w->from_jsonl && w->format != SILL__FORMAT_JSONL && row && row->n_extra && !w->noted_extra) {
         w->noted_extra = true;
         note_extra(w, row->number);
@@ -491,7 +521,7 @@ static void put_name(sill__record *r, size_t field) {
  * by that name (never the error, which comes last). */
 static bool next_field(sill__record *r) {
     const sill__writer *w = r->writer;
-    if (r->field >= w->n_fields) return false;
+    if (r->field >= w->n_fields || w->format == SILL__FORMAT_NPY) return false;
     if (r->field + 1 < w->n_fields && clashes(r, r->field)) {
         r->field++;
         return false;
@@ -554,7 +584,15 @@ void sill__record_json(sill__record *r, const char *json, size_t n_bytes) {
     else sill__put_csv_value(&r->out, json, n_bytes, r->writer->delimiter);
 }
 
+void sill__record_vector(sill__record *r, const float *values, size_t n) {
+    if (r->writer->format == SILL__FORMAT_NPY && n == r->writer->vector) sill__npy_put(&r->out, values, n);
+}
+
 void sill__record_end(sill__record *r, const char *error) {
+    if (r->writer->format == SILL__FORMAT_NPY) {
+        if (error || !r->out.n) sill__str_clear(&r->out), sill__npy_put(&r->out, NULL, r->writer->vector);
+        return;
+    }
     while (r->field + 1 < r->writer->n_fields) sill__record_null(r);
     if (error) sill__record_text(r, error, strlen(error));
     else sill__record_null(r);

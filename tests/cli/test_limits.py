@@ -36,7 +36,14 @@ def refused_before_the_model():
     for policy in ("window", "split-mean"):
         wrong_usage(*classify, "--long", policy, says=f"--long {policy} is not for classify")
         wrong_usage("generate", *none, "--long", policy, "x", says=f"--long {policy} is not for generate")
-    wrong_usage("score", f, "--text", "t", *none, "--long", "split-mean", says="--long split-mean is not for score")
+    for c in ("score", "embed", "classify"):
+        wrong_usage(c, f, "--text", "t", "--long", "all", says="default, error, truncate, window, split-mean")
+    wrong_usage("score", f, "--text", "t", *none, "--long", "split-mean", "--stride", "5", says="--stride is for --long window")
+    wrong_usage("score", f, "--text", "t", *none, "--corrected", says="--corrected is for --per word")
+    for c in ("score", "classify", "tokenize"):
+        wrong_usage(c, f, "--text", "t", *none, "-o", path("x.npy"), says="a .npy file holds vectors")
+    wrong_usage("embed", f, "--text", "t", *none, "--output-format", "npy", says="need a file: -o OUT.npy")
+    wrong_usage("embed", f, "--text", "t", *none, "-o", path("x.txt"), says="--output-format")
     wrong_usage("perplexity", f, "--text", "t", *none, "--long", "split-mean", says="--long split-mean is not for perplexity")
     wrong_usage("generate", *none, "--logprobs", "129", "x", says="1 to 128")
     for option, value in (("--device", "cuda"), ("--device", "cuda:1")):
