@@ -1,19 +1,23 @@
 """What a model is worth, measured by sill itself on published data: the numbers of docs/QUALITY.md.
 
-    bench/quality/quality.py wikitext|lambada|polarity|codebook DATA [--sill build/release/sill] [--limit N] [-- SILL OPTIONS]
+    bench/quality/quality.py wikitext|lambada|lastwords|hellaswag|polarity|codebook DATA [--sill build/release/sill] [--limit N] [-- SILL OPTIONS]
 
-DATA holds wikitext2/wiki.test.raw.gz, lambada/lambada_test.jsonl.gz (as OpenAI prepared it),
-sentiment/rt-polarity.{pos,neg}.gz. Options after -- go to sill (-m MODEL, --dtype, --threads).
+DATA holds wikitext2/wiki.test.raw.gz, lambada/lambada_test.jsonl.gz (as OpenAI prepared it), hellaswag/hellaswag_val_full.txt.bz2
+(klosax/hellaswag_text_data), sentiment/rt-polarity.{pos,neg}.gz. Options after -- go to sill (-m MODEL, --dtype, --threads).
 
 wikitext: perplexity per token of the raw test split as one text; windows of 1024 tokens (--ctx) that move on by 512.
 lambada:  share of passages whose last word is what greedy decoding says, all of its tokens, as in
           lm-evaluation-harness's lambada_openai.
+lastwords: perplexity of LAMBADA's last words given the passages, by `sill score --context`.
+hellaswag: share of tasks of HellaSwag's validation set whose right ending is the likeliest of four given the context, by
+          `sill score --context`: acc by the sum of log-probabilities, acc_norm by the sum for a character, as
+          lm-evaluation-harness counts. --every N: only each N-th task, from the first.
 polarity: share of film-review sentences that zero-shot classification labels as their reviewers did.
 codebook: the same for codebooks, with and without an instruction and examples (the last sentences of the data), in the chat
           template and plain, and Krippendorff's alpha between their labels. Sentences 301 to 800 (--limit: as many behind the
           first 300, on which the default prompt was chosen).
 """
-import argparse, gzip, json, os, subprocess, sys, tempfile, time
+import argparse, bz2, gzip, json, math, os, subprocess, sys, tempfile, time
 
 root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -70,6 +74,37 @@ def lambada(args, work):
     assert len(said) == len(targets) == len(rows)
     right = sum(s[:len(t)] == t for s, t in zip(said, targets))
     print(f"LAMBADA: {right} of {len(rows)} last words, accuracy {right / len(rows):.4f}")
+
+
+def lastwords(args, work):
+    rows = []
+    for line in read(f"{args.data}/lambada/lambada_test.jsonl.gz").splitlines():
+        passage, word = json.loads(line)["text"].rsplit(" ", 1)
+        rows.append({"passage": passage, "word": " " + word})
+    rows = rows[:args.limit or None]
+    write_rows(f"{work}/lambada.jsonl", rows)
+    sill(args, "score", f"{work}/lambada.jsonl", "--context", "passage", "--text", "word", "-o", f"{work}/scores.jsonl")
+    sums = [row["sum_logprob"] for row in rows_of(f"{work}/scores.jsonl")]
+    assert len(sums) == len(rows)
+    print(f"LAMBADA: perplexity of {len(rows)} last words {math.exp(-sum(sums) / len(sums)):.3f}")
+
+
+def hellaswag(args, work):
+    with bz2.open(f"{args.data}/hellaswag/hellaswag_val_full.txt.bz2", "rt", encoding="utf-8", newline="\n") as f:
+        lines = f.read().split("\n")
+    tasks = [lines[i:i + 6] for i in range(0, len(lines) - 5, 6)][::args.every][:args.limit or None]
+    write_rows(f"{work}/hellaswag.jsonl", [{"context": t[0], "ending": " " + e} for t in tasks for e in t[2:]])
+    sill(args, "score", f"{work}/hellaswag.jsonl", "--context", "context", "--text", "ending", "-o", f"{work}/scores.jsonl")
+    sums = [row["sum_logprob"] for row in rows_of(f"{work}/scores.jsonl")]
+    assert len(sums) == 4 * len(tasks)
+    right = {"acc": 0, "acc_norm": 0}
+    for i, t in enumerate(tasks):
+        plain = sums[4 * i:4 * i + 4]
+        norm = [s / len(e) for s, e in zip(plain, t[2:])]
+        right["acc"] += plain.index(max(plain)) == int(t[1])
+        right["acc_norm"] += norm.index(max(norm)) == int(t[1])
+    for name, n in right.items():
+        print(f"HellaSwag: {n} of {len(tasks)} tasks, {name} {n / len(tasks):.4f}")
 
 
 def sentences(args):
@@ -132,15 +167,16 @@ def main():
     if "--" in words:
         words, options = words[:words.index("--")], words[words.index("--") + 1:]
     a = argparse.ArgumentParser(usage=__doc__)
-    a.add_argument("what", choices=("wikitext", "lambada", "polarity", "codebook"))
+    a.add_argument("what", choices=("wikitext", "lambada", "lastwords", "hellaswag", "polarity", "codebook"))
     a.add_argument("data")
     a.add_argument("--sill", default=f"{root}/build/release/sill")
     a.add_argument("--limit", type=int, default=0, help="only the first N lines or rows")
+    a.add_argument("--every", type=int, default=1, help="hellaswag: only each N-th task")
     args = a.parse_args(words)
     args.options = options
     start = time.time()
     with tempfile.TemporaryDirectory() as work:
-        {"wikitext": wikitext, "lambada": lambada, "polarity": polarity, "codebook": codebook}[args.what](args, work)
+        {"wikitext": wikitext, "lambada": lambada, "lastwords": lastwords, "hellaswag": hellaswag, "polarity": polarity, "codebook": codebook}[args.what](args, work)
     print(f"{time.time() - start:.0f} s")
 
 
