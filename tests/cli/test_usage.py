@@ -195,7 +195,7 @@ def what_would_not_fit():
 def plan_and_inspect():
     p = sill("plan", STORIES, "--json").objects()[0]
     assert list(p) == ["model", "weight_bytes", "kv_bytes", "scratch_bytes", "total_bytes", "available_bytes", "n_ctx", "batch_tokens",
-                       "max_sequences", "fits", "advice"], list(p)
+                       "max_sequences", "fits", "advice", "device", "passed_over"], list(p)
     assert p["fits"] is True and p["total_bytes"] >= p["weight_bytes"] + p["kv_bytes"] and p["n_ctx"] == 512
     size = ["--ctx", "512", "--max-sequences", "1"]
     kv = {d: sill("plan", STORIES, *size, "--kv-dtype", d, "--json").objects()[0]["kv_bytes"] for d in ("f32", "f16", "int8")}
