@@ -13,7 +13,7 @@
 typedef struct check_options { const char *device, *model, *output; int32_t threads; bool json, quick, overwrite; } check_options;
 
 typedef struct cell { char text[16], detail[420]; bool failed; } cell;
-typedef struct device { char name[64], detail[300]; bool passed, stopped; double seconds; cell cells[MAX_LINES]; } device;
+typedef struct device { char name[64], detail[300]; bool passed, stopped; int64_t shared; double seconds; cell cells[MAX_LINES]; } device;
 typedef struct page {
     char os[160], lines[MAX_LINES][48], not_used[MAX_DEVICES][480];
     device devices[MAX_DEVICES];
@@ -79,6 +79,7 @@ static void read_device(sill__json *j, page *p) {
         else if (!strcmp(key, "detail")) text_of(j, d->detail, sizeof d->detail);
         else if (!strcmp(key, "passed")) sill__json_bool(j, &d->passed);
         else if (!strcmp(key, "stopped")) sill__json_bool(j, &d->stopped);
+        else if (!strcmp(key, "shared")) sill__json_int(j, &d->shared);
         else if (!strcmp(key, "seconds")) sill__json_double(j, &d->seconds);
         else if (!strcmp(key, "checks") && sill__json_enter(j, SILL__JSON_ARRAY))
             while (sill__json_next_element(j)) read_check(j, p, d);
@@ -150,6 +151,10 @@ static void print_page(const page *p, FILE *to) {
         fprintf(to, "%-20s %s in %.1f s%s\n", v->name, v->passed ? "PASSED" : "FAILED", v->seconds,
                 v->stopped ? "; stopped: too many errors of the device" : "");
     }
+    for (int d = 0; d < p->n_devices; d++)
+        if (p->devices[d].shared)
+            fprintf(to, "%s: without the %lld largest cases of code that it shares with a set above\n", p->devices[d].name,
+                    (long long)p->devices[d].shared);
     fprintf(to, "%s in %.1f s%s\n", p->passed ? "passed" : "FAILED", p->seconds, p->quick ? " (quick: operations only)" : "");
     for (int d = 0; d < p->n_devices && p->passed; d++)
         if (!strncmp(p->devices[d].name, "metal", 5))

@@ -665,8 +665,8 @@ SILL_USE_RESULT SILL_API sill_status sill_quantize(const char *path, const char 
 
 typedef struct sill_check_options {
     size_t size;
-    const char *device;    /* "cpu": every instruction set of this machine (SILL_CPU_ISA: that one alone), "metal", ...; NULL
-                              or "all": all devices that open */
+    const char *device;    /* "cpu": every instruction set of this machine (SILL_CPU_ISA: that one alone), the large cases of
+                              code that sets share on the best of them; "metal", ...; NULL or "all": all devices that open */
     const char *model;     /* this model too, on a short text: the slow part for a large one; NULL: none */
     int32_t quick;         /* 1: operations only, each type once or twice, as before the first use of a GPU */
     int32_t n_threads;     /* as in sill_model_options */

@@ -250,6 +250,9 @@ typedef struct sill__backend {
     sill_status (*open)(const sill__device_options *, sill__device **out, sill_error *err);
     /* The I-th name that options.isa may take on this machine, the best first; NULL behind them. NULL: there are none. */
     const char *(*isa_at)(int i);
+    /* Whether products with these weights are computed in the form ISA by the code that OTHER has, only compiled once more.
+     * NULL: no two forms share any. */
+    bool (*isa_shares)(const char *isa, const char *other, sill__type type, sill__compute compute);
     void (*close)(sill__device *);
     void (*describe)(const sill__device *, char *out, size_t cap); /* "cpu avx512", for people and records */
     int32_t (*n_threads)(const sill__device *);

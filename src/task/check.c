@@ -30,7 +30,7 @@ static sill_status add(check_run *r, const sill__backend *b, const char *isa, si
     snprintf(how->isa, sizeof how->isa, "%s", isa ? isa : "");
     how->options = (sill__device_options){.n_threads = r->o.n_threads, .isa = isa ? how->isa : NULL};
     sill_status s = b->open(&how->options, &d, err);
-    if (s == SILL_OK) sill__check_target_init(&r->targets[r->n++], b, d);
+    if (s == SILL_OK) sill__check_target_init(&r->targets[r->n++], b, d, how->options.isa);
     return s;
 }
 
@@ -105,8 +105,8 @@ static void put_target(sill__str *s, const sill__check_target *t) {
     put_text(s, "device", t->name);
     sill__str_puts(s, ",");
     put_text(s, "detail", detail);
-    sill__str_putf(s, ",\"threads\":%d,\"passed\":%s,\"stopped\":%s,\"seconds\":%.2f,\"checks\":[\n", t->ops->n_threads(t->device),
-                   sill__check_passed(t) ? "true" : "false", t->stopped ? "true" : "false", t->seconds);
+    sill__str_putf(s, ",\"threads\":%d,\"passed\":%s,\"stopped\":%s,\"shared\":%d,\"seconds\":%.2f,\"checks\":[\n", t->ops->n_threads(t->device),
+                   sill__check_passed(t) ? "true" : "false", t->stopped ? "true" : "false", (int)t->n_shared, t->seconds);
     for (int i = 0; i < t->n_lines; i++) {
         sill__str_puts(s, i ? ",\n  " : "  ");
         put_line(s, &t->lines[i]);
@@ -145,16 +145,22 @@ static int ops_progress(void *user, double share) {
     return r->o.progress ? r->o.progress(r->o.user, share * OPS_SHARE) : 0;
 }
 
+static int models_progress(void *user, double share) {
+    const check_run *r = user;
+    return r->o.progress ? r->o.progress(r->o.user, OPS_SHARE + (1 - OPS_SHARE) * share) : 0;
+}
+
 static sill_status check_all(check_run *r, sill_error *err) {
     sill__check_level level = r->o.quick ? SILL__CHECK_QUICK : SILL__CHECK_FULL;
+    const sill__device_options *devices[MAX_TARGETS];
+    for (int i = 0; i < r->n; i++) devices[i] = &r->how[i].options;
     sill_status s = sill__check_ops(r->targets, r->n, level, ops_progress, r, err);
-    for (int i = 0; i < r->n && s == SILL_OK; i++) {
-        if (r->targets[i].stopped) continue;
-        if (!r->o.quick) s = sill__check_models(&r->targets[i], &r->how[i].options, level, err);
-        if (s == SILL_OK && r->o.model) s = sill__check_model_file(&r->targets[i], &r->how[i].options, r->o.model, err);
-        if (s == SILL_OK && r->o.progress && r->o.progress(r->o.user, OPS_SHARE + (1 - OPS_SHARE) * (i + 1) / r->n))
-            s = sill__fail(err, SILL_ECANCELLED, "the check was cancelled");
+    if (s == SILL_OK && !r->o.quick) s = sill__check_models(r->targets, devices, r->n, level, models_progress, r, err);
+    for (int i = 0; i < r->n && s == SILL_OK && r->o.model; i++) {
+        if (!r->targets[i].stopped) s = sill__check_model_file(&r->targets[i], devices[i], r->o.model, err);
+        if (s == SILL_OK && models_progress(r, (double)i / r->n)) s = sill__fail(err, SILL_ECANCELLED, "the check was cancelled");
     }
+    if (s == SILL_OK && models_progress(r, 1)) s = sill__fail(err, SILL_ECANCELLED, "the check was cancelled");
     for (int i = 0; i < r->n && s == SILL_OK; i++) {
         sill__check_record record;
         sill__check_record_make(&record, &r->targets[i], !r->o.quick);

@@ -178,36 +178,55 @@ static sill_status settle(sill__check_line *line, const char *name, sill_status 
     return SILL_OK;
 }
 
-static sill_status check_variety(sill__check_target *t, const sill__device_options *device, const variety *v, sill_error *err) {
-    char *bytes = NULL, line_name[40];
-    size_t n = 0, n_logits = (size_t)ROWS * 1009;
-    sill_error why = {.code = SILL_OK};
-    sill_status s = sill__made_model_write(&v->made, &bytes, &n, err);
+/* A model as bytes, and what the reference makes of it: once for all targets. */
+typedef struct made { const variety *v; char *bytes; size_t n, n_logits; float *want, *other, *got; } made;
+
+static sill_status make(made *m, sill_error *err) {
+    const variety *v = m->v;
+    m->n_logits = (size_t)ROWS * 1009;
+    sill_status s = sill__made_model_write(&v->made, &m->bytes, &m->n, err);
+    if (s == SILL_OK && !(m->want = sill__alloc(4 * m->n_logits * sizeof *m->want))) s = sill__fail(err, SILL_ENOMEM, "no memory for logits");
     if (s != SILL_OK) return s;
-    float *want = sill__alloc(4 * n_logits * sizeof *want), *other = want + n_logits, *got = other + n_logits;
-    if (!want) s = sill__fail(err, SILL_ENOMEM, "no memory for logits");
-    if (s == SILL_OK) s = reference(bytes, n, v, v->dtype, want, err);
-    if (s == SILL_OK && v->open && v->made.type != SILL__TYPE_F32) s = reference(bytes, n, v, SILL_DTYPE_F32, other, err);
-    snprintf(line_name, sizeof line_name, "%s", v->name);
-    sill__check_line *line = s == SILL_OK ? sill__check_line_of(t, line_name) : NULL;
-    sill_status done = s == SILL_OK ? on_target(t, device, bytes, n, v, n_logits, got, got + n_logits, &why) : s;
-    if (s == SILL_OK && done != SILL_OK) s = settle(line, v->name, done, &why, err);
-    if (done == SILL_OK) {
-        double e = sill__check_distance(got, want, n_logits);
-        if (v->open && v->made.type != SILL__TYPE_F32) e = SILL_MIN(e, sill__check_distance(got, other, n_logits));
-        sill__check_note(line, v->name, e, v->bound);
-    }
-    sill__free(want);
-    sill__free(bytes);
+    m->other = m->want + m->n_logits;
+    m->got = m->other + m->n_logits;
+    s = reference(m->bytes, m->n, v, v->dtype, m->want, err);
+    if (s == SILL_OK && v->open && v->made.type != SILL__TYPE_F32) s = reference(m->bytes, m->n, v, SILL_DTYPE_F32, m->other, err);
     return s;
 }
 
-sill_status sill__check_models(sill__check_target *t, const sill__device_options *device, sill__check_level level, sill_error *err) {
-    sill_status s = SILL_OK;
+static sill_status check_made(sill__check_target *t, const sill__device_options *device, const made *m, sill_error *err) {
+    const variety *v = m->v;
+    sill_error why = {.code = SILL_OK};
+    char line_name[40];
     double from = sill__now();
-    for (size_t i = 0; i < SILL_ARRAY_LEN(varieties) && s == SILL_OK; i++)
-        if (level == SILL__CHECK_FULL || varieties[i].quick) s = check_variety(t, device, &varieties[i], err);
+    snprintf(line_name, sizeof line_name, "%s", v->name);
+    sill__check_line *line = sill__check_line_of(t, line_name);
+    sill_status s = on_target(t, device, m->bytes, m->n, v, m->n_logits, m->got, m->got + m->n_logits, &why);
+    if (s == SILL_OK) {
+        double e = sill__check_distance(m->got, m->want, m->n_logits);
+        if (v->open && v->made.type != SILL__TYPE_F32) e = SILL_MIN(e, sill__check_distance(m->got, m->other, m->n_logits));
+        sill__check_note(line, v->name, e, v->bound);
+    } else {
+        s = settle(line, v->name, s, &why, err);
+    }
     t->seconds += sill__now() - from;
+    return s;
+}
+
+sill_status sill__check_models(sill__check_target *targets, const sill__device_options *const *devices, int n_targets,
+                               sill__check_level level, sill__check_progress progress, void *user, sill_error *err) {
+    sill_status s = SILL_OK;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(varieties) && s == SILL_OK; i++) {
+        made m = {.v = &varieties[i]};
+        if (level != SILL__CHECK_FULL && !varieties[i].quick) continue;
+        s = make(&m, err);
+        for (int k = 0; k < n_targets && s == SILL_OK; k++)
+            if (!targets[k].stopped) s = check_made(&targets[k], devices[k], &m, err);
+        sill__free(m.want);
+        sill__free(m.bytes);
+        if (s == SILL_OK && progress && progress(user, (double)(i + 1) / SILL_ARRAY_LEN(varieties)))
+            s = sill__fail(err, SILL_ECANCELLED, "the check was cancelled");
+    }
     return s;
 }
 

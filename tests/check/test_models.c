@@ -55,8 +55,8 @@ static void run(int fault) {
     faulty.attention = attention;
     sill__device *d = NULL;
     REQUIRE(cpu()->open(&options, &d, &err) == SILL_OK);
-    sill__check_target_init(&target, &faulty, d);
-    CHECK_OK(sill__check_models(&target, &options, SILL__CHECK_QUICK, &err), err);
+    sill__check_target_init(&target, &faulty, d, NULL);
+    CHECK_OK(sill__check_models(&target, (const sill__device_options *const[]){&options}, 1, SILL__CHECK_QUICK, NULL, NULL, &err), err);
     cpu()->close(d);
 }
 
@@ -117,7 +117,7 @@ static void a_model_of_the_users(void) {
     sill_error err = {0};
     sill__device *d = NULL;
     REQUIRE(cpu()->open(&options, &d, &err) == SILL_OK);
-    sill__check_target_init(&target, cpu(), d);
+    sill__check_target_init(&target, cpu(), d, NULL);
     CHECK_OK(sill__check_model_file(&target, &options, "tests/fixtures/stories260K/stories260K.gguf", &err), err);
     CHECK_INT(line("your model")->n_cases, 1);
     CHECK_INT(line("your model")->n_failed, 0);

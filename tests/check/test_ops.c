@@ -147,7 +147,7 @@ static void make_faulty(fault f) {
     faulty.head = head;
     faulty.kv_copy = kv_copy;
     if (faulty.open(&(sill__device_options){2, NULL}, &device, &err) != SILL_OK) FAIL("%s", err.msg);
-    sill__check_target_init(&target, &faulty, device);
+    sill__check_target_init(&target, &faulty, device, NULL);
 }
 
 /* All lines that begin with NAME have failed, in at least LEAST of their cases (0: in all); others have not, if ALONE. */
@@ -171,12 +171,23 @@ static void caught(fault f, const char *kind, const char *name, int least, bool 
 
 /* -------------------------------------------------------------------- tests */
 
+static int n_exact;
+
+/* The reference with f32 activations on weights in blocks. */
+static sill_status import_exact(sill__device *d, const sill__weight_src *src, sill__weight **out, sill_error *err) {
+    sill__weight_src exact = *src;
+    const bool blocks = src->compute == SILL__COMPUTE_BLOCK_I8 && sill__type_get(src->parts[0]->type)->block > 1;
+    if (blocks) exact.compute = SILL__COMPUTE_F32;
+    n_exact += blocks;
+    return sill__backend_ref()->weight_import(d, &exact, out, err);
+}
+
 static void every_instruction_set_passes(void) {
     for (int i = 0; sill__cpu_isas[i]; i++) {
         sill_error err = {0};
         if (!sill__cpu_isas[i]->available()) continue;
         REQUIRE(cpu()->open(&(sill__device_options){2, sill__cpu_isas[i]->name}, &device, &err) == SILL_OK);
-        sill__check_target_init(&target, cpu(), device);
+        sill__check_target_init(&target, cpu(), device, NULL);
         CHECK_OK(sill__check_ops(&target, 1, SILL__CHECK_QUICK, NULL, NULL, &err), err);
         const sill__check_line *failed = sill__check_first_failed(&target);
         if (failed) FAIL("%s: %s: %s", target.name, failed->name, failed->failed_at);
@@ -184,6 +195,64 @@ static void every_instruction_set_passes(void) {
         CHECK(target.n_lines > 30);
         cpu()->close(device);
     }
+}
+
+/* The largest cases are left out where a set before has run their very code, and nowhere else: its weights' types decide. */
+static void lesser_sets_share_large_cases(void) {
+    static sill__check_target t[8];
+    int n = 0;
+    sill_error err = {0};
+    for (int i = 0; sill__cpu_isas[i] && n < 8; i++) {
+        if (!sill__cpu_isas[i]->available()) continue;
+        REQUIRE(cpu()->open(&(sill__device_options){2, sill__cpu_isas[i]->name}, &device, &err) == SILL_OK);
+        sill__check_target_init(&t[n++], cpu(), device, sill__cpu_isas[i]->name);
+    }
+    CHECK_OK(sill__check_kind("product", t, n, SILL__CHECK_QUICK, &err), err);
+    CHECK_INT(t[0].n_shared, 0);
+    for (int i = 0; i < n; i++) {
+        CHECK(sill__check_passed(&t[i]));
+        CHECK_INT(t[i].n_lines, t[0].n_lines); /* of no type nothing */
+        for (int k = 0; k < t[i].n_lines; k++) CHECK(t[i].lines[k].n_cases > 0);
+        const bool own = !strcmp(t[i].isa, "avx2") || !strcmp(t[i].isa, "scalar");
+        if (own) CHECK_INT(t[i].n_shared, 0);
+        if (i > 0 && !own) CHECK(t[i].n_shared > 0 && t[i].lines[0].n_cases < t[0].lines[0].n_cases);
+        cpu()->close(t[i].device);
+    }
+}
+
+static void code_that_sets_share(void) {
+    static const struct { const char *isa, *other; sill__type type; sill__compute compute; bool shares; } cases[] = {
+        {"avx512vnni", "avx512bf16", SILL__TYPE_F32, SILL__COMPUTE_F32, true},   {"avx512vnni", "avx512bf16", SILL__TYPE_Q4_K, SILL__COMPUTE_BLOCK_I8, true},
+        {"avx512vnni", "avx512bf16", SILL__TYPE_BF16, SILL__COMPUTE_BF16, false}, {"avx512", "avx512bf16", SILL__TYPE_F16, SILL__COMPUTE_F16, true},
+        {"avx512", "avx512vnni", SILL__TYPE_BF16, SILL__COMPUTE_BF16, true},      {"avx512", "avx512vnni", SILL__TYPE_F32, SILL__COMPUTE_INT8, false},
+        {"avx512", "avx512bf16", SILL__TYPE_Q8_0, SILL__COMPUTE_F32, false},      {"avx2", "avx512", SILL__TYPE_F32, SILL__COMPUTE_F32, false},
+        {"scalar", "avx512bf16", SILL__TYPE_F32, SILL__COMPUTE_F32, false},       {"avx512bf16", "avx512vnni", SILL__TYPE_F32, SILL__COMPUTE_F32, false},
+        {"avx2", "avx2", SILL__TYPE_F32, SILL__COMPUTE_F32, false}};
+#if defined(__x86_64__)
+    for (size_t i = 0; i < SILL_ARRAY_LEN(cases); i++)
+        if (cpu()->isa_shares(cases[i].isa, cases[i].other, cases[i].type, cases[i].compute) != cases[i].shares)
+            FAIL("%s with %s: case %zu", cases[i].isa, cases[i].other, i);
+#else
+    (void)cases;
+#endif
+}
+
+/* A right result of the other kind (f32 activations, where int8 ones are expected) is found right, whichever came first. */
+static void either_rounding_is_right(void) {
+    sill_error err = {0};
+    const sill__backend *ref = sill__backend_ref();
+    faulty = *ref;
+    faulty.weight_import = import_exact;
+    faulty.describe = describe;
+    REQUIRE(ref->open(NULL, &device, &err) == SILL_OK);
+    sill__check_target_init(&target, &faulty, device, NULL);
+    CHECK_OK(sill__check_kind("product", &target, 1, SILL__CHECK_QUICK, &err), err);
+    const sill__check_line *failed = sill__check_first_failed(&target);
+    if (failed) FAIL("%s: %s", failed->name, failed->failed_at);
+    CHECK(sill__check_passed(&target) && n_exact > 20);
+    for (int i = 0; i < target.n_lines; i++)
+        if (!target.lines[i].bits && !(target.lines[i].worst == 0)) FAIL("%s is not the reference's own: %g", target.lines[i].name, target.lines[i].worst);
+    ref->close(device);
 }
 
 static void one_element_of_a_product(void) { caught(LINEAR, "product", "product, ", 0, false); }
@@ -272,6 +341,9 @@ static void distances(void) {
 
 int main(int argc, char **argv) {
     TEST(every_instruction_set_passes);
+    TEST(lesser_sets_share_large_cases);
+    TEST(code_that_sets_share);
+    TEST(either_rounding_is_right);
     TEST(one_element_of_a_product);
     TEST(a_row_alone);
     TEST(the_interactive_path);

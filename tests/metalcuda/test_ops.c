@@ -19,7 +19,7 @@ static void every_operation(void) {
         printf("  %s\n", err.msg);
         SKIP("this machine has no NVIDIA GPU");
     }
-    sill__check_target_init(&t, ops, d);
+    sill__check_target_init(&t, ops, d, NULL);
     CHECK_OK(sill__check_ops(&t, 1, SILL__CHECK_FULL, NULL, NULL, &err), err);
     int32_t cases = 0;
     for (int i = 0; i < t.n_lines; i++) {

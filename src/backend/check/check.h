@@ -9,7 +9,7 @@
 #include "backend/backend.h"
 
 typedef enum sill__check_level {
-    SILL__CHECK_QUICK, /* the first-use check: each operation and type once or twice */
+    SILL__CHECK_QUICK, /* the first-use check: each operation and type once or twice, with few pipelines to be made */
     SILL__CHECK_FULL
 } sill__check_level;
 
@@ -32,13 +32,15 @@ typedef struct sill__check_target {
     const sill__backend *ops;
     sill__device *device;
     char name[64];         /* as describe says */
+    const char *isa;       /* that it was opened with, where its backend has several; else NULL */
+    int32_t n_shared;      /* large cases left out, since a target before it has run the code that it shares with it */
     int n_lines;
     sill__check_line lines[SILL__CHECK_MAX_LINES];
     bool stopped;          /* a failing device is not asked everything: its errors came too often */
     double seconds;        /* that this device took */
 } sill__check_target;
 
-void sill__check_target_init(sill__check_target *t, const sill__backend *ops, sill__device *device);
+void sill__check_target_init(sill__check_target *t, const sill__backend *ops, sill__device *device, const char *isa);
 /* The line of that name, made where there is none; NULL when there are too many. */
 sill__check_line *sill__check_line_of(sill__check_target *t, const char *name);
 void sill__check_note(sill__check_line *line, const char *where, double error, double bound);

@@ -111,7 +111,7 @@ sill_status sill__check_first_use(const sill__backend *ops, sill__device *device
     if (sill__check_recall(ops, device, record)) return SILL_OK;
     sill__check_target *t = sill__calloc(1, sizeof *t);
     if (!t) return sill__fail(err, SILL_ENOMEM, "no memory for the check of a device");
-    sill__check_target_init(t, ops, device);
+    sill__check_target_init(t, ops, device, NULL);
     sill__log(2, "device %s is checked before its first use", t->name);
     sill_status s = sill__check_ops(t, 1, SILL__CHECK_QUICK, NULL, NULL, err);
     if (s == SILL_OK) {

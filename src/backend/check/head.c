@@ -30,6 +30,7 @@ static bool pick_head(check_case *c, sill__check_level level, int i) {
     /* Blocks of 256 make large matrices: one of them is enough here, products have them all. */
     int32_t vocab = sill__type_get(f->type)->block == 256 && s->vocab > 32000 && s->vocab < 50000 ? s->vocab / 64 : s->vocab;
     c->v[FORM] = form, c->v[VOCAB] = vocab, c->v[COLS] = sill__chk_cols(f, s->cols), c->v[TOP] = s->top;
+    c->large = vocab >= CHECK_LARGE;
     c->v[N] = (int32_t)SILL_MAX(1, SILL_MIN(MAX_WORK / ((int64_t)vocab * c->v[COLS]), s->n));
     snprintf(c->name, sizeof c->name, "%s computed in %s, vocabulary %d, %d wide, %d rows", sill__type_get(f->type)->name, f->name,
              (int)vocab, (int)c->v[COLS], (int)c->v[N]);
@@ -138,11 +139,10 @@ static void run_head(const check_case *c, check_bench *b, int variant, float *co
 /* The last row alone. */
 static void bits_head(const check_case *c, check_bench *b, float *const *outs) {
     const head *d = c->data;
-    sill__weight_src src = sill__chk_source(&sill__check_forms[c->v[FORM]], d->w, SILL__ROLE_HEAD);
     const size_t vocab = (size_t)c->v[VOCAB], cols = (size_t)c->v[COLS], last = (size_t)c->v[N] - 1;
     float *got = sill__alloc((vocab + 1) * sizeof *got);
     check_rows rows;
-    sill__weight *w = sill__chk_import(b, &src);
+    const sill__weight *w = b->weights[0]; /* as run_head left it */
     sill__ref none = {0}, in = sill__chk_put(b, d->x + last * cols, cols), norm = sill__chk_put(b, d->norm, cols);
     sill__ref logits = sill__chk_room(b, vocab), lse = sill__chk_room(b, 1);
     if (!got) b->status = sill__fail(&b->err, SILL_ENOMEM, "no memory for logits");

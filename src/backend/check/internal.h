@@ -21,6 +21,8 @@ typedef struct check_out {
     float *want[CHECK_VARIANTS];
 } check_out;
 
+#define CHECK_LARGE 32767 /* rows or columns from which a product is a large case */
+
 typedef struct check_bench check_bench;
 typedef struct check_case check_case;
 
@@ -34,7 +36,8 @@ typedef struct check_kind {
     /* Runs it; outs[i] has room for c->outs[i].n values. Variant 0: as it is. 1, on the reference only: what a device may
      * do instead, where the contract leaves it open (see n_variants). */
     void (*run)(const check_case *c, check_bench *b, int variant, float *const *outs);
-    /* Runs it in other company and says in b->differs what has other bits than OUTS. May be NULL. */
+    /* Runs it in other company and says in b->differs what has other bits than OUTS. The bench is still that of run, with its
+     * buffers and weights. May be NULL. */
     void (*bits)(const check_case *c, check_bench *b, float *const *outs);
     const char *bits_line;
 } check_kind;
@@ -43,6 +46,8 @@ struct check_case {
     const check_kind *kind;
     char name[80];
     sill__check_level level;
+    bool large;            /* one set of those that share its code is enough */
+    bool no_bits;          /* nothing to compare in other company */
     int32_t v[8];          /* the kind's own numbers */
     const void *spec;      /* and its table row */
     void *data;            /* and its inputs, in the arena */
@@ -50,6 +55,8 @@ struct check_case {
     sill__need need;       /* asked of the device before it is run */
     sill__type types[2];
     int n_outs, n_variants; /* more than one variant: a result near either is right */
+    int first;             /* the variant that is expected; the other is computed where that one is missed */
+    bool have[CHECK_VARIANTS];
     check_out outs[CHECK_MAX_OUTS];
     sill_status status;    /* of making it and of the reference */
     sill_error err;

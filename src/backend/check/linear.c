@@ -13,10 +13,10 @@
 typedef struct shape { int32_t rows, cols, n; } shape;
 
 /* Sizes on both sides of tiles, and those that other programs went wrong with: 2^15 - 1, 2^15, and GPT-2's vocabulary. */
-static const shape full[] = {{1, 1, 65},    {5, 3, 65},     {33, 47, 65},  {64, 64, 33},  {97, 1031, 33}, {3, 32767, 9},
-                             {5, 32768, 9}, {7, 50257, 9},  {32767, 5, 9}, {32768, 3, 9}, {50257, 7, 9}};
+static const shape full[] = {{1, 1, 65},    {5, 3, 65},    {33, 47, 65},  {64, 64, 33},  {97, 1031, 33}, {3, 32767, 5},
+                             {5, 32768, 5}, {7, 50257, 9}, {32767, 5, 5}, {32768, 3, 5}, {50257, 7, 9}};
 static const shape quick[] = {{33, 47, 33}, {7, 50257, 3}, {50257, 7, 3}};
-static const shape turned[] = {{5, 3, 65}, {33, 47, 65}, {97, 1031, 33}, {3, 32767, 9}, {7, 50257, 9}, {32768, 5, 9}, {50257, 7, 9}};
+static const shape turned[] = {{5, 3, 65}, {33, 47, 65}, {97, 1031, 33}, {3, 32767, 5}, {7, 50257, 9}, {32768, 5, 5}, {50257, 7, 9}};
 static const shape turned_quick[] = {{33, 47, 33}};
 
 double sill__chk_product_bound(int32_t cols) {
@@ -87,6 +87,14 @@ static const float *inputs(const product *p, int variant) { return variant == 1 
 /* -------------------------------------------------------- products alone */
 
 enum { FORM, ROWS, COLS, N, TRANSPOSED, ALONE };
+#define HIGH 2048 /* a GPU has other pipelines for an interactive row times so many rows; a model has mostly such */
+
+/* Whether one interactive row is multiplied, too. The quick check does it where it says most for its pipelines: f32 of all
+ * shapes, other types once, and int8 with rows that do not fit in a group's memory. */
+static bool with_one(const check_case *c, const check_form *f) {
+    return c->level == SILL__CHECK_FULL || f == sill__check_forms || c->v[TRANSPOSED] || c->v[ROWS] >= HIGH ||
+           (f->compute == SILL__COMPUTE_INT8 && c->v[COLS] >= CHECK_LARGE);
+}
 
 static bool pick_linear(check_case *c, sill__check_level level, int i) {
     const shape *const lists[] = {level == SILL__CHECK_FULL ? full : quick, level == SILL__CHECK_FULL ? turned : turned_quick};
@@ -105,6 +113,8 @@ static bool pick_linear(check_case *c, sill__check_level level, int i) {
             int64_t most = MAX_WORK / ((int64_t)s->rows * cols) / (level == SILL__CHECK_FULL ? 1 : 4);
             c->v[FORM] = form, c->v[ROWS] = s->rows, c->v[COLS] = cols, c->v[TRANSPOSED] = t;
             c->v[N] = (int32_t)SILL_MAX(2, SILL_MIN(most, s->n));
+            c->large = s->rows >= CHECK_LARGE || cols >= CHECK_LARGE;
+            c->v[ALONE] = with_one(c, f);
             snprintf(c->name, sizeof c->name, "%s computed in %s, %d x %d%s, %d rows", sill__type_get(f->type)->name, f->name,
                      (int)s->rows, (int)cols, t ? " transposed" : "", (int)c->v[N]);
             return true;
@@ -123,7 +133,7 @@ static bool make_linear(check_case *c) {
     snprintf(line, sizeof line, "product, %s", p->form->name);
     double bound = sill__chk_product_bound(c->v[COLS]);
     sill__chk_add_out(c, line, (size_t)c->v[N] * (size_t)c->v[ROWS], bound, 0);
-    sill__chk_add_out(c, "product, one interactive row", (size_t)c->v[ROWS], bound * 2, 0.5 * sqrt((double)c->v[COLS]));
+    if (c->v[ALONE]) sill__chk_add_out(c, "product, one interactive row", (size_t)c->v[ROWS], bound * 2, 0.5 * sqrt((double)c->v[COLS]));
     return make_product(c, &r, p, c->v[ROWS], c->v[COLS], c->v[N], c->v[TRANSPOSED]);
 }
 
@@ -145,24 +155,27 @@ static void run_linear(const check_case *c, check_bench *b, int variant, float *
     sill__ref in = sill__chk_room(b, (size_t)c->v[N] * (size_t)c->v[COLS]), out = sill__chk_room(b, c->outs[0].n);
     sill__chk_queue(b, c->v[N], SILL_MAX(c->v[ROWS], c->v[COLS]), 1, SILL__PATH_BATCH);
     multiply(c, b, w, in, out, inputs(p, variant), 0, c->v[N], outs[0]);
+    if (!c->v[ALONE]) return;
     sill__chk_queue(b, 1, SILL_MAX(c->v[ROWS], c->v[COLS]), 1, SILL__PATH_LATENCY);
     multiply(c, b, w, in, out, inputs(p, variant), 0, 1, outs[1]);
 }
 
-/* The same rows a few at a time: the kernels that a few rows take give the same bits as those for many. */
+/* The same rows a few at a time: the kernels that a few rows take give the same bits as those for many. The quick check takes
+ * f32 through all, other types through those of one row. */
 static void bits_linear(const check_case *c, check_bench *b, float *const *outs) {
     static const int32_t counts[] = {1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64};
     const product *p = c->data;
     const size_t width = (size_t)c->v[ROWS];
     float *some = sill__alloc(c->outs[0].n * sizeof *some);
-    sill__weight *w = import(p, b, 0);
-    sill__ref in = sill__chk_room(b, (size_t)c->v[N] * (size_t)c->v[COLS]), out = sill__chk_room(b, c->outs[0].n);
+    const sill__weight *w = b->weights[0]; /* as run_linear left them */
+    const sill__ref in = {b->bufs[0], 0}, out = {b->bufs[1], 0};
     sill__chk_queue(b, c->v[N], SILL_MAX(c->v[ROWS], c->v[COLS]), 1, SILL__PATH_BATCH);
     if (!some) b->status = sill__fail(&b->err, SILL_ENOMEM, "no memory for %zu outputs", c->outs[0].n);
     for (size_t i = 0; i < SILL_ARRAY_LEN(counts) && sill__chk_ok(b); i++) {
         int32_t n = counts[i], first = c->v[N] - n;
         bool large = (int64_t)c->v[ROWS] * c->v[COLS] > 65536;
         if (n >= c->v[N]) break;
+        if (c->level == SILL__CHECK_QUICK && c->v[FORM] && n != 1) break;
         if (large && n != 1 && n != 3 && n != 8 && n != 17) continue;
         if (i % 2 == 0) first /= 2;
         multiply(c, b, w, in, out, p->x, first, n, some);
@@ -196,6 +209,8 @@ static const extra extras[] = {
     {SILL__NORM_NONE, SILL__ACT_SWIGLU, false, false, false, 40},
     {SILL__NORM_NONE, SILL__ACT_TANH, false, false, false, 40},
 };
+/* Each activation once, and once as large as its exponential overflows. */
+static const int quick_extras[] = {0, 2, 4, 5, 8, 9, 10, 11, 12};
 static const char *const extra_forms[] = {"f32", "f16", "bf16", "int8", "q4_1", "q8 at load"};
 
 typedef struct fused { product p; float *norm_w, *norm_b, *bias, *out; } fused;
@@ -210,7 +225,8 @@ static bool pick_extras(check_case *c, sill__check_level level, int i) {
     static const char *const acts[] = {"no activation", "gelu_tanh", "gelu", "relu", "silu", "tanh", "swiglu"};
     static const char *const norms[] = {"", "layer norm, ", "rms norm, "};
     int n_forms = level == SILL__CHECK_FULL ? (int)SILL_ARRAY_LEN(extra_forms) : 1, n = (int)SILL_ARRAY_LEN(extras);
-    if (i >= n * n_forms) return false;
+    if (i >= (level == SILL__CHECK_FULL ? n * n_forms : (int)SILL_ARRAY_LEN(quick_extras))) return false;
+    if (level == SILL__CHECK_QUICK) i = quick_extras[i];
     const extra *e = &extras[i % n];
     const check_form *f = form_of(extra_forms[i / n]);
     c->spec = e;

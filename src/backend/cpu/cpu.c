@@ -423,6 +423,7 @@ static const sill__backend cpu_backend = {
     .name = "cpu",
     .open = cpu_open,
     .isa_at = cpu_isa_at,
+    .isa_shares = sill__cpu_isa_shares,
     .close = cpu_close,
     .describe = cpu_describe,
     .n_threads = cpu_n_threads,

@@ -75,19 +75,19 @@ static bool have_i8mm(void) { return false; }
 #endif
 #endif
 
-#define ISA(id, have) \
-    static const sill__cpu_isa isa_##id = {#id, have, &sill__cpu_mat_##id, &sill__cpu_vec_##id, &sill__cpu_limits_##id};
+#define ISA(id, own, have) \
+    static const sill__cpu_isa isa_##id = {#id, SILL__OWN_##own, have, &sill__cpu_mat_##id, &sill__cpu_vec_##id, &sill__cpu_limits_##id};
 
-ISA(scalar, always)
+ISA(scalar, ALL, always)
 #if defined(__x86_64__)
-ISA(avx2, have_avx2)
-ISA(avx512, have_avx512)
-ISA(avx512vnni, have_avx512vnni)
-ISA(avx512bf16, have_avx512bf16)
+ISA(avx2, ALL, have_avx2)
+ISA(avx512, CODES, have_avx512)
+ISA(avx512vnni, BF16, have_avx512vnni)
+ISA(avx512bf16, ALL, have_avx512bf16)
 #elif defined(__aarch64__)
-ISA(neon, always)
-ISA(neon_dotprod, have_dotprod)
-ISA(neon_i8mm, have_i8mm)
+ISA(neon, CODES, always)
+ISA(neon_dotprod, CODES, have_dotprod)
+ISA(neon_i8mm, ALL, have_i8mm)
 #endif
 
 const sill__cpu_isa *const sill__cpu_isas[] = {
@@ -98,3 +98,20 @@ const sill__cpu_isa *const sill__cpu_isas[] = {
 #endif
     &isa_scalar, NULL,
 };
+
+static int place_of(const char *name) {
+    int i = 0;
+    while (sill__cpu_isas[i] && strcmp(sill__cpu_isas[i]->name, name)) i++;
+    return i;
+}
+
+bool sill__cpu_isa_shares(const char *isa, const char *other, sill__type type, sill__compute compute) {
+    const bool codes = sill__type_get(type)->block > 1 || compute == SILL__COMPUTE_INT8 || compute == SILL__COMPUTE_BLOCK_I8;
+    int last = place_of(isa), first = place_of(other);
+    if (!sill__cpu_isas[last] || first >= last) return false;
+    for (int i = first + 1; i <= last; i++) {
+        const sill__isa_own own = sill__cpu_isas[i]->own;
+        if (own == SILL__OWN_ALL || (own == SILL__OWN_CODES && codes) || (own == SILL__OWN_BF16 && compute == SILL__COMPUTE_BF16)) return false;
+    }
+    return true;
+}

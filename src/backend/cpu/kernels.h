@@ -119,8 +119,16 @@ typedef struct sill__cpu_limit_kernels {
     double (*ops[SILL__LIMIT_COUNT])(int32_t steps);
 } sill__cpu_limit_kernels;
 
+/* What a set has code of its own for, beside that of the next better one of sill__cpu_isas. */
+typedef enum sill__isa_own {
+    SILL__OWN_CODES, /* products with weights in codes: blocks, int8 */
+    SILL__OWN_BF16,  /* products in bf16, and no others */
+    SILL__OWN_ALL
+} sill__isa_own;
+
 typedef struct sill__cpu_isa {
     const char *name;                 /* "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", ... */
+    sill__isa_own own;
     bool (*available)(void);
     const sill__cpu_mat_kernels *mat;
     const sill__cpu_vec_kernels *vec;
@@ -140,6 +148,8 @@ SILL__ISA_LIST(SILL__ISA_EXTERN)
 
 /* The build's own architecture only, best first; ends with NULL. (cpu_isa.c) */
 extern const sill__cpu_isa *const sill__cpu_isas[];
+/* See sill__backend.isa_shares. */
+bool sill__cpu_isa_shares(const char *isa, const char *other, sill__type type, sill__compute compute);
 
 /* Loops over arrays of registers must be unrolled whole for the arrays to be registers. */
 #if defined(__clang__)
