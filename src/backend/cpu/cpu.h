@@ -94,6 +94,9 @@ typedef struct cpu_op {
 /* Best logits of a row seen by one thread, falling; ties by lower id. */
 typedef struct cpu_best { float value; int32_t id; } cpu_best;
 
+/* A thread's stretch of a product's tasks: the serial number of the op that it was last taken from for, and the next task. */
+typedef struct cpu_share { _Alignas(64) _Atomic uint64_t at; } cpu_share;
+
 /* Memory of one thread. */
 typedef struct cpu_own {
     float *row;             /* (max_width) */
@@ -128,6 +131,8 @@ struct sill__queue {
     float *stats;           /* (CPU_ROW_BLOCK, n_chunks, 2) maximum and sum of each chunk of the vocabulary */
     int32_t max_chunks;
     cpu_own *own;           /* (n_threads) */
+    cpu_share *shares;      /* (n_threads) */
+    uint32_t serial;        /* of ops[0]; every op that is run has another one than those before */
 };
 
 /* One thread on its walk through the program. */
@@ -137,6 +142,7 @@ typedef struct cpu_walk {
     const sill__cpu_vec_kernels *vec;
     const cpu_own *own;
     int i, n;
+    uint32_t serial;        /* of the op */
 } cpu_walk;
 
 /* ---- shared helpers (cpu_queue.c) */
@@ -149,6 +155,9 @@ static inline int32_t sill__cpu_take(atomic_int *next, int32_t limit) {
             return task;
     return -1;
 }
+/* Takes a task of a product, of [base, base + n), where base is above all that this op has had before; -1 when there is
+ * none left. A thread goes through a stretch of its own, so that it reads weights as they lie, and then helps the others. */
+int32_t sill__cpu_take_share(const cpu_walk *w, int32_t base, int32_t n);
 static inline float *sill__cpu_f32(sill__ref r) { return r.buf ? (float *)(void *)(r.buf->data + r.at) : NULL; }
 static inline void sill__cpu_barrier(const cpu_walk *w) { sill__pool_barrier(w->q->device->pool); }
 

@@ -191,7 +191,7 @@ void sill__cpu_walk_head(const cpu_walk *w, cpu_op *op) {
         for (int32_t i = 0; i < p.rows; i++) w->own->n_best[i] = 0;
         const uint8_t *acts = sill__cpu_prepare(w, op, h->w, h->in, SILL__ROWS_OUT, &h->norm, p.first, p.rows,
                                                 &op->next[0], p.first);
-        for (int32_t c; (c = sill__cpu_take(&op->next[1], (k + 1) * p.n_chunks)) >= 0;)
+        for (int32_t c; (c = sill__cpu_take_share(w, k * p.n_chunks, p.n_chunks)) >= 0;)
             chunk_of_vocabulary(w, h, &p, acts, c - k * p.n_chunks);
         sill__cpu_barrier(w);
         for (int32_t i; (i = sill__cpu_take(&op->next[2], p.first + p.rows)) >= 0;) finish_row(w, h, &p, i - p.first);

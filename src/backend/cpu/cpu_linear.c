@@ -27,6 +27,11 @@ static cut cut_product(const cpu_walk *w, const sill__cpu_mat *mat, int32_t m, i
     return c;
 }
 
+/* Stretches of weights that many row blocks share are taken one after the other by all, while they are in the caches. */
+static int32_t take_part(const cpu_walk *w, cpu_op *op, const cut *c, int32_t base) {
+    return c->row_blocks == 1 ? sill__cpu_take_share(w, base, c->n_tasks) : sill__cpu_take(&op->next[1], base + c->n_tasks);
+}
+
 /* A task's rows [row, row + rows) and outputs [col, col + cols). */
 typedef struct part { int32_t row, rows, col, cols; } part;
 
@@ -112,7 +117,7 @@ void sill__cpu_walk_linear(const cpu_walk *w, cpu_op *op) {
     const uint8_t *acts = sill__cpu_prepare(w, op, l->w, l->in, l->rows, &l->norm, 0, op->n, &op->next[0], 0);
     size_t act_bytes = w->mat->act_bytes(mat);
     cut c = cut_product(w, mat, op->n, n_out, glu ? CPU_TILE_COLS / 2 - 64 : CPU_TILE_COLS);
-    for (int32_t t; (t = sill__cpu_take(&op->next[1], c.n_tasks)) >= 0;) {
+    for (int32_t t; (t = take_part(w, op, &c, 0)) >= 0;) {
         part p = part_of(&c, mat, t, n_out);
         const uint8_t *rows = acts + (size_t)p.row * act_bytes;
         if (glu) swiglu_part(w, l, rows, &p, n_out);
@@ -233,7 +238,7 @@ static int32_t qkv_product(const cpu_walk *w, cpu_op *op, const sill__weight *we
     size_t ld = (size_t)o->w->rows, act_bytes = w->mat->act_bytes(mat);
     const uint8_t *acts = sill__cpu_prepare(w, op, weight, o->in, SILL__ROWS_ALL, &o->norm, 0, op->n, &op->next[0], rows_base);
     cut c = cut_product(w, mat, op->n, mat->rows, CPU_TILE_COLS);
-    for (int32_t t; (t = sill__cpu_take(&op->next[1], task_base + c.n_tasks)) >= 0;) {
+    for (int32_t t; (t = take_part(w, op, &c, task_base)) >= 0;) {
         part p = part_of(&c, mat, t - task_base, mat->rows);
         float *out = w->q->wide + (size_t)p.row * ld + (col + p.col);
         product_at(w, mat, acts + (size_t)p.row * act_bytes, p.rows, p.col, p.cols, out, ld);

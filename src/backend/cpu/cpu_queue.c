@@ -43,6 +43,7 @@ static size_t lay_out(sill__queue *q, uint8_t *base, int n_threads, const sill__
     q->sin = take(&l, tokens, CPU_ROPE_DIMS / 2 * sizeof *q->sin);
     q->stats = take(&l, (size_t)q->max_chunks, CPU_ROW_BLOCK * 2 * sizeof *q->stats);
     q->own = take(&l, (size_t)n_threads, sizeof *q->own);
+    q->shares = take(&l, (size_t)n_threads, sizeof *q->shares);
     for (int i = 0; i < n_threads; i++) {
         cpu_own own;
         own.row = take(&l, width, sizeof *own.row);
@@ -52,6 +53,7 @@ static size_t lay_out(sill__queue *q, uint8_t *base, int n_threads, const sill__
         own.best = take(&l, (size_t)CPU_ROW_BLOCK * CPU_MAX_TOP, sizeof *own.best);
         own.n_best = take(&l, CPU_ROW_BLOCK, sizeof *own.n_best);
         if (base) q->own[i] = own;
+        if (base) atomic_init(&q->shares[i].at, 0);
     }
     return l.ok ? l.at : SIZE_MAX;
 }
@@ -79,6 +81,7 @@ sill_status sill__cpu_queue_create(sill__device *d, const sill__queue_shape *sha
     }
     q->memory_bytes = bytes;
     q->device = d;
+    q->serial = 1;
     lay_out(q, q->memory, d->n_threads, shape);
     *out = q;
     return SILL_OK;
@@ -200,11 +203,31 @@ void sill__cpu_begin(sill__queue *q, const sill__batch *batch) {
 
 /* --------------------------------------------------------------- running */
 
+static int32_t take_of(cpu_share *share, uint32_t serial, int32_t first, int32_t end) {
+    uint64_t at = atomic_load_explicit(&share->at, memory_order_relaxed), next;
+    do {
+        int32_t task = (uint32_t)(at >> 32) == serial ? SILL_MAX((int32_t)(uint32_t)at, first) : first;
+        if (task >= end) return -1;
+        next = (uint64_t)serial << 32 | (uint32_t)(task + 1);
+    } while (!atomic_compare_exchange_weak_explicit(&share->at, &at, next, memory_order_relaxed, memory_order_relaxed));
+    return (int32_t)(uint32_t)next - 1;
+}
+
+int32_t sill__cpu_take_share(const cpu_walk *w, int32_t base, int32_t n) {
+    for (int k = 0, i = w->i; k < w->n; k++, i = i + 1 < w->n ? i + 1 : 0) {
+        const int32_t first = (int32_t)((int64_t)n * i / w->n), end = (int32_t)((int64_t)n * (i + 1) / w->n);
+        const int32_t task = take_of(&w->q->shares[i], w->serial, base + first, base + end);
+        if (task >= 0) return task;
+    }
+    return -1;
+}
+
 static void walk(void *arg, int i, int n) {
     sill__queue *q = arg;
     cpu_walk w = {.q = q, .mat = q->device->mat, .vec = q->device->vec, .own = &q->own[i], .i = i, .n = n};
     for (int32_t k = 0; k < q->n_ops; k++) {
         cpu_op *op = &q->ops[k];
+        w.serial = q->serial + (uint32_t)k;
         switch (op->kind) {
         case CPU_EMBED: sill__cpu_walk_embed(&w, op); break;
         case CPU_LINEAR: sill__cpu_walk_linear(&w, op); break;
@@ -238,6 +261,7 @@ void sill__cpu_run(sill__queue *q) {
         sill__pool_unlock(q->device->pool);
         release_tables(q);
     }
+    q->serial += (uint32_t)q->n_ops;
     q->n_ops = 0;
     q->rope = NULL; /* it may point into an op that is gone; the table is filled again */
 }
