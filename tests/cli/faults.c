@@ -39,24 +39,18 @@ ssize_t pwrite(int fd, const void *p, size_t n, off_t o) { REAL(ssize_t, "pwrite
 ssize_t pwrite64(int fd, const void *p, size_t n, off64_t o) { REAL(ssize_t, "pwrite64", int, const void *, size_t, off64_t); step(); return real(fd, p, n, o); }
 
 static int no_lock(int command) { return getenv("FAULTS_LOCKS") && (command == F_SETLK || command == F_SETLKW || command == F_GETLK); }
-int fcntl(int fd, int command, ...) {
-    REAL(int, "fcntl", int, int, void *);
-    va_list ap;
-    va_start(ap, command);
-    void *p = va_arg(ap, void *);
-    va_end(ap);
-    if (no_lock(command)) { errno = ENOLCK; return -1; }
-    return real(fd, command, p);
-}
-int fcntl64(int fd, int command, ...) {
-    REAL(int, "fcntl64", int, int, void *);
-    va_list ap;
-    va_start(ap, command);
-    void *p = va_arg(ap, void *);
-    va_end(ap);
-    if (no_lock(command)) { errno = ENOLCK; return -1; }
-    return real(fd, command, p);
-}
+#define FCNTL(name)                                          \
+    int name(int fd, int command, ...) {                     \
+        REAL(int, #name, int, int, void *);                  \
+        va_list ap;                                          \
+        va_start(ap, command);                               \
+        void *p = va_arg(ap, void *);                        \
+        va_end(ap);                                          \
+        if (no_lock(command)) { errno = ENOLCK; return -1; } \
+        return real(fd, command, p);                         \
+    }
+FCNTL(fcntl)
+FCNTL(fcntl64)
 int flock(int fd, int operation) {
     REAL(int, "flock", int, int);
     if (getenv("FAULTS_LOCKS")) { errno = ENOLCK; return -1; }

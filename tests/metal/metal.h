@@ -73,6 +73,23 @@ static inline fakemetal_totals fake_totals(void) {
     return t;
 }
 
+/* The fake either checks every access of a kernel, or runs it several times as fast; FAKEMETAL_FAST=1 wants it fast throughout
+ * (an emulator: what the checks find does not depend on the processor). */
+static inline void check_accesses(bool on) {
+    const char *always = getenv("FAKEMETAL_FAST");
+    sill__mtl_forget();
+    if (fake.handle) fake.set("fast", !on || (always && always[0] == '1'));
+}
+
+/* The last test of a program. */
+static inline void nothing_is_left(void) {
+    NEEDS_FAKE();
+    sill__mtl_forget();
+    fakemetal_totals t = fake_totals();
+    CHECK_INT(t.live_objects, 0);
+    CHECK_INT(t.unpooled, 0);
+}
+
 static inline sill__device *metal_device(void) {
     sill__device *d = NULL;
     sill_error err = {0};

@@ -24,12 +24,6 @@ static sill_model *load(const char *path) {
     return m;
 }
 
-/* The fake either checks every access of a kernel, or runs it several times as fast. */
-static void check_accesses(bool on) {
-    sill__mtl_forget();
-    if (fake.handle) fake.set("fast", !on);
-}
-
 /* ------------------------------------------------------------ texts and ways */
 
 typedef struct text { int n; int32_t ids[MOST]; float logprobs[MOST], tops[MOST]; char finish[8]; } text;
@@ -169,8 +163,8 @@ static const choice on_device[] = {
 static result want, got;
 static bool full; /* SILL_TEST_FULL: every option in every way */
 
-/* Alone and one step at a time, then in other ways. */
-static void same_tokens(const char *path, const choice *c, bool few) {
+/* Alone and one step at a time, then in N other ways (0: all). */
+static void same_tokens(const char *path, const choice *c, size_t n) {
     static const way ways[] = {
         {.rows = N_ROWS, .sequences = N_ROWS},
         {.rows = N_ROWS, .sequences = 5, .batch = 13, .reversed = true},
@@ -184,7 +178,7 @@ static void same_tokens(const char *path, const choice *c, bool few) {
     char what[160];
     REQUIRE(m);
     generate(m, &(way){.rows = N_ROWS, .sequences = 1, .one_by_one = true}, &c->o, &want);
-    for (size_t i = 0; i < (few ? 2 : SILL_ARRAY_LEN(ways)); i++) {
+    for (size_t i = 0; i < (n ? n : SILL_ARRAY_LEN(ways)); i++) {
         generate(m, &ways[i], &c->o, &got);
         snprintf(what, sizeof what, "%s, %s, %s", path, c->name, names[i]);
         compare(what, &got, &want, true);
@@ -193,7 +187,7 @@ static void same_tokens(const char *path, const choice *c, bool few) {
         CHECK_INT(got.n_lost, 0); /* all texts end where it was known */
     }
     /* The host draws the same from the same logits, but where a border lies within rounding. */
-    if (c->o.do_sample && !few) {
+    if (c->o.do_sample && !n) {
         generate(m, &(way){.rows = N_ROWS, .sequences = 6, .on_host = true}, &c->o, &got);
         snprintf(what, sizeof what, "%s, %s, drawn by the host", path, c->name);
         compare(what, &got, &want, false);
@@ -204,19 +198,23 @@ static void same_tokens(const char *path, const choice *c, bool few) {
 
 static void best_tokens(void) {
     NEEDS_FAKE();
-    same_tokens(GPT2, &on_device[0], false);
-    same_tokens(LLAMA, &on_device[1], !full);
+    same_tokens(GPT2, &on_device[0], 0);
+    same_tokens(LLAMA, &on_device[1], full ? 0 : 2);
 }
 static void drawn_tokens(void) {
     NEEDS_FAKE();
-    for (size_t i = 2; i < SILL_ARRAY_LEN(on_device); i++)
-        same_tokens(i % 2 ? GPT2 : LLAMA, &on_device[i], !full && i + 1 < SILL_ARRAY_LEN(on_device));
+    for (size_t i = 2; i < SILL_ARRAY_LEN(on_device); i++) {
+        const bool all = full || i + 1 == SILL_ARRAY_LEN(on_device);
+        choice c = on_device[i];
+        if (!all) c.o.max_new_tokens = 26; /* the longer prompts still come to a second block of keys and values */
+        same_tokens(i % 2 ? GPT2 : LLAMA, &c, all ? 0 : 2);
+    }
 }
 static void drawn_tokens_of_stories(void) {
     NEEDS_FAKE();
     choice drawn = on_device[6];
     drawn.o.max_new_tokens = 20;
-    same_tokens(STORIES, &drawn, true);
+    same_tokens(STORIES, &drawn, 2);
 }
 /* With every access checked, and kernels that no barrier separates in both orders. */
 static void accesses_and_schedules(void) {
@@ -226,8 +224,8 @@ static void accesses_and_schedules(void) {
         fake.set("schedule", schedule);
         choice best = on_device[0], drawn = on_device[6];
         best.o.max_new_tokens = drawn.o.max_new_tokens = full ? 33 : 20;
-        same_tokens(GPT2, &best, true);
-        same_tokens(LLAMA, &drawn, true);
+        if (full || schedule == 0) same_tokens(GPT2, &best, 2);
+        same_tokens(LLAMA, &drawn, full || schedule == 0 ? 2 : 1);
     }
     fake.set("schedule", 0);
     check_accesses(false);
@@ -267,10 +265,11 @@ static void options_of_the_host(void) {
 
 static void command_buffers(void) {
     NEEDS_FAKE();
+    const int many = full ? N_ROWS : 3;
     sill_model *m = load(GPT2);
     REQUIRE(m);
     for (int drawn = 0; drawn < 2; drawn++)
-        for (int rows = 1; rows <= (drawn ? N_ROWS : 1); rows += N_ROWS - 1) {
+        for (int rows = 1; rows <= (drawn ? many : 1); rows += many - 1) {
             sill_generate_options o = {.size = sizeof o, .max_new_tokens = 150, .ignore_eos = 1, .do_sample = drawn};
             way w = {.rows = rows, .sequences = rows, .interactive = rows == 1};
             sill_session *s = session_for(m, &w);
@@ -306,7 +305,7 @@ static void ends_of_texts(void) {
     NEEDS_FAKE();
     sill_model *m = load(GPT2);
     REQUIRE(m);
-    sill_generate_options o = {.size = sizeof o, .max_new_tokens = 120, .do_sample = 1, .top_k = 60, .seed = 3};
+    sill_generate_options o = {.size = sizeof o, .max_new_tokens = full ? 120 : 80, .do_sample = 1, .top_k = 60, .seed = 3};
     m->config.eos_ids[0] = -1;
     generate(m, &(way){.rows = N_ROWS, .sequences = N_ROWS}, &o, &want);
     m->config.eos_ids[0] = want.texts[0][0].ids[30];
@@ -350,7 +349,7 @@ static void forks(void) {
     for (int i = 0; i < 2; i++) {
         sill_model *m = load(i ? LLAMA : GPT2);
         REQUIRE(m);
-        sill_generate_options o = {.size = sizeof o, .max_new_tokens = 40, .do_sample = 1, .num_return_sequences = N_EACH, .top_p = 0.9f, .logprobs = 2};
+        sill_generate_options o = {.size = sizeof o, .max_new_tokens = full ? 40 : 24, .do_sample = 1, .num_return_sequences = N_EACH, .top_p = 0.9f, .logprobs = 2};
         generate(m, &(way){.rows = 6, .sequences = 1, .one_by_one = true}, &o, &want);
         generate(m, &(way){.rows = 6, .sequences = 9}, &o, &got);
         compare("forks", &got, &want, true);
@@ -372,7 +371,7 @@ static void cancelled(void) {
     sill_session *s = session_for(m, &w);
     REQUIRE(s);
     generate_in(s, &w, o, &want);
-    for (int at = 1; at < 60; at += 13) {
+    for (int at = 1; at < 60; at += full ? 13 : 26) {
         way stopped = w;
         stopped.cancel_at = at;
         generate_in(s, &stopped, o, &got);
@@ -621,25 +620,16 @@ static void threads_share_a_model(void) {
     sill_model *m = load(LLAMA);
     REQUIRE(m);
     for (int i = 0; i < N; i++) alone[i] = together[i] = (worker){.m = m, .i = i};
-    for (int i = 0; i < N; i++) work(&alone[i]);
+    for (int i = 0; i < 2; i++) work(&alone[i]); /* the others have the same options: the same texts, whatever the company */
     for (int i = 0; i < N; i++) REQUIRE(!pthread_create(&threads[i], NULL, work, &together[i]));
     for (int i = 0; i < N; i++) pthread_join(threads[i], NULL);
     for (int i = 0; i < N; i++) {
         CHECK_OK(together[i].out.status, together[i].out.err);
         CHECK_INT(together[i].out.n_done, 6);
         CHECK(together[i].out.n_used > 20);
-        compare("threads", &together[i].out, &alone[i].out, true);
-        compare("threads", &alone[i].out, &alone[i % 2].out, true);
+        compare("threads", &together[i].out, &alone[i % 2].out, true);
     }
     sill_model_free(m);
-}
-
-static void nothing_is_left(void) {
-    NEEDS_FAKE();
-    sill__mtl_forget();
-    fakemetal_totals t = fake_totals();
-    CHECK_INT(t.live_objects, 0);
-    CHECK_INT(t.unpooled, 0);
 }
 
 int main(int argc, char **argv) {

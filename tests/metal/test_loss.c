@@ -147,12 +147,6 @@ static void a_fork_that_fails(void) {
     sill_model_free(m);
 }
 
-static void nothing_is_left(void) {
-    NEEDS_FAKE();
-    sill__mtl_forget();
-    CHECK_INT(fake_totals().live_objects, 0);
-}
-
 int main(int argc, char **argv) {
     fake_open(argv[0]);
     if (fake.handle) fake.set("fast", 1);

@@ -20,12 +20,6 @@ static sill_model *load(const char *path, const char *device, sill_dtype dtype) 
     return m;
 }
 
-/* The fake either checks every access of a kernel, or runs it several times as fast. */
-static void check_accesses(bool on) {
-    sill__mtl_forget();
-    if (fake.handle) fake.set("fast", !on);
-}
-
 /* -------------------------------------------------------- against the reference */
 
 /* Sequence by sequence in chunks of CHUNK tokens: logits, or outputs of the classification head. */
@@ -479,14 +473,6 @@ static void working_set(void) {
                 CHECK(plan.fits && plan.available_bytes == plan.total_bytes);
                 fake.set("working-set", (double)(10ull << 30));
             }
-}
-
-static void nothing_is_left(void) {
-    NEEDS_FAKE();
-    sill__mtl_forget();
-    fakemetal_totals t = fake_totals();
-    CHECK_INT(t.live_objects, 0);
-    CHECK_INT(t.unpooled, 0);
 }
 
 int main(int argc, char **argv) {
