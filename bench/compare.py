@@ -17,7 +17,8 @@ start     a fresh process to the first token of a 32-token prompt, and its peak 
           the start of the interpreter and its imports
 Quantized types are the same GGUF for sill and llama.cpp: q8 Q8_0, q4 Q4_0, q4_1 what `sill quantize --to q4` writes (Q4_1 with
 a Q8_0 head). int8 is LLM.int8, which sill makes of the f32 checkpoint while it loads; its peers are those of q8.
---shape smollm2 takes the default model as it is stored; its only peer is llama.cpp.
+--shape smollm2 takes the default model: as it is stored (kind stored), or its weights as GGUF of F32 and Q8_0 (bench/run.sh
+makes both); its only peer is llama.cpp.
 """
 import argparse, json, os, platform, subprocess, sys, time
 
@@ -72,8 +73,8 @@ def commands(args, kind, head=False):
     t, py = str(args.threads), args.python
     stem, mark = f"{args.models}/{args.shape}", ["--head"] if head else []
     if args.shape == "smollm2":
-        return {"sill": [f"{args.build}/bench/engine", args.default, "auto", t],
-                "llama": [py, f"{here}/peers/llama.py", args.default, kind, t]}
+        model = args.default if kind == "stored" else f"{stem}-{kind}.gguf"
+        return {"sill": [f"{args.build}/bench/engine", model, "auto", t], "llama": [py, f"{here}/peers/llama.py", model, kind, t]}
     own, plain = kind, kind in ("f32", "bf16")
     kind = PEER_KINDS.get(kind, kind)
     if head:
@@ -218,10 +219,10 @@ def classify(args, kind, table, lim):
     if not engines:
         return lim
     for e in engines:  # each peer's best batch size, on a part of the texts
-        tries = [1] if e.name == "sill" else [8, 32, 64]
+        tries = [1] if e.name == "sill" else [1, 2, 4, 8, 16, 32]
         few = min(args.texts, 100)
         e.run("classify", min(few, 8), tries[0])
-        took = {b: e.run("classify", few, b)["seconds"] for b in tries}
+        took = {b: min(e.run("classify", few, b)["seconds"] for _ in range(2)) for b in tries}
         e.batch = min(took, key=took.get)
     seen = take_turns(engines, args.rounds, lambda e, i: e.run("classify", args.texts, e.batch))
     lim = better(lim, limits(args))
@@ -289,7 +290,7 @@ def read_arguments():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--shape", default="small", choices=[*SHAPES, "smollm2"])
     a.add_argument("--tests", default="decode,prefill,classify,start")
-    a.add_argument("--kinds", default="f32,bf16,q8,int8,q4,q4_1")
+    a.add_argument("--kinds", default="stored,f32,bf16,q8,int8,q4,q4_1")
     a.add_argument("--batches", default="1,8,32")
     a.add_argument("--peers", default="llama,hf,ct2,ov")
     a.add_argument("--rounds", type=int, default=3)
@@ -305,7 +306,7 @@ def read_arguments():
     args = a.parse_args()
     args.peers = args.peers.split(",")
     if args.shape == "smollm2":
-        args.kinds = "stored"
+        args.kinds = ",".join(k for k in args.kinds.split(",") if k in ("stored", "f32", "q8")) or "stored"
         args.default = subprocess.run([f"{root}/tools/fetch_model.sh", "--path"], capture_output=True, text=True).stdout.strip()
     return args
 
@@ -320,6 +321,8 @@ def main():
     print(f"commit {commit}, {platform.machine()}, {args.threads} threads; " + ", ".join(f"{k} {v:.4g}" for k, v in lim.items()), flush=True)
     table = Table(args, out)
     for kind in args.kinds.split(","):
+        if kind == "stored" and args.shape != "smollm2":
+            continue
         if "decode" in tests or "prefill" in tests:
             engines = start_engines(args, kind)
             for batch in map(int, args.batches.split(",")) if engines and "decode" in tests else ():

@@ -33,7 +33,11 @@ for table in "${tables[@]}"; do
         classify) models small --head && compare --tests classify --kinds f32,bf16,q8,int8 --rounds 2 "$@" ;;
         start) models small && compare --tests start --kinds f32,bf16,q8,q4,q4_1 --rounds 5 "$@" ;;
         medium | large) models "$table" && compare --shape "$table" --tests decode,prefill --rounds 2 --new 16 "$@" ;;
-        smollm2) compare --shape smollm2 --tests decode,prefill,start --rounds 5 "$@" ;;
+        smollm2)
+            stem="$MODELS/smollm2"
+            [ -e "$stem-f32.gguf" ] || "$PYTHON" bench/quality/float_gguf.py "$(tools/fetch_model.sh --path)" "$stem-f32.gguf"
+            [ -e "$stem-q8.gguf" ] || "$BUILD/sill" quantize "$stem-f32.gguf" --to q8 --force --tokens 100 -q -o "$stem-q8.gguf"
+            compare --shape smollm2 --tests decode,prefill,start --rounds 5 "$@" ;;
         tokenizer)
             if [ -n "$DATA" ]; then BUILD=$BUILD "$PYTHON" bench/tokenizer.py "$DATA"
             else echo "left out: DATA=dir names the texts (bench/tokenizer.py says which)"; fi ;;
