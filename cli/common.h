@@ -241,6 +241,7 @@ int cli_check(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_quantize(int argc, char **argv);
 int cli_agree(int argc, char **argv);
+int cli_stability(int argc, char **argv);
 int cli_verify(int argc, char **argv);
 int cli_merge(int argc, char **argv);
 

@@ -9,6 +9,7 @@ static const struct { const char *name; cli_command_fn run; const char *what; } 
     {"generate", cli_generate, "continue prompts: arguments, a file of them, or standard input"},
     {"chat", cli_chat, "talk with an instruct model"},
     {"classify", cli_classify, "label the rows of a file, with all label probabilities"},
+    {"stability", cli_stability, "how far labels depend on the prompt: paraphrases, orders of labels and examples"},
     {"agree", cli_agree, "how far coders agree, and how right they are: kappa, alpha, F1, calibration"},
     {"score", cli_score, "log-probabilities of texts by token, word or text"},
     {"embed", cli_embed, "a vector for every row of a file, as .npy, JSON Lines or CSV"},

@@ -3,7 +3,7 @@
 import os
 from clitest import *
 
-COMMANDS = ["agree", "generate", "chat", "classify", "score", "perplexity", "tokenize", "detokenize", "inspect", "plan", "bench"]
+COMMANDS = ["agree", "stability", "generate", "chat", "classify", "score", "perplexity", "tokenize", "detokenize", "inspect", "plan", "bench"]
 
 
 def help_and_version():
