@@ -143,6 +143,15 @@ static int open_partial(const sill__output *o, bool *made) {
     return open(o->partial, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
 }
 
+/* The lock goes with the file: another run has renamed its output already, and its certificate not yet. */
+static bool is_being_published(const sill__output *o) {
+    const int fd = open(o->out, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return false;
+    const bool busy = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    close(fd);
+    return busy;
+}
+
 sill_status sill__output_claim(sill__output *o, sill_error *err) {
     bool made = false;
     sill_status s = SILL_OK;
@@ -163,12 +172,16 @@ sill_status sill__output_claim(sill__output *o, sill_error *err) {
         if (s != SILL_OK) return s;
         if (tries == 8) return sill__fail(err, SILL_EIO, "cannot create %s: other runs replace it", o->partial);
     }
-    if (made) return SILL_OK;
-    if (o->directory && (s = check_entries(o->partial, NULL, err)) == SILL_OK) empty_directory(o->partial);
-    else if (!o->directory && ftruncate(o->lock, 0) != 0) s = sill__fail(err, SILL_EIO, "cannot write %s: %s", o->partial, strerror(errno));
+    if (made && o->overwrite && is_being_published(o)) {
+        if (o->directory) rmdir(o->partial);
+        else unlink(o->partial);
+        s = sill__fail(err, SILL_EINVAL, "%s: another run gives it its name just now", o->out);
+    }
+    if (!made && o->directory && (s = check_entries(o->partial, NULL, err)) == SILL_OK) empty_directory(o->partial);
+    if (!made && !o->directory && ftruncate(o->lock, 0) != 0) s = sill__fail(err, SILL_EIO, "cannot write %s: %s", o->partial, strerror(errno));
     if (s == SILL_OK) {
-        unlink(o->record_partial); /* regular files: sill__output_check */
-        unlink(o->spool);
+        if (o->overwrite) unlink(o->record_partial); /* regular files: sill__output_check; they may be left without the model */
+        if (o->overwrite) unlink(o->spool);
         return SILL_OK;
     }
     close(o->lock);
@@ -183,13 +196,23 @@ static sill_status publish_failed(sill__output *o, const char *what, sill_error 
     return sill__fail(err, SILL_EIO, "cannot rename %s to %s: %s; the new model is kept as %s", o->partial, o->out, what, o->partial);
 }
 
+/* The certificate of an earlier output never stands beside another model, whenever the run ends. */
+static void drop_record(const sill__output *o) {
+    struct stat st;
+    if (o->overwrite && there(o->record, &st) && S_ISREG(st.st_mode)) unlink(o->record);
+}
+
 static sill_status publish_model(sill__output *o, sill_error *err) {
     struct stat st;
     const bool was = there(o->out, &st);
     if (was && !o->overwrite) return publish_failed(o, "it has appeared meanwhile", err);
-    if (!was || !o->directory) return rename(o->partial, o->out) == 0 ? SILL_OK : publish_failed(o, strerror(errno), err);
+    if (!was || !o->directory) {
+        drop_record(o);
+        return rename(o->partial, o->out) == 0 ? SILL_OK : publish_failed(o, strerror(errno), err);
+    }
     /* A directory cannot be replaced in one step. */
     if (rename(o->out, o->old) != 0) return publish_failed(o, strerror(errno), err);
+    drop_record(o);
     if (rename(o->partial, o->out) != 0) {
         const int e = errno;
         if (rename(o->old, o->out) != 0) sill__log(1, "what was %s is %s", o->out, o->old);
@@ -201,13 +224,11 @@ static sill_status publish_model(sill__output *o, sill_error *err) {
 }
 
 sill_status sill__output_publish(sill__output *o, bool record, sill_error *err) {
-    struct stat st;
     sill_status s = publish_model(o, err);
     if (s != SILL_OK) return s;
     if (record && rename(o->record_partial, o->record) != 0)
         return sill__fail(err, SILL_EIO, "%s is whole and in place, but its certificate stays %s: cannot rename it to %s: %s", o->out,
                           o->record_partial, o->record, strerror(errno));
-    if (!record && o->overwrite && there(o->record, &st) && S_ISREG(st.st_mode)) unlink(o->record); /* of an earlier output */
     return SILL_OK;
 }
 

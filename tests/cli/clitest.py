@@ -1,5 +1,5 @@
 """What the tests of the command line share: running sill, counting, and a place for files."""
-import csv, io, json, os, subprocess, sys, tempfile, traceback
+import csv, io, json, os, shutil, subprocess, sys, tempfile, traceback
 
 BUILD = os.environ.get("BUILD", "build/release")
 SILL = os.path.abspath(os.path.join(BUILD, "sill"))
@@ -56,6 +56,20 @@ def write(name, data):
 def read(name):
     with open(path(name), "rb") as f:
         return f.read()
+
+
+def faults():
+    """The environment that puts faults.c under a program."""
+    so = path("faults.so")
+    if not os.path.exists(so):
+        if sys.platform != "linux":
+            raise Skip("this machine has no LD_PRELOAD")
+        if os.environ.get("CONFIG", "release") in ("sanitize", "tsan"):
+            raise Skip("a sanitizer wants to be loaded first")
+        cc = shutil.which("gcc") or shutil.which("cc")
+        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "faults.c")
+        subprocess.run([cc, "-O1", "-shared", "-fPIC", "-w", "-o", so, source, "-ldl"], check=True)
+    return {"LD_PRELOAD": so}
 
 
 def test(fn):

@@ -295,6 +295,54 @@ def an_interruption_says_what_is_so():
             break
 
 
+def a_kill_at_the_end_leaves_no_wrong_certificate():
+    """Before any of the last changes to files: what has a name belongs together, and the same command goes through."""
+    env, n = faults(), path("n_calls")
+    for to, source in (("q8", STORIES), ("int8", GPT2)):
+        out, old, t = path("kill." + to), path("kill_old." + to), write("t.txt", TEXT)
+        copy = shutil.copytree if to == "int8" else shutil.copyfile
+        rm = lambda p: shutil.rmtree(p) if os.path.isdir(p) else os.path.exists(p) and os.remove(p)
+        command = ["quantize", source, "--to", to, "-o", out, "--text", t, "--overwrite", "-q"]
+        model = out if to == "q8" else os.path.join(out, "model.safetensors")
+        sill("quantize", source, "--to", to, "-o", out, "--text", t, "-q")
+        last = read("kill." + to + ".certificate.json")
+        with open(model, "ab") as f:  # an output of another version: other bytes under the old certificate's hash
+            f.write(b"\0")
+        last = last.replace(json.loads(last)["after"]["sha256"].encode(), hashlib.sha256(open(model, "rb").read()).hexdigest().encode())
+        copy(out, old)
+        sill(*command, env={**env, "FAULTS_COUNT": n})
+        calls, published = int(open(n).read()), set()
+        for at in range(calls - 11, calls + 1):
+            for f in os.listdir(work.name):
+                if f.startswith("kill." + to):
+                    rm(path(f))
+            copy(old, out)
+            write("kill." + to + ".certificate.json", last)
+            sill(*command, status=-signal.SIGKILL, env={**env, "FAULTS_KILL": str(at)})
+            there = os.path.exists(model), os.path.exists(out + ".certificate.json")
+            published.add((os.path.exists(out + ".partial"), *there))
+            if all(there):
+                have = hashlib.sha256(open(model, "rb").read()).hexdigest()
+                assert json.loads(read("kill." + to + ".certificate.json"))["after"]["sha256"] == have, (to, at, calls)
+            if os.path.exists(out + ".old") and os.path.exists(model):  # what was replaced; said by name
+                shutil.rmtree(out + ".old")
+            sill(*command)
+            ours = sorted(f for f in os.listdir(work.name) if f.startswith("kill." + to) and not f.endswith(".old"))
+            assert ours == ["kill." + to, "kill." + to + ".certificate.json"], (to, at, ours)
+            assert json.loads(read(ours[1]))["after"]["sha256"] == hashlib.sha256(open(model, "rb").read()).hexdigest()
+        assert (False, True, False) in published, published  # renamed, its certificate not yet
+    # A run between its last two steps has the lock on the output.
+    write("l8.gguf", "new"), write("l8.gguf.certificate.partial", "its certificate")
+    with open(path("l8.gguf"), "rb") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        r = q("--to", "q8", "-o", path("l8.gguf"), "--text", t, "--overwrite", status=2)
+        assert "another run" in r.err and read("l8.gguf.certificate.partial") == b"its certificate", r.err
+        assert not os.path.exists(path("l8.gguf.partial"))
+    write("l8.gguf.logits.partial", "left")
+    q("--to", "q8", "-o", path("l8.gguf"), "--text", t, "--overwrite")
+    assert sorted(f for f in os.listdir(work.name) if f.startswith("l8")) == ["l8.gguf", "l8.gguf.certificate.json"]
+
+
 def int8_is_no_source():
     int8("-o", path("i8"))
     for to in ("q8", "q4", "int8"):
@@ -421,7 +469,7 @@ def json_has_what_the_text_has():
 for t in (writes_a_model_and_its_certificate, sample_text_is_in_the_program, few_tokens_are_said, labels_of_a_column, labels_have_a_limit, refuses_past_the_threshold,
           does_not_overwrite, wrong_usage, a_full_disk_is_an_error, an_interruption_leaves_nothing,
           a_directory_of_the_user_is_not_replaced, the_record_is_checked_before_work, what_is_read_is_never_the_output,
-          two_runs_do_not_meet, an_interruption_says_what_is_so, int8_is_no_source, an_embedding_of_int8_is_refused,
+          two_runs_do_not_meet, a_kill_at_the_end_leaves_no_wrong_certificate, an_interruption_says_what_is_so, int8_is_no_source, an_embedding_of_int8_is_refused,
           three_limits, nothing_to_do_is_no_usage_error, a_classification_head, rows_that_the_smaller_model_cannot_label,
           a_column_without_texts, names_of_outputs, json_has_what_the_text_has):
     test(t)

@@ -79,19 +79,6 @@ def killed_at_random_moments():
     assert kills >= (51 if QUICK else 6)
 
 
-def faults():
-    so = path("faults.so")
-    if not os.path.exists(so):
-        if sys.platform != "linux":
-            raise Skip("this machine has no LD_PRELOAD")
-        if os.environ.get("CONFIG", "release") in ("sanitize", "tsan"):
-            raise Skip("a sanitizer wants to be loaded first")
-        cc = shutil.which("gcc") or shutil.which("cc")
-        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "faults.c")
-        subprocess.run([cc, "-O1", "-shared", "-fPIC", "-w", "-o", so, source, "-ldl"], check=True)
-    return {"LD_PRELOAD": so}
-
-
 def killed_before_every_kind_of_write():
     env = faults()
     f = texts("calls.csv", 60)
