@@ -80,7 +80,7 @@ ISA = scalar $(ISA_$(ARCH))
 ISA_FLAGS_avx2 = -mavx2 -mfma -mf16c
 ISA_FLAGS_avx512 = -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512
 ISA_FLAGS_avx512vnni = $(ISA_FLAGS_avx512) -mavx512vnni
-ISA_FLAGS_avx512bf16 = $(ISA_FLAGS_avx512vnni) -mavx512bf16 -mavx512vbmi
+ISA_FLAGS_avx512bf16 = $(ISA_FLAGS_avx512vnni) -mavx512bf16
 ISA_FLAGS_neon = -march=armv8-a
 ISA_FLAGS_neon_dotprod = -march=armv8.2-a+dotprod+fp16
 ISA_FLAGS_neon_i8mm = -march=armv8.2-a+dotprod+fp16+i8mm+bf16

@@ -3,8 +3,9 @@
  * program of ops), cpu_linear.c, cpu_attention.c, cpu_head.c (the ops), cpu_cache.c (packed weights kept on disk).
  *
  * Ops are recorded into a fixed program. submit lets every thread of the pool walk the whole program; each op is one
- * or more phases with a barrier behind each, and within a phase the threads take tasks from a counter. A task computes
- * whole outputs, so that neither the split nor who took it shows in the numbers.
+ * or more phases, and within a phase the threads take tasks from a counter. A task computes
+ * whole outputs, so that neither the split nor who took it shows in the numbers. Behind a phase is a barrier, but not
+ * where every thread prepares the rows for itself (own_rows) or the barrier behind the op will do (placed_later).
  */
 #ifndef SILL_CPU_H
 #define SILL_CPU_H
@@ -100,7 +101,6 @@ typedef struct cpu_share { _Alignas(64) _Atomic uint64_t at; } cpu_share;
 /* Memory of one thread. */
 typedef struct cpu_own {
     float *row;             /* (max_width) */
-    float *row2;            /* (max_width) */
     uint8_t *acts;          /* CPU_OWN_ROWS prepared rows */
     float *tile;            /* CPU_TILE_FLOATS, or attend's scratch */
     cpu_best *best;         /* (CPU_ROW_BLOCK, CPU_MAX_TOP) */
@@ -164,7 +164,7 @@ static inline void sill__cpu_barrier(const cpu_walk *w) { sill__pool_barrier(w->
 /* y = norm(x); with NORM_NONE a copy. */
 void sill__cpu_norm(const cpu_walk *w, const sill__norm *norm, float *y, const float *x, int32_t n);
 /* Phase 0 of all products: rows gathered, normalized and put into the weight's form of activations. `first` counts
- * output rows with ROWS_OUT; `next` and `limit` are the phase's tasks. Returns the prepared rows; a barrier is
+ * output rows with ROWS_OUT; `next` counts the phase's tasks, from `next_base` to `next_base` + n. Returns the prepared rows; a barrier is
  * included unless they are the thread's own. */
 const uint8_t *sill__cpu_prepare(const cpu_walk *w, const cpu_op *op, const sill__weight *weight, sill__ref in,
                                  sill__rows rows, const sill__norm *norm, int32_t first, int32_t n, atomic_int *next,

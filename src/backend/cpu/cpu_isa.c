@@ -43,8 +43,8 @@ static bool have_avx512(void) { /* F, DQ, BW, VL; masks and the 512-bit register
 static bool have_avx512vnni(void) { /* since Cascade Lake and Ice Lake */
     return have_avx512() && cpuid_bit(7, 0, 2, 11);
 }
-static bool have_avx512bf16(void) { /* VBMI, BF16: since Sapphire Rapids and Zen 4 */
-    return have_avx512vnni() && cpuid_bit(7, 0, 2, 1) && cpuid_bit(7, 1, 0, 5);
+static bool have_avx512bf16(void) { /* since Cooper Lake, Sapphire Rapids and Zen 4 */
+    return have_avx512vnni() && cpuid_bit(7, 1, 0, 5);
 }
 #elif defined(__aarch64__)
 #if defined(__APPLE__)

@@ -47,7 +47,6 @@ static size_t lay_out(sill__queue *q, uint8_t *base, int n_threads, const sill__
     for (int i = 0; i < n_threads; i++) {
         cpu_own own;
         own.row = take(&l, width, sizeof *own.row);
-        own.row2 = take(&l, width, sizeof *own.row2);
         own.acts = take(&l, act_bound(CPU_OWN_VALUES) + CPU_OWN_ROWS * act_bound(0), 1);
         own.tile = take(&l, SILL_MAX(CPU_TILE_FLOATS, attend), sizeof *own.tile);
         own.best = take(&l, (size_t)CPU_ROW_BLOCK * CPU_MAX_TOP, sizeof *own.best);

@@ -1,4 +1,4 @@
-/* isa_avx512bf16.c - the kernels compiled for AVX-512 with VNNI, BF16 and VBMI. */
+/* isa_avx512bf16.c - the kernels compiled for AVX-512 with VNNI and BF16. */
 #include "backend/cpu/kernels.h"
 
 #define ISA avx512bf16

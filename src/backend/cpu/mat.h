@@ -64,6 +64,18 @@ static inline size_t sill__mat_block_bytes(const sill__cpu_mat *mat) {
            (size_t)mat->block * (size_t)mat->nr / (mat->form == SILL__FORM_Q4 ? 2 : 1);
 }
 
+/* n codes of output j into the (n / kpack, nr, kpack) bytes at `to`. */
+static inline void sill__mat_put_codes(const sill__cpu_mat *mat, const uint8_t *codes, int32_t n, int32_t j, uint8_t *to) {
+    const int32_t kp = mat->kpack, step = mat->nr * kp;
+    to += j * kp;
+    if (kp == 4)
+        for (int32_t k = 0; k < n; k += 4, to += step) memcpy(to, codes + k, 4);
+    else if (kp == 2)
+        for (int32_t k = 0; k < n; k += 2, to += step) memcpy(to, codes + k, 2);
+    else
+        for (int32_t k = 0; k < n; k += kp, to += step) memcpy(to, codes + k, (size_t)kp);
+}
+
 /* mat_pack.c: a row of a part is its (row, k)-th element's block; transposed sources have dims (cols, rows). */
 uint64_t sill__mat_part_rows(const sill__weight_src *src, int i);
 /* The part that holds output `row`; *row is then counted from that part's first. */

@@ -56,16 +56,6 @@ static void make_blocks(const sill__weight_src *src, const sill__cpu_mat *mat, u
     }
 }
 
-/* n codes (a multiple of 32) of output j from input k on. */
-static void put_row8(const sill__cpu_mat *mat, const uint8_t *codes, int32_t k, int32_t n, int32_t j, uint8_t *to) {
-    const int32_t kp = mat->kpack, step = mat->nr * kp;
-    to += (size_t)k * (size_t)mat->nr + (size_t)(j * kp);
-    if (kp == 4)
-        for (int32_t i = 0; i < n; i += 4, to += step) memcpy(to, codes + i, 4);
-    else
-        for (int32_t i = 0; i < n; i += kp, to += step) memcpy(to, codes + i, (size_t)kp);
-}
-
 static void make_row8(const sill__weight_src *src, const sill__cpu_mat *mat, uint64_t row0, int32_t used, uint8_t *panel,
                       const sill__mat_kit *kit) {
     chunk x;
@@ -91,7 +81,7 @@ static void make_row8(const sill__weight_src *src, const sill__cpu_mat *mat, uin
             else memset(codes, 0, (size_t)padded);
             if (mat->zero)
                 for (int32_t i = 0; i < padded; i++) codes[i] = (uint8_t)(codes[i] + mat->zero);
-            put_row8(mat, codes, k, padded, j, to);
+            sill__mat_put_codes(mat, codes, padded, j, to + (size_t)k * (size_t)mat->nr);
         }
     }
 }

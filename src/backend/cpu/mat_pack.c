@@ -278,8 +278,8 @@ static void pack_plain(const sill__weight_src *src, const sill__cpu_mat *mat, ui
 
 /* ---- pack: codes */
 
-static void put_codes(const sill__cpu_mat *mat, const uint8_t *codes, int32_t j, uint8_t *to) {
-    const int32_t kp = mat->kpack, step = mat->nr * kp;
+/* A group's codes of output j. */
+static void put_group(const sill__cpu_mat *mat, const uint8_t *codes, int32_t j, uint8_t *to) {
     uint8_t half[16];
     int32_t n = mat->group;
     if (mat->form == SILL__FORM_Q4) {
@@ -287,13 +287,7 @@ static void put_codes(const sill__cpu_mat *mat, const uint8_t *codes, int32_t j,
         codes = half;
         n = 16;
     }
-    to += j * kp;
-    if (kp == 4)
-        for (int32_t k = 0; k < n; k += 4, to += step) memcpy(to, codes + k, 4);
-    else if (kp == 2)
-        for (int32_t k = 0; k < n; k += 2, to += step) memcpy(to, codes + k, 2);
-    else
-        for (int32_t k = 0; k < n; k += kp, to += step) memcpy(to, codes + k, (size_t)kp);
+    sill__mat_put_codes(mat, codes, n, j, to);
 }
 
 void sill__mat_put_block(const sill__cpu_mat *mat, sill__mat_block *b, int shift, int32_t j, uint8_t *to) {
@@ -317,7 +311,7 @@ void sill__mat_put_block(const sill__cpu_mat *mat, sill__mat_block *b, int shift
     if (shift)
         for (int32_t k = 0; k < mat->block; k += 32)
             for (int32_t i = 0; i < 32; i++) b->codes[k + i] = (uint8_t)(b->codes[k + i] + shift);
-    for (int32_t g = 0; g < groups; g++, at += group_bytes) put_codes(mat, b->codes + g * mat->group, j, at);
+    for (int32_t g = 0; g < groups; g++, at += group_bytes) put_group(mat, b->codes + g * mat->group, j, at);
 }
 
 static void pack_blocks(const sill__weight_src *src, const sill__cpu_mat *mat, uint64_t row0, int32_t used,
