@@ -652,7 +652,8 @@ typedef struct sill_certificate {
  * directory; measures what was lost on the texts, and writes OUT.certificate.json beside it. Where more was lost than
  * max_loss, max_kl, min_agreement or max_changed allow, where too few tokens were scored or texts labelled to tell (certainty
  * NONE), where the smaller model cannot label a row that the original labels, or where nothing could be compared:
- * ERANGE, *certificate is filled, and OUT is not there, unless forced. OUT appears when it is whole; until then it is
+ * ERANGE, *certificate is filled, and OUT is not there, unless forced. With too few texts to label for any outcome to pass
+ * (certainty NONE) it is ERANGE before anything is written, and nothing is measured, unless forced. OUT appears when it is whole; until then it is
  * OUT.partial, locked (flock), and a directory that it replaces is OUT.old for a moment. Where only that last step fails
  * OUT.partial is kept, else nothing is. The same input gives the same bytes. CERTIFICATE may be NULL. Errors: EINVAL (OUT
  * exists, is being written by another run, is the working directory, or is what is read), EFORMAT (also a weight that is not

@@ -48,8 +48,12 @@ double sill__student_975(size_t n) {
            z * ((((79 * z2 + 776) * z2 + 1482) * z2 - 1920) * z2 - 945) / (92160 * v * v * v * v);
 }
 
+#define Z2 3.841458820694124 /* the square of the normal deviate of 95 % */
+
+double sill__rows_needed(double share) { return share < 1 ? ceil(Z2 * (1 - share) / share) : 0; }
+
 void sill__wilson_95(uint64_t k, uint64_t n, double *low, double *high) {
-    const double z2 = 3.841458820694124, all = (double)n, p = n ? (double)k / all : 0.5;
+    const double z2 = Z2, all = (double)n, p = n ? (double)k / all : 0.5;
     const double centre = (all * p + z2 / 2) / (all + z2), half = sqrt(z2 * (all * p * (1 - p) + z2 / 4)) / (all + z2);
     *low = k ? fmax(centre - half, 0) : 0; /* exact at the ends, where both terms are the same */
     *high = k < n ? fmin(centre + half, 1) : 1;

@@ -37,6 +37,28 @@ static sill_status put_file(const char *path, const void *bytes, size_t n, sill_
     return s;
 }
 
+/* TEXT, a JSON object, with SAID as its first member and without members of the name KEY: of equal keys others take the last. */
+static bool replace_member(const char *text, size_t n, const char *key, const char *said, sill__str *out) {
+    sill__json j;
+    char name[64];
+    size_t length;
+    sill__json_init(&j, text, n);
+    if (!sill__json_enter(&j, SILL__JSON_OBJECT)) return false;
+    const char *from = j.p, *last = from;
+    sill__str_put(out, text, (size_t)(from - text));
+    sill__str_puts(out, said);
+    for (bool first = true; sill__json_next_member(&j, name, sizeof name, &length); first = false, last = from = j.p) {
+        if (!sill__json_skip(&j)) break;
+        if (length == strlen(key) && !memcmp(name, key, length)) continue;
+        const char *comma = first ? NULL : memchr(from, ',', (size_t)(j.p - from));
+        if (comma) from = comma + 1;
+        sill__str_puts(out, ",");
+        sill__str_put(out, from, (size_t)(j.p - from));
+    }
+    sill__str_put(out, last, (size_t)(text + n - last));
+    return !j.message;
+}
+
 /* DIR's config.json with what transformers needs to know of the weights. */
 static sill_status write_config(const char *from, const char *to, sill_error *err) {
     static const char said[] =
@@ -44,26 +66,33 @@ static sill_status write_config(const char *from, const char *to, sill_error *er
         "    \"bnb_4bit_compute_dtype\": \"float32\",\n    \"bnb_4bit_quant_storage\": \"uint8\",\n    \"bnb_4bit_quant_type\": \"fp4\",\n"
         "    \"bnb_4bit_use_double_quant\": false,\n    \"llm_int8_enable_fp32_cpu_offload\": false,\n"
         "    \"llm_int8_has_fp16_weight\": false,\n    \"llm_int8_skip_modules\": null,\n    \"llm_int8_threshold\": 6.0,\n"
-        "    \"load_in_4bit\": false,\n    \"load_in_8bit\": true,\n    \"quant_method\": \"bitsandbytes\"\n  },";
+        "    \"load_in_4bit\": false,\n    \"load_in_8bit\": true,\n    \"quant_method\": \"bitsandbytes\"\n  }";
     char *text;
     size_t n;
     sill__str s;
     sill_status st = sill__read_file(from, SMALL_FILE_MAX, &text, &n, err);
     if (st != SILL_OK) return st;
-    const char *brace = memchr(text, '{', n); /* it was read as an object before */
-    sill__str_init(&s, n + sizeof said);
-    if (brace) {
-        size_t k = (size_t)(brace - text) + 1;
-        sill__str_put(&s, text, k);
-        sill__str_puts(&s, said);
-        sill__str_put(&s, text + k, n - k);
-    }
-    if (!brace) st = sill__fail(err, SILL_EFORMAT, "%s is no JSON object", from);
+    sill__str_init(&s, n + sizeof said + 1);
+    if (!replace_member(text, n, "quantization_config", said, &s)) st = sill__fail(err, SILL_EFORMAT, "%s is no JSON object", from);
     else if (s.failed) st = sill__fail(err, SILL_ENOMEM, "no memory for %s", from);
     else st = put_file(to, s.p, s.n, err);
     sill__str_free(&s);
     sill__free(text);
     return st;
+}
+
+static bool has(const char *dir, const char *name) {
+    char path[SILL__OUT_PATH];
+    return sill__path_join(path, sizeof path, dir, name) && sill__is_file(path);
+}
+
+/* The file of DIR that is written as NAME: OpenAI's names of GPT-2's tokenizer are not read by transformers. */
+static const char *source_of(const char *dir, const char *name) {
+    const bool vocab = !strcmp(name, "vocab.json"), merges = !strcmp(name, "merges.txt");
+    if ((!vocab && !merges) || has(dir, "tokenizer.json") || (has(dir, "vocab.json") && has(dir, "merges.txt")) ||
+        !has(dir, "encoder.json") || !has(dir, "vocab.bpe"))
+        return name;
+    return vocab ? "encoder.json" : "vocab.bpe";
 }
 
 static sill_status copy_companions(const char *from_dir, const char *to_dir, sill_error *err) {
@@ -76,7 +105,7 @@ static sill_status copy_companions(const char *from_dir, const char *to_dir, sil
     s = write_config(from, to, err);
     for (const char *const *name = sill__model_files; s == SILL_OK && *name; name++) {
         if (!strcmp(*name, "config.json") || !strcmp(*name, "model.safetensors")) continue;
-        if (!sill__path_join(from, sizeof from, dir, *name) || !sill__is_file(from)) continue;
+        if (!sill__path_join(from, sizeof from, dir, source_of(dir, *name)) || !sill__is_file(from)) continue;
         if (!sill__path_join(to, sizeof to, to_dir, *name)) return sill__fail(err, SILL_ERANGE, "%s: the path is too long", to_dir);
         s = sill__read_file(from, SMALL_FILE_MAX, &text, &n, err);
         if (s == SILL_OK) {
@@ -153,11 +182,30 @@ static sill_status export_file(job *j, const sill__file *f, const sill__config *
     return s;
 }
 
+static double limit_of(double asked, double none, double q4, double others, sill_quantize_to to) {
+    return asked > 0 ? asked : asked < 0 ? none : to == SILL_QUANTIZE_Q4 ? q4 : others;
+}
+
+static double limit_of_changed(const sill_quantize_options *o) { return limit_of(o->max_changed, (double)INFINITY, 15, 5, o->to); }
+
+/* So few texts that not even labels that all stay could be told from too many that change. */
+static sill_status check_rows(const sill_quantize_options *o, sill_error *err) {
+    const double allowed = limit_of_changed(o);
+    double low, high;
+    sill__wilson_95(0, o->n_texts, &low, &high);
+    if (o->force || 100 * high <= allowed) return SILL_OK;
+    return sill__fail(err, SILL_ERANGE, "%zu %s, but at least %.0f rows are needed to tell that no more than %.4g %% of labels "
+                      "change, even if none does: nothing is written (more rows, --text FILE:COLUMN; --max-changed PERCENT allows more; "
+                      "--force keeps the output all the same)", o->n_texts, o->n_texts == 1 ? "text is to be labelled" : "texts are to be "
+                      "labelled", sill__rows_needed(allowed / 100), allowed);
+}
+
 /* What can be refused before any work. *T: the tokenizer, which texts need, and a GGUF made of safetensors keeps. */
-static sill_status check(const job *j, const sill__file *f, sill_tokenizer **t, sill_error *err) {
+static sill_status check(const job *j, const sill__file *f, const sill__config *config, sill_tokenizer **t, sill_error *err) {
     sill_error why = {0};
     const sill__output_reads reads = {.file = f, .model = j->path, .text = j->o.text_path};
     sill_status s = sill__output_check(&j->out, &reads, err);
+    if (s == SILL_OK && j->o.n_texts && (j->o.n_labels || config->n_labels)) s = check_rows(&j->o, err);
     if (s != SILL_OK || !(j->o.n_texts || (sill__file_get_kind(f) == SILL__FILE_SAFETENSORS && !j->out.directory))) return s;
     s = sill__tokenizer_from_file(f, t, &why);
     if (s == SILL_ENOENT && !j->o.n_texts) return SILL_OK; /* a model alone */
@@ -179,7 +227,7 @@ static sill_status write_model(job *j, sill_error *err) {
     if (s != SILL_OK) return s;
     s = sill__config_read(f, &config, err);
     if (s == SILL_OK) {
-        s = check(j, f, &t, err);
+        s = check(j, f, &config, &t, err);
         if (s == SILL_OK && j->o.progress && j->o.progress(j->o.user, "writing", 0))
             s = sill__fail(err, SILL_ECANCELLED, "cancelled by the caller");
         if (s == SILL_OK) s = export_file(j, f, &config, t, err);
@@ -281,10 +329,6 @@ static void hash_texts(job *j) {
     sill__sha256_hex(digest, j->c.text_sha256);
 }
 
-static double limit_of(double asked, double none, double q4, double others, sill_quantize_to to) {
-    return asked > 0 ? asked : asked < 0 ? none : to == SILL_QUANTIZE_Q4 ? q4 : others;
-}
-
 /* By the interval of the paired loss in logarithms, where it has one width around any loss. */
 static sill_certainty certainty_of_loss(const sill_certificate *c) {
     const double limit = log1p(c->max_loss / 100), margin = log1p(c->loss_percent_high / 100) - log1p(c->loss_percent / 100);
@@ -322,7 +366,7 @@ static sill_status judge(job *j, sill_error *err) {
     c->max_loss = limit_of(j->o.max_loss, (double)INFINITY, 10, 2, j->o.to);
     c->max_kl = limit_of(j->o.max_kl, (double)INFINITY, 0.5, 0.1, j->o.to);
     c->min_agreement = limit_of(j->o.min_agreement, 0, 0.6, 0.8, j->o.to);
-    c->max_changed = limit_of(j->o.max_changed, (double)INFINITY, 15, 5, j->o.to);
+    c->max_changed = limit_of_changed(&j->o);
     const bool cheap = !c->n_tokens || c->loss_percent <= c->max_loss, near = !c->n_tokens || c->kl_mean <= c->max_kl,
                agrees = !c->n_tokens || c->top1_agreement >= c->min_agreement,
                labels = !c->n_rows || c->changed_percent <= c->max_changed, compared = c->n_tokens || c->n_rows;

@@ -71,7 +71,12 @@ def labels_have_a_limit():
     f = write("rows4.csv", "t\nShe had a red ball.\nThe dog was very sad.\nA cat.\nA happy bird\n")
     more = ["--max-loss", "1000", "--max-kl", "100", "--min-agreement", "1"]
     r = q("--to", "q8", "-o", path("m.gguf"), "--text", f + ":t", *more, "--labels", "happy,sad", status=1)
-    assert "labels of 4 texts are too few" in r.err and "too few rows" in r.text() and not os.path.exists(path("m.gguf")), (r.err, r.text())
+    assert "4 texts are to be labelled" in r.err and "73 rows" in r.err and "writing" not in r.err and not r.text(), (r.err, r.text())
+    r = q("--to", "q4", "-o", path("m.gguf"), *more, "--labels", "happy,sad", status=1)  # the sample is one text
+    assert "1 text is to be labelled" in r.err and "22 rows" in r.err and not os.path.exists(path("m.gguf")), r.err
+    r = q("--to", "q8", "-o", path("m.gguf"), "--text", f + ":t", *more, "--labels", "happy,sad", "--force")
+    assert "too few rows" in r.text() and read("m.gguf"), r.text()
+    os.remove(path("m.gguf")), os.remove(path("m.gguf.certificate.json"))
     more += ["--labels", "big,little,small,nice", "--prompt", "{text}"]
     rows = [f"{a} {b} {c}" for a in ("She", "The dog", "A bird", "Tom", "My friend") for b in ("had", "saw", "lost", "liked")
             for c in ("a red ball.", "the big tree.", "a new toy.", "a sad cat.", "the sun.")]
@@ -350,6 +355,41 @@ def int8_is_no_source():
         assert "quantize the original" in r.err and not os.path.exists(path("i8.again")), r.err
 
 
+def int8_leaves_one_quantization_config():
+    """Of equal keys Python's json takes the last, sill the first: there is one, whatever the source says of none."""
+    none = '"quantization_config": null'
+    whole = open(os.path.join(GPT2, "config.json")).read()
+    rest = whole[whole.index("{") + 1 :]
+    end_of = whole.rindex("}")
+    for i, text in enumerate((whole, "{" + none + "," + rest, whole[:end_of].rstrip() + ",\n  " + none + "\n}\n",
+                              whole[:end_of].rstrip() + ', "quantization\\u005fconfig"\n: null , "n": [1, {"quantization_config": null}]}')):
+        m = model_copy(f"config{i}")
+        write(f"config{i}/config.json", text)
+        int8("-o", path(f"config{i}.8"), model=m)
+        pairs = json.loads(read(f"config{i}.8/config.json"), object_pairs_hook=lambda p: p)
+        assert [k for k, _ in pairs].count("quantization_config") == 1, (i, pairs)
+        ours, theirs = json.loads(read(f"config{i}.8/config.json")), json.loads(text)
+        assert ours.pop("quantization_config")["load_in_8bit"] is True, ours
+        theirs.pop("quantization_config", None)
+        assert ours == theirs, (i, ours, theirs)
+
+
+def int8_keeps_a_tokenizer_of_openais_names():
+    m = model_copy("openai")
+    model = json.loads(read("openai/tokenizer.json"))["model"]
+    os.remove(m + "/tokenizer.json")
+    vocab, merges = json.dumps(model["vocab"]), [x if isinstance(x, str) else " ".join(x) for x in model["merges"]]
+    write("openai/encoder.json", vocab), write("openai/vocab.bpe", "#version: 0.2\n" + "\n".join(merges) + "\n")
+    int8("-o", path("openai8"), model=m)
+    assert read("openai8/vocab.json") == read("openai/encoder.json") and read("openai8/merges.txt") == read("openai/vocab.bpe")
+    t = write("t.txt", TEXT)
+    ids = [sill("tokenize", t, "-m", x, "-q").text() for x in (GPT2, m, path("openai8"))]
+    assert ids[0] == ids[1] == ids[2] and len(ids[0]) > 100, ids
+    write("openai/vocab.json", vocab), write("openai/merges.txt", "#version: 0.2\n")  # which are read first
+    int8("-o", path("openai8"), "--overwrite", model=m)
+    assert read("openai8/merges.txt") == read("openai/merges.txt")
+
+
 def an_embedding_of_int8_is_refused():
     for source, name in ((GPT2, "transformer.wte.weight"), (LLAMA, "model.embed_tokens.weight")):
         m = model_copy("embed-" + os.path.basename(source), source)
@@ -373,7 +413,7 @@ def three_limits():
     assert c["forced"] and not c["passed"] and 0 < c["threshold_kl_mean"] < 0.00001 and c["threshold_top1_agreement"] == 0.6, c
     rows = write("kr.csv", "t\n" + "\n".join(TEXT.split("\n")) + "\n")
     r = q("--to", "q4", "-o", path("k2.gguf"), "--text", rows + ":t", "--labels", "happy,sad", "--max-loss", "1000",
-          "--max-kl", "0.000001", status=1)
+          "--max-kl", "0.000001", "--max-changed", "100", status=1)
     assert "of 3 labels change" in r.err, r.err
 
 
@@ -411,14 +451,13 @@ def a_classification_head():
     rows = write("rows3.csv", "t\nThe girl was happy.\nA dog ran home.\nThey played all day.\n")
     m = classifier("head")
     r = int8("-o", path("head8"), "--text", rows + ":t", "--json", model=m, status=1)  # three rows are no proof of 5 %
-    o = r.objects()[0]
-    assert not o["kept"] and not o["passed"] and o["certainty"] == "none" and "labels of 3 texts" in r.err, (o, r.err)
+    assert "3 texts are to be labelled" in r.err and "73 rows" in r.err and not r.text(), r.err
     many = write("rows80.csv", "t\n" + "".join(f"The girl had {i} balls.\n" for i in range(80)))
     o = int8("-o", path("head8"), "--text", many + ":t", "--json", model=m).objects()[0]
     assert o["kept"] and o["passed"] and o["rows"] == 80 and o["changed"] == 0 and o["n_tokens"] == 0 and o["certainty"] == "high", o
     c = json.loads(read("head8.certificate.json"))
     assert c["labels"]["rows"] == 80 and c["text"]["texts"] == 80 and "perplexity" not in c, c
-    r = int8("-o", path("head8b"), "--labels", "a,b", model=m, status=None)
+    r = int8("-o", path("head8b"), "--text", many + ":t", "--labels", "a,b", model=m, status=None)
     assert r.status and "its own labels" in r.err and not os.path.exists(path("head8b")), r.err
 
 
@@ -427,7 +466,7 @@ def rows_that_the_smaller_model_cannot_label():
     rows = write("rows3.csv", "t\nThe girl was happy.\nA dog ran home.\nThey played all day.\n")
     m = classifier("huge", 1e6)
     assert len(sill("classify", rows, "--text", "t", "-m", m, "--dtype", "f32", "-q", "--json").objects()) == 3
-    for limit in ([], ["--max-changed", "100"]):
+    for limit in (["--max-changed", "60"], ["--max-changed", "100"]):
         r = int8("-o", path("huge8"), "--text", rows + ":t", "--json", *limit, model=m, status=1)
         o = r.objects()[0]
         assert not o["kept"] and not o["passed"] and o["rows"] == o["changed"] == o["rows_lost"] == 3, o
@@ -436,7 +475,7 @@ def rows_that_the_smaller_model_cannot_label():
     c = json.loads(read("huge8.certificate.json"))
     assert r.objects()[0]["forced"] and not c["passed"] and c["forced"] and c["labels"]["lost"] == 3, c
     m = classifier("broken", float("nan"))  # neither labels anything
-    r = int8("-o", path("broken8"), "--text", rows + ":t", "--json", model=m, status=1)
+    r = int8("-o", path("broken8"), "--text", rows + ":t", "--json", "--max-changed", "100", model=m, status=1)
     o = r.objects()[0]
     assert not o["passed"] and o["rows"] == 0 and o["rows_failed"] == 3, o
     assert "nothing was compared" in r.err and not os.path.exists(path("broken8")), r.err
@@ -469,7 +508,8 @@ def json_has_what_the_text_has():
 for t in (writes_a_model_and_its_certificate, sample_text_is_in_the_program, few_tokens_are_said, labels_of_a_column, labels_have_a_limit, refuses_past_the_threshold,
           does_not_overwrite, wrong_usage, a_full_disk_is_an_error, an_interruption_leaves_nothing,
           a_directory_of_the_user_is_not_replaced, the_record_is_checked_before_work, what_is_read_is_never_the_output,
-          two_runs_do_not_meet, a_kill_at_the_end_leaves_no_wrong_certificate, an_interruption_says_what_is_so, int8_is_no_source, an_embedding_of_int8_is_refused,
+          two_runs_do_not_meet, a_kill_at_the_end_leaves_no_wrong_certificate, an_interruption_says_what_is_so, int8_is_no_source, int8_leaves_one_quantization_config,
+          int8_keeps_a_tokenizer_of_openais_names, an_embedding_of_int8_is_refused,
           three_limits, nothing_to_do_is_no_usage_error, a_classification_head, rows_that_the_smaller_model_cannot_label,
           a_column_without_texts, names_of_outputs, json_has_what_the_text_has):
     test(t)

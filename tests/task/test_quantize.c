@@ -338,6 +338,43 @@ static void labels_are_compared(void) {
     CHECK_INT(sill_quantize(STORIES, in_dir("l.gguf"), &o, &c, &e), SILL_EINVAL);
 }
 
+static int never(void *user, const char *stage, double share) {
+    (void)share;
+    *(const char **)user = stage;
+    return 1;
+}
+
+/* Where no outcome could pass nothing is begun, and the rows that would do are told. */
+static void hopeless_labels_are_refused_first(void) {
+    static const struct { size_t n; sill_quantize_to to; double allowed; const char *need; } cases[] = {
+        {1, SILL_QUANTIZE_Q8, 0, "73 rows"}, {72, SILL_QUANTIZE_Q8, 0, "73 rows"}, {21, SILL_QUANTIZE_Q4, 0, "22 rows"},
+        {72, SILL_QUANTIZE_INT8, 0, "73 rows"}, {120, SILL_QUANTIZE_Q8, 3, "125 rows"}, {3, SILL_QUANTIZE_Q8, 50, "4 rows"}};
+    const char *texts[120], *stage = NULL;
+    size_t sizes[120];
+    sill_certificate c;
+    sill_error e = {0};
+    for (size_t i = 0; i < SILL_ARRAY_LEN(cases); i++) {
+        sill_quantize_options o = some(cases[i].to);
+        label_some(&o, cases[i].n, &texts, &sizes);
+        o.max_changed = cases[i].allowed;
+        o.progress = never;
+        o.user = &stage;
+        CHECK_INT(sill_quantize(cases[i].to == SILL_QUANTIZE_INT8 ? GPT2 : STORIES, in_dir("hl"), &o, &c, &e), SILL_ERANGE);
+        CHECK(!stage && strstr(e.msg, cases[i].need) && strstr(e.msg, "--max-changed") && !exists(in_dir("hl.partial")));
+    }
+    sill_quantize_options o = some(SILL_QUANTIZE_Q8);
+    label_some(&o, 73, &texts, &sizes);
+    o.progress = never;
+    o.user = &stage;
+    CHECK_INT(sill_quantize(STORIES, in_dir("hl"), &o, &c, &e), SILL_ECANCELLED);
+    o.n_texts = 1;
+    o.force = 1;
+    CHECK_INT(sill_quantize(STORIES, in_dir("hl"), &o, &c, &e), SILL_ECANCELLED);
+    o.force = 0;
+    o.max_changed = -1;
+    CHECK_INT(sill_quantize(STORIES, in_dir("hl"), &o, &c, &e), SILL_ECANCELLED);
+}
+
 static void few_labels_are_no_proof(void) {
     static const struct { size_t n; sill_certainty certainty; } cases[] = {
         {1, SILL_CERTAINTY_NONE}, {72, SILL_CERTAINTY_NONE}, {73, SILL_CERTAINTY_LOW}, {120, SILL_CERTAINTY_LOW}};
@@ -348,14 +385,14 @@ static void few_labels_are_no_proof(void) {
     for (size_t i = 0; i < SILL_ARRAY_LEN(cases); i++) {
         sill_quantize_options o = some(SILL_QUANTIZE_Q8);
         label_some(&o, cases[i].n, &texts, &sizes);
-        const sill_status s = sill_quantize(STORIES, in_dir("fl.gguf"), &o, &c, &e);
+        o.force = cases[i].certainty == SILL_CERTAINTY_NONE; /* refused before any work else */
+        CHECK_OK(sill_quantize(STORIES, in_dir("fl.gguf"), &o, &c, &e), e);
         CHECK(c.n_rows == cases[i].n && c.max_changed == 5);
         REQUIRE(c.changed_percent <= 5);
         const sill_certainty want = cases[i].certainty == SILL_CERTAINTY_LOW && c.changed_percent_high <= 5 ? SILL_CERTAINTY_HIGH : cases[i].certainty;
         CHECK_INT(c.certainty_of_labels, want);
         CHECK(c.passed == (want != SILL_CERTAINTY_NONE) && c.certainty >= c.certainty_of_labels);
-        CHECK_INT(s, c.passed ? SILL_OK : SILL_ERANGE);
-        if (s != SILL_OK) CHECK(strstr(e.msg, "texts are too few") && strstr(e.msg, "--max-changed"));
+        CHECK(c.forced == !c.passed);
     }
     sill_quantize_options o = some(SILL_QUANTIZE_Q4);
     label_some(&o, 22, &texts, &sizes);
@@ -460,12 +497,6 @@ static void a_name_that_is_taken_keeps_the_work(void) {
     CHECK(exists(deep));
 }
 
-static int never(void *user, const char *stage, double share) {
-    (void)share;
-    *(const char **)user = stage;
-    return 1;
-}
-
 /* A loss below zero says nothing alone: the distributions are other ones. */
 static void agreement_and_divergence_have_limits(void) {
     sill_quantize_options o = some(SILL_QUANTIZE_Q4);
@@ -540,6 +571,7 @@ int main(int argc, char **argv) {
     TEST(int8_is_read_again);
     TEST(shares_have_wilsons_interval);
     TEST(labels_are_compared);
+    TEST(hopeless_labels_are_refused_first);
     TEST(few_labels_are_no_proof);
     TEST(too_much_lost_leaves_nothing);
     TEST(refusals_leave_nothing);
