@@ -224,16 +224,19 @@ static int run_quantize(const quantize_options *o, const char *model, const text
 static const char notes[] =
     "q8 and q4 are written as GGUF, which llama.cpp reads too: q8 has groups of 32 weights with one scale (Q8_0), q4 with\n"
     "scale and minimum (Q4_1; embedding and head Q8_0). int8 (LLM.int8) is written as a directory of safetensors in\n"
-    "bitsandbytes' layout, which transformers reads; sill chooses the outlier columns for every token by itself, bitsandbytes\n"
-    "once for the batch, so that with sill the batch cannot change a result. Matrices whose rows are no multiple of 32 stay as they are.\n"
-    "The loss is measured on --text, FILE or FILE:COLUMN, by default a sample of public-domain prose: perplexity before\n"
-    "and after, the divergence of the next-token distributions, how often the first choice stays the same, and with\n"
-    "--labels how many texts change their label (and Krippendorff's alpha of the two models). Your own text tells more\n"
-    "than ours. All of it is in OUT.certificate.json too. With few tokens the loss has a wide 95 % interval: where it reaches\n"
-    "past --max-loss, or fewer than 100 tokens were scored, that is said; where it is wider than --max-loss, so that not even\n"
-    "no loss could be told from too much, nothing is kept. The same holds of the share of labels that change and\n"
-    "--max-changed: 5 % need 73 labelled texts, 15 % 22 (fewer are refused at once), and fewer than 30 are said. Past --max-loss, --max-kl,\n"
-    "--min-agreement or --max-changed nothing is kept and the exit status is 1. --overwrite replaces a directory only if it holds nothing but files that sill writes.\n";
+    "bitsandbytes' layout, which transformers reads; sill chooses the outlier columns for every token by itself,\n"
+    "bitsandbytes once for the batch, so that with sill the batch cannot change a result. Matrices whose rows are no\n"
+    "multiple of 32 stay as they are.\n"
+    "The loss is measured on --text, FILE or FILE:COLUMN, by default a sample of public-domain prose: perplexity before and\n"
+    "after, the divergence of the next-token distributions, how often the first choice stays the same, and with --labels\n"
+    "how many texts change their label (and Krippendorff's alpha of the two models). Your own text tells more than ours.\n"
+    "All of it is in OUT.certificate.json too. Meanwhile logits wait beside OUT: --tokens x vocabulary x 4 bytes of disk\n"
+    "(GPT-2, 4096 tokens: 785 MiB), and a --window of them in memory, twice. With few tokens the loss has a wide 95 %\n"
+    "interval: where it reaches past --max-loss, or fewer than 100 tokens were scored, that is said; where it is wider than\n"
+    "--max-loss, so that not even no loss could be told from too much, nothing is kept. The same holds of the share of\n"
+    "labels that change and --max-changed: 5 % need 73 labelled texts, 15 % 22 (fewer are refused at once), and fewer than\n"
+    "30 are said. Past --max-loss, --max-kl, --min-agreement or --max-changed nothing is kept and the exit status is 1.\n"
+    "--overwrite replaces a directory only if it holds nothing but files that sill writes.\n";
 
 int cli_quantize(int argc, char **argv) {
     static quantize_options o;

@@ -610,7 +610,7 @@ typedef struct sill_quantize_options {
     const char *prompt;        /* for the labels; NULL: sill_classify's */
     const char *device;        /* as in sill_model_options */
     int32_t n_threads;
-    uint64_t memory_limit_bytes;
+    uint64_t memory_limit_bytes; /* for a model, its session and the logits of two windows; 0: what the system says is free */
     const char *commit;        /* of the program, for the certificate; may be NULL */
     /* Called now and then with what is being done and how much of it is; non-zero cancels. May be NULL. */
     int (*progress)(void *user, const char *stage, double share);

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "stats/stats.h"
@@ -15,6 +16,7 @@
 
 #define WINDOW 256
 #define MAX_TOKENS 4096
+#define MIB(bytes) ((double)(bytes) / 1048576.0)
 #define SEQUENCES 16 /* rows of logits that a step gives */
 
 typedef struct window { size_t begin; int32_t n; } window; /* into the ids; all but the first are scored */
@@ -119,6 +121,17 @@ static sill_status check_ids(const certify *t, const sill_model *model, sill_err
 
 /* ---- the spool */
 
+/* Room for all logits that will wait there, before the first is computed. */
+static sill_status check_disk(const certify *t, sill_error *err) {
+    struct statvfs v;
+    if (fstatvfs(t->fd, &v) != 0 || v.f_blocks == 0) return SILL_OK; /* the file system does not tell */
+    const double need = (double)t->n_scored * (double)t->n_vocab * sizeof(float), room = (double)v.f_bavail * (double)v.f_frsize;
+    if (need <= room) return SILL_OK;
+    return sill__fail(err, SILL_EIO, "the logits of %zu tokens wait beside the output while the models are compared: %.1f MiB (tokens "
+                      "x %zu of the vocabulary x 4 bytes), and %.1f MiB are free there: nothing is kept (fewer --tokens, or an output "
+                      "on another disk)", t->n_scored, MIB(need), t->n_vocab, MIB(room));
+}
+
 static sill_status spool_io(int fd, bool to, void *data, size_t n, uint64_t at, sill_error *err) {
     uint8_t *p = data;
     while (n > 0) {
@@ -172,11 +185,42 @@ static sill_status window_numbers(certify *t, const window *w, size_t at, const 
     return SILL_OK;
 }
 
+/* Bytes of the logits of one window. */
+static bool window_bytes(const certify *t, size_t *bytes) {
+    return sill__mul((size_t)t->width, t->n_vocab, bytes) && sill__mul(*bytes, sizeof(float), bytes);
+}
+
+/* What the limit leaves a session beside the weights and MORE bytes; 0: there is no limit. */
+static uint64_t limit_beside(const certify *t, const sill_model *model, uint64_t more) {
+    const uint64_t limit = t->o->memory_limit_bytes, taken = model->weight_bytes + more;
+    return !limit ? 0 : limit > taken ? limit - taken : 1;
+}
+
+/* A session that leaves room for the logits of a window, of both models while the second runs. */
+static sill_status make_session(const certify *t, sill_model *model, sill_session **session, sill_error *err) {
+    const uint64_t room = t->o->memory_limit_bytes ? 0 : sill__available_bytes(); /* 0: another limit, or the system does not tell */
+    size_t bytes;
+    sill_error why = {0};
+    if (!window_bytes(t, &bytes) || !sill__mul(bytes, 1 + (size_t)t->which, &bytes))
+        return sill__fail(err, SILL_ERANGE, "windows of %d tokens are too long", t->width);
+    if (room && bytes >= room)
+        return sill__fail(err, SILL_ENOFIT, "the logits of windows of %d tokens need %.1f MiB, and %.1f MiB are free; --window N makes "
+                          "them shorter", t->width, MIB(bytes), MIB(room));
+    const sill_session_options so = {.size = sizeof so, .n_ctx = t->width, .max_sequences = SEQUENCES, .batch_tokens = SEQUENCES,
+                                     .memory_limit_bytes = limit_beside(t, model, bytes)};
+    sill_status s = sill_session_create(model, &so, session, &why);
+    if (s == SILL_ENOFIT)
+        return sill__fail(err, s, "beside the weights (%.1f MiB) and the logits of windows of %d tokens (%.1f MiB; --window N makes them "
+                          "shorter) %s", MIB(model->weight_bytes), t->width, MIB(bytes), why.msg);
+    if (s != SILL_OK && err) *err = why;
+    return s;
+}
+
 static sill_status run_windows(certify *t, sill_session *session, sill_error *err) {
-    size_t values = (size_t)t->width * t->n_vocab, bytes, at = 0;
+    size_t bytes, at = 0;
     sill_status s = SILL_OK;
     float *logits, *before = NULL;
-    if (!sill__mul(values, sizeof *logits, &bytes)) return sill__fail(err, SILL_ERANGE, "windows of %d tokens are too long", t->width);
+    if (!window_bytes(t, &bytes)) return sill__fail(err, SILL_ERANGE, "windows of %d tokens are too long", t->width);
     logits = sill__alloc(bytes);
     if (t->which) before = sill__alloc(bytes);
     if (!logits || (t->which && !before)) s = sill__fail(err, SILL_ENOMEM, "no memory for the logits of %d tokens", t->width);
@@ -214,7 +258,7 @@ static int take_label(void *user, const sill_classified *r) {
 }
 
 static sill_status run_labels(certify *t, sill_model *model, sill_error *err) {
-    sill_session_options so = {.size = sizeof so, .memory_limit_bytes = t->o->memory_limit_bytes};
+    sill_session_options so = {.size = sizeof so, .memory_limit_bytes = limit_beside(t, model, 0)};
     sill_classify_options co = {.size = sizeof co, .labels = t->o->n_labels ? t->o->labels : NULL, .n_labels = t->o->n_labels, .prompt = t->o->prompt,
                                 .long_policy = SILL_LONG_TRUNCATE};
     sill_session *session = NULL;
@@ -271,8 +315,6 @@ static sill_status run_model(certify *t, const char *path, sill_error *err) {
     sill_model_options mo = {.size = sizeof mo, .device = t->o->device, .n_threads = t->o->n_threads,
                              .dtype = t->which ? SILL_DTYPE_AUTO : SILL_DTYPE_F32, .memory_limit_bytes = t->o->memory_limit_bytes,
                              .no_cache = 1};
-    sill_session_options so = {.size = sizeof so, .max_sequences = SEQUENCES, .batch_tokens = SEQUENCES,
-                               .memory_limit_bytes = t->o->memory_limit_bytes};
     sill_model_info info;
     sill_model *model = NULL;
     sill_session *session = NULL;
@@ -286,12 +328,12 @@ static sill_status run_model(certify *t, const char *path, sill_error *err) {
         s = sill__fail(err, SILL_EUNSUPPORTED, "%s has no tokenizer: texts cannot be read with it, and no loss be measured", path);
     t->width = SILL_MIN(t->o->window ? t->o->window : WINDOW, info.n_ctx);
     t->n_vocab = (size_t)info.n_vocab;
-    so.n_ctx = t->width;
     if (s == SILL_OK && speaks) {
         if (!t->which) s = cut_windows(t, model, err);
+        if (s == SILL_OK && !t->which) s = check_disk(t, err);
         if (s == SILL_OK && !t->which) s = allocate(t, err);
         if (s == SILL_OK && t->which) s = check_ids(t, model, err);
-        if (s == SILL_OK) s = sill_session_create(model, &so, &session, err);
+        if (s == SILL_OK) s = make_session(t, model, &session, err);
         if (s == SILL_OK) s = run_windows(t, session, err);
         sill_session_free(session);
     }

@@ -1,7 +1,7 @@
 /*
  * Preloaded into sill by test_resume.py: ends the process without a word (SIGKILL) in front of the N-th call that changes
  * files (FAULTS_KILL=N), writes how many there were (FAULTS_COUNT=file), or has no file locks (FAULTS_LOCKS=1), as some
- * network file systems.
+ * network file systems, or says that a disk has so many bytes free (FAULTS_FREE=N).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static long calls, at = -1;
@@ -56,6 +57,16 @@ int flock(int fd, int operation) {
     if (getenv("FAULTS_LOCKS")) { errno = ENOLCK; return -1; }
     return real(fd, operation);
 }
+
+#define STATVFS(name, type)                                                                                       \
+    int name(int fd, struct type *v) {                                                                            \
+        REAL(int, #name, int, struct type *);                                                                     \
+        int rc = real(fd, v);                                                                                     \
+        if (rc == 0 && getenv("FAULTS_FREE")) v->f_bavail = strtoull(getenv("FAULTS_FREE"), NULL, 10) / v->f_frsize; \
+        return rc;                                                                                                \
+    }
+STATVFS(fstatvfs, statvfs)
+STATVFS(fstatvfs64, statvfs64)
 
 __attribute__((destructor)) static void tell(void) {
     const char *path = getenv("FAULTS_COUNT");

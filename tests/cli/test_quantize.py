@@ -147,6 +147,16 @@ def a_full_disk_is_an_error():
     assert not [f for f in os.listdir(work.name) if f.startswith("full.gguf")]
 
 
+def a_disk_too_small_for_the_logits_is_told_first():
+    """100 tokens x 512 of the vocabulary x 4 bytes = 50 blocks of 4096 bytes."""
+    env, t = faults(), write("t.txt", TEXT * 4)
+    command = ["--to", "q8", "-o", path("disk.gguf"), "--text", t, "--tokens", "100"]
+    r = q(*command, status=1, env={**env, "FAULTS_FREE": str(49 * 4096)})
+    assert "100 tokens" in r.err and "0.2 MiB" in r.err and "--tokens" in r.err and "measuring" not in r.err, r.err
+    assert not [f for f in os.listdir(work.name) if f.startswith("disk.gguf")]
+    q(*command, env={**env, "FAULTS_FREE": str(50 * 4096)})
+
+
 def an_interruption_leaves_nothing():
     p = subprocess.Popen([SILL, "quantize", STORIES, "--to", "q8", "-o", path("i.gguf"), "--text", write("long.txt", TEXT * 400),
                           "--tokens", "2000000"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -506,7 +516,7 @@ def json_has_what_the_text_has():
 
 
 for t in (writes_a_model_and_its_certificate, sample_text_is_in_the_program, few_tokens_are_said, labels_of_a_column, labels_have_a_limit, refuses_past_the_threshold,
-          does_not_overwrite, wrong_usage, a_full_disk_is_an_error, an_interruption_leaves_nothing,
+          does_not_overwrite, wrong_usage, a_full_disk_is_an_error, a_disk_too_small_for_the_logits_is_told_first, an_interruption_leaves_nothing,
           a_directory_of_the_user_is_not_replaced, the_record_is_checked_before_work, what_is_read_is_never_the_output,
           two_runs_do_not_meet, a_kill_at_the_end_leaves_no_wrong_certificate, an_interruption_says_what_is_so, int8_is_no_source, int8_leaves_one_quantization_config,
           int8_keeps_a_tokenizer_of_openais_names, an_embedding_of_int8_is_refused,

@@ -345,6 +345,32 @@ static int never(void *user, const char *stage, double share) {
 }
 
 /* Where no outcome could pass nothing is begun, and the rows that would do are told. */
+/* The logits of a window count as memory, twice while the second model runs: 400 tokens x 512 of the vocabulary here. */
+static void the_logits_of_a_window_count(void) {
+    sill_quantize_options o = some(SILL_QUANTIZE_Q8);
+    sill_certificate c;
+    sill_plan_info plan[2];
+    sill_error e = {0};
+    const uint64_t one = (uint64_t)400 * 512 * 4;
+    const sill_session_options so = {.size = sizeof so, .n_ctx = 400, .max_sequences = 16, .batch_tokens = 16};
+    const sill_model_options f32 = {.size = sizeof f32, .dtype = SILL_DTYPE_F32}, stored = {.size = sizeof stored};
+    o.window = 400;
+    o.overwrite = 1;
+    o.max_loss = -1;
+    CHECK_OK(sill_quantize(STORIES, in_dir("w.gguf"), &o, &c, &e), e);
+    CHECK_OK(sill_plan(STORIES, &f32, &so, &plan[0], &e), e);
+    CHECK_OK(sill_plan(in_dir("w.gguf"), &stored, &so, &plan[1], &e), e);
+    const uint64_t need[2] = {plan[0].total_bytes + one, plan[1].total_bytes + 2 * one};
+    const uint64_t both = SILL_MAX(need[0], need[1]), slack = 64 << 10;
+    o.memory_limit_bytes = both + slack;
+    CHECK_OK(sill_quantize(STORIES, in_dir("w.gguf"), &o, &c, &e), e);
+    o.memory_limit_bytes = both - slack;
+    CHECK_INT(sill_quantize(STORIES, in_dir("w.gguf"), &o, &c, &e), SILL_ENOFIT);
+    CHECK(strstr(e.msg, "--window") && strstr(e.msg, "400 tokens"));
+    o.window = 16; /* what is said to help does */
+    CHECK_OK(sill_quantize(STORIES, in_dir("w.gguf"), &o, &c, &e), e);
+}
+
 static void hopeless_labels_are_refused_first(void) {
     static const struct { size_t n; sill_quantize_to to; double allowed; const char *need; } cases[] = {
         {1, SILL_QUANTIZE_Q8, 0, "73 rows"}, {72, SILL_QUANTIZE_Q8, 0, "73 rows"}, {21, SILL_QUANTIZE_Q4, 0, "22 rows"},
@@ -571,6 +597,7 @@ int main(int argc, char **argv) {
     TEST(int8_is_read_again);
     TEST(shares_have_wilsons_interval);
     TEST(labels_are_compared);
+    TEST(the_logits_of_a_window_count);
     TEST(hopeless_labels_are_refused_first);
     TEST(few_labels_are_no_proof);
     TEST(too_much_lost_leaves_nothing);
