@@ -144,4 +144,28 @@ static inline int test_next(test_rows *s, sill_row *row) {
     return 1;
 }
 
+/* Models of the fixtures, loaded once a device; free_models gives them back. */
+static struct { char name[32], device[8]; sill_model *model; } model_cache[32];
+
+static inline sill_model *model_of(const rec *r, const char *device) {
+    const char *name = rec_text(r, "model");
+    char path[128];
+    for (size_t i = 0; i < SILL_ARRAY_LEN(model_cache); i++) {
+        if (model_cache[i].model && !strcmp(model_cache[i].name, name) && !strcmp(model_cache[i].device, device)) return model_cache[i].model;
+        if (model_cache[i].model) continue;
+        snprintf(model_cache[i].name, sizeof model_cache[i].name, "%s", name);
+        snprintf(model_cache[i].device, sizeof model_cache[i].device, "%s", device);
+        snprintf(path, sizeof path, FIXTURES "%s", name);
+        return model_cache[i].model = test_model(path, device, 2);
+    }
+    return NULL;
+}
+
+static inline void free_models(void) {
+    for (size_t i = 0; i < SILL_ARRAY_LEN(model_cache); i++) {
+        sill_model_free(model_cache[i].model);
+        model_cache[i].model = NULL;
+    }
+}
+
 #endif

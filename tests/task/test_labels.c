@@ -12,22 +12,6 @@ typedef struct want {
     bool multi;
 } want;
 
-static struct { char name[32], device[8]; sill_model *model; } cache[32];
-
-static sill_model *model_of(const rec *r, const char *device) {
-    const char *name = rec_text(r, "model");
-    char path[128];
-    for (size_t i = 0; i < SILL_ARRAY_LEN(cache); i++) {
-        if (cache[i].model && !strcmp(cache[i].name, name) && !strcmp(cache[i].device, device)) return cache[i].model;
-        if (cache[i].model) continue;
-        snprintf(cache[i].name, sizeof cache[i].name, "%s", name);
-        snprintf(cache[i].device, sizeof cache[i].device, "%s", device);
-        snprintf(path, sizeof path, FIXTURES "%s", name);
-        return cache[i].model = test_model(path, device, 2);
-    }
-    return NULL;
-}
-
 static int next_row(void *user, sill_row *row) { return test_next(&((want *)user)->source, row); }
 
 static sill_codebook *book_of(const char *name) {
@@ -427,6 +411,6 @@ int main(int argc, char **argv) {
     TEST(thresholds);
     TEST(bad_options);
     TEST(long_texts_of_several_labels);
-    for (size_t i = 0; i < SILL_ARRAY_LEN(cache); i++) sill_model_free(cache[i].model);
+    free_models();
     TEST_EXIT();
 }

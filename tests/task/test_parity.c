@@ -4,30 +4,6 @@
 
 static const char *device;
 
-/* Models of the fixtures, loaded once a device. */
-static struct { char name[32], device[8]; sill_model *model; } cache[32];
-
-static sill_model *model_of(const rec *r) {
-    const char *name = rec_text(r, "model");
-    char path[128];
-    for (size_t i = 0; i < SILL_ARRAY_LEN(cache); i++) {
-        if (cache[i].model && !strcmp(cache[i].name, name) && !strcmp(cache[i].device, device)) return cache[i].model;
-        if (cache[i].model) continue;
-        snprintf(cache[i].name, sizeof cache[i].name, "%s", name);
-        snprintf(cache[i].device, sizeof cache[i].device, "%s", device);
-        snprintf(path, sizeof path, FIXTURES "%s", name);
-        return cache[i].model = test_model(path, device, 2);
-    }
-    return NULL;
-}
-
-static void free_models(void) {
-    for (size_t i = 0; i < SILL_ARRAY_LEN(cache); i++) {
-        sill_model_free(cache[i].model);
-        cache[i].model = NULL;
-    }
-}
-
 typedef struct want {
     test_rows source;
     const rec *r;
@@ -67,7 +43,7 @@ static void generate(void) {
         size_t ends[8];
         sill_generate_options o = {.size = sizeof o, .bad_words = bad, .bad_word_ends = ends};
         sill_error err = {0};
-        sill_session *s = test_session(model_of(r), 0, 0, 4);
+        sill_session *s = test_session(model_of(r, device), 0, 0, 4);
         REQUIRE(s);
         sill_row row = {.ids = prompt, .n_ids = (size_t)rec_ints(r, "prompt", prompt, 64)};
         o.max_new_tokens = (int32_t)rec_number(r, "max_new_tokens");
@@ -120,7 +96,7 @@ static void score(void) {
         const rec *r = &rs.now;
         int32_t ids[300];
         sill_error err = {0};
-        sill_session *s = test_session(model_of(r), (int)rec_number(r, "n_ctx"), 0, 3);
+        sill_session *s = test_session(model_of(r, device), (int)rec_number(r, "n_ctx"), 0, 3);
         REQUIRE(s);
         sill_score_options o = {.size = sizeof o, .bos = (int32_t)rec_number(r, "bos"),
                                 .stride = (int32_t)rec_number(r, "stride")};
@@ -183,7 +159,7 @@ static void classify(void) {
         const rec *r = &rs.now;
         const char *labels[16];
         sill_error err = {0};
-        sill_session *s = test_session(model_of(r), 0, 0, 3);
+        sill_session *s = test_session(model_of(r, device), 0, 0, 3);
         REQUIRE(s);
         sill_classify_options o = {.size = sizeof o, .labels = labels, .prompt = rec_text(r, "template"),
                                    .no_chat = rec_number(r, "chat") == 0, .prob = SILL_PROB_CALIBRATED,
@@ -222,7 +198,7 @@ static void heads(void) {
     while (recs_next(&rs, "head")) {
         int32_t ids[64];
         sill_error err = {0};
-        sill_model *m = model_of(&rs.now);
+        sill_model *m = model_of(&rs.now, device);
         sill_session *s = test_session(m, 0, 0, 3);
         REQUIRE(s);
         sill_row row = {.ids = ids, .n_ids = (size_t)rec_ints(&rs.now, "ids", ids, 64)};
@@ -252,7 +228,7 @@ static void chat(void) {
         contents[0] = "";
         if (rec_text(&rs.now, "contents")) rec_split(rec_text(&rs.now, "contents"), contents, 8);
         int m = rec_ints(&rs.now, "ids", want_ids, 512);
-        CHECK_OK(sill_chat_ids(model_of(&rs.now), roles, contents, (size_t)n, &ids, &n_ids, &err), err);
+        CHECK_OK(sill_chat_ids(model_of(&rs.now, device), roles, contents, (size_t)n, &ids, &n_ids, &err), err);
         if ((int)n_ids != m) FAIL("%s: %d ids, expected %d", rec_text(&rs.now, "model"), (int)n_ids, m);
         for (int i = 0; i < SILL_MIN((int)n_ids, m); i++)
             if (ids[i] != want_ids[i]) {
