@@ -290,7 +290,7 @@ def read_arguments():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--shape", default="small", choices=[*SHAPES, "smollm2"])
     a.add_argument("--tests", default="decode,prefill,classify,start")
-    a.add_argument("--kinds", default="stored,f32,bf16,q8,int8,q4,q4_1")
+    a.add_argument("--kinds", help="default: all of the shape")
     a.add_argument("--batches", default="1,8,32")
     a.add_argument("--peers", default="llama,hf,ct2,ov")
     a.add_argument("--rounds", type=int, default=3)
@@ -305,8 +305,8 @@ def read_arguments():
     a.add_argument("-o", "--output", help="JSON lines are appended here")
     args = a.parse_args()
     args.peers = args.peers.split(",")
+    args.kinds = args.kinds or ("stored,f32,q8" if args.shape == "smollm2" else "f32,bf16,q8,int8,q4,q4_1")
     if args.shape == "smollm2":
-        args.kinds = ",".join(k for k in args.kinds.split(",") if k in ("stored", "f32", "q8")) or "stored"
         args.default = subprocess.run([f"{root}/tools/fetch_model.sh", "--path"], capture_output=True, text=True).stdout.strip()
     return args
 
@@ -321,8 +321,6 @@ def main():
     print(f"commit {commit}, {platform.machine()}, {args.threads} threads; " + ", ".join(f"{k} {v:.4g}" for k, v in lim.items()), flush=True)
     table = Table(args, out)
     for kind in args.kinds.split(","):
-        if kind == "stored" and args.shape != "smollm2":
-            continue
         if "decode" in tests or "prefill" in tests:
             engines = start_engines(args, kind)
             for batch in map(int, args.batches.split(",")) if engines and "decode" in tests else ():

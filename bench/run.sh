@@ -17,10 +17,13 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do tables+=("$1"); shift; done
 [ $# -eq 0 ] || shift
 [ ${#tables[@]} -gt 0 ] || tables=(self decode prefill classify start smollm2 tokenizer)
 
+quantized() { # FROM TYPE OUT.gguf: made where it is missing; what it costs is not asked
+    [ -e "$3" ] || "$BUILD/sill" quantize "$1" --to "$2" --force --tokens 100 -q -o "$3"
+}
 models() { # SHAPE OPTIONS
     if [ -x "$CONVERT" ]; then "$PYTHON" bench/peers/models.py "$MODELS" "$@" --convert "$CONVERT"
     else "$PYTHON" bench/peers/models.py "$MODELS" "$@"; fi
-    [ -e "$MODELS/$1-q4_1.gguf" ] || "$BUILD/sill" quantize "$MODELS/$1-f32" --to q4 --force --tokens 100 -q -o "$MODELS/$1-q4_1.gguf"
+    quantized "$MODELS/$1-f32" q4 "$MODELS/$1-q4_1.gguf"
 }
 compare() { "$PYTHON" bench/compare.py --build "$BUILD" --models "$MODELS" "$@"; }
 
@@ -36,7 +39,7 @@ for table in "${tables[@]}"; do
         smollm2)
             stem="$MODELS/smollm2"
             [ -e "$stem-f32.gguf" ] || "$PYTHON" bench/quality/float_gguf.py "$(tools/fetch_model.sh --path)" "$stem-f32.gguf"
-            [ -e "$stem-q8.gguf" ] || "$BUILD/sill" quantize "$stem-f32.gguf" --to q8 --force --tokens 100 -q -o "$stem-q8.gguf"
+            quantized "$stem-f32.gguf" q8 "$stem-q8.gguf"
             compare --shape smollm2 --tests decode,prefill,start --rounds 5 "$@" ;;
         tokenizer)
             if [ -n "$DATA" ]; then BUILD=$BUILD "$PYTHON" bench/tokenizer.py "$DATA"
