@@ -475,7 +475,7 @@ int cli_stability(int argc, char **argv) {
     const arg_command command = {
         "stability", "FILE --text COLUMN (--labels A,B,C --paraphrase TEXT | --codebook BOOK)",
         "How far labels depend on how the question is put: a sample of rows labelled with prompts that ought to say the same.",
-        {{"what is varied", own, SILL_ARRAY_LEN(own), &o}, {"input and output", input, SILL_ARRAY_LEN(input), &o}, cli_text_table(&o.text, false),
+        {{"what is varied", own, SILL_ARRAY_LEN(own), &o}, {"input and output", input, SILL_ARRAY_LEN(input), &o}, cli_text_table(&o.text, CLI_LONG_CUT),
          cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
     char **files;

@@ -3,8 +3,8 @@
  * program of ops), cpu_linear.c, cpu_attention.c, cpu_head.c (the ops), cpu_cache.c (packed weights kept on disk).
  *
  * Ops are recorded into a fixed program. submit lets every thread of the pool walk the whole program; each op is one
- * or more phases, and within a phase the threads take tasks from a counter. A task computes
- * whole outputs, so that neither the split nor who took it shows in the numbers. Behind a phase is a barrier, but not
+ * or more phases, and within a phase the threads take tasks from a counter, or from
+ * counters of their own and then of others (sill__cpu_take_share). A task computes whole outputs, so that neither the split nor who took it shows in the numbers. Behind a phase is a barrier, but not
  * where every thread prepares the rows for itself (own_rows) or the barrier behind the op will do (placed_later).
  */
 #ifndef SILL_CPU_H
