@@ -3,6 +3,7 @@
  * failures, the pipelines' cache. Kernels that look rows up and copy them are all that runs here.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -408,6 +409,40 @@ static void freed_under_way(void) {
     world_close(&w);
 }
 
+/* One thread's buffers enter and leave the residency set while another commits steps: the fake stops at a command buffer that
+ * is committed between an addition and its request. */
+static void *comes_and_goes(void *arg) {
+    world *w = arg;
+    sill_error err = {0};
+    for (int i = 0; i < 4000; i++) {
+        sill__buf *b = NULL;
+        if (w->ops->buf_create(w->d, 64, &b, &err) != SILL_OK) return (void *)"no buffer";
+        w->ops->buf_free(w->d, b);
+    }
+    return NULL;
+}
+
+static void memory_beside_steps(void) {
+    world w;
+    step s;
+    pthread_t thread;
+    void *said = "not joined";
+    sill_error err = {0};
+    NEEDS_FAKE();
+    if (!world_open(&w)) return;
+    REQUIRE(!pthread_create(&thread, NULL, comes_and_goes, &w));
+    for (int i = 0; i < 4000; i++) {
+        w.ops->begin(w.q, make_step(&s, 1, i));
+        look_up(&w, w.q, 0);
+        CHECK_OK(w.ops->submit(w.q, NULL, &err), err);
+        if (i % 8 == 7) CHECK_OK(w.ops->wait(w.q, 0, &err), err);
+    }
+    pthread_join(thread, &said);
+    CHECK(!said);
+    CHECK(found(&w, 0, 1, 3999 % N_IDS));
+    world_close(&w);
+}
+
 static void memory_stays_flat(void) {
     world w;
     step s;
@@ -676,6 +711,7 @@ int main(int argc, char **argv) {
     TEST(failures_of_the_gpu);
     TEST(endings_of_command_buffers);
     TEST(freed_under_way);
+    TEST(memory_beside_steps);
     TEST(memory_stays_flat);
     TEST(tables_grow);
     TEST(mapped_files);

@@ -44,7 +44,7 @@ static sill_status check_gpu(sill__device *d, sill_error *err) {
 }
 
 /* Keeps all buffers resident, so that none is looked up for every command buffer. Since macOS 15. What is added is committed at
- * once, and residency is requested for it before the next work (sill__mtl_work_begins). */
+ * once, and residency is requested for it before the next work (sill__mtl_work_commit). */
 static void open_residency(sill__device *d) {
     mtl_id error = NULL, descriptor = NULL;
     if (!mtl_has(d->id, MTL_SEL_device_new_residency) || !(descriptor = mtl_new("MTLResidencySetDescriptor"))) return;

@@ -40,8 +40,8 @@ sill_status sill__mtl_buffer_new(sill__device *d, size_t bytes, const char *what
 void sill__mtl_buffer_drop(sill__device *d, mtl_id buffer, size_t bytes);
 /* Asks for residency of what was added: when a queue is made, and before work, should it have grown. */
 void sill__mtl_residency_request(sill__device *d);
-/* Work in flight, counted so that nothing is freed under it. */
-void sill__mtl_work_begins(sill__device *d);
+/* Commits a command buffer, with everything in it resident. Work in flight is counted, so that nothing is freed under it. */
+void sill__mtl_work_commit(sill__device *d, mtl_id commands);
 void sill__mtl_work_ended(sill__device *d);
 void sill__mtl_maps_close(sill__device *d);
 

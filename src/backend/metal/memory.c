@@ -96,10 +96,12 @@ void sill__mtl_buffer_drop(sill__device *d, mtl_id buffer, size_t bytes) {
     sill__mtl_rt.pool_pop(pool);
 }
 
-void sill__mtl_work_begins(sill__device *d) {
+/* Under the lock that every change of the residency set takes: another thread's addition is wholly before or wholly behind. */
+void sill__mtl_work_commit(sill__device *d, mtl_id commands) {
     pthread_mutex_lock(&d->lock);
     d->n_working++;
     request_added(d);
+    mtl_commit(commands);
     pthread_mutex_unlock(&d->lock);
 }
 

@@ -551,8 +551,7 @@ static bool commit(sill__queue *q, step *slot) {
         mtl_encoder_end(encoder);
         q->fenced = true;
         slot->commands = mtl_retain(commands);
-        sill__mtl_work_begins(q->device);
-        mtl_commit(commands);
+        sill__mtl_work_commit(q->device, commands);
         q->counts.commands++;
     }
     sill__mtl_rt.pool_pop(pool);
