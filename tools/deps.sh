@@ -30,6 +30,7 @@ test  | Python venv            | py_module ensurepip                   | python3
 test  | aarch64 cross compiler | linux_only have aarch64-linux-gnu-gcc | gcc-aarch64-linux-gnu libc6-dev-arm64-cross | -
 test  | qemu for aarch64       | linux_only have qemu-aarch64          | qemu-user                     | -
 test  | clang 16 or later (kernels of the fake Metal) | linux_only fake_metal_clang | clang-19 | -
+test  | R (its example)        | linux_only have Rscript               | r-base-core                   | -
 test  | Slurm (one machine)    | linux_only have_slurm                 | slurmctld slurmd slurm-client munge | -
 bench | cmake and C++          | have cmake                            | cmake g++                     | cmake
 '
