@@ -323,7 +323,7 @@ int cli_classify(int argc, char **argv) {
     static classify_options o;
     static const char *const probs[] = {"norm", "raw", "calibrated", NULL}, *const functions[] = {"auto", "softmax", "sigmoid", "none", NULL};
     static const arg_option own[] = {
-        {"labels", 0, ARG_TEXT, AT(labels), 0, 0, NULL, "A,B,C", "the labels to choose from"},
+        {"labels", 0, ARG_TEXT, AT(labels), 0, 0, NULL, "A,B,C", "the labels to choose from (\"a, b\" in quotes is one)"},
         {"codebook", 0, ARG_TEXT, AT(codebook), 0, 0, NULL, "FILE", "labels, descriptions, examples, instruction and prompt (docs/CODEBOOK.md)"},
         {"prompt", 0, ARG_TEXT, AT(prompt), 0, 0, NULL, "TEMPLATE", "what the label continues; holds {text} once (default: Text: {text}, a new line, This text is)"},
         {"show-prompt", 0, ARG_FLAG, AT(show_prompt), 0, 0, NULL, NULL, "print the prompt of the first row (--json: of each label) and end"},

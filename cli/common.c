@@ -307,20 +307,36 @@ int cli_engine_open(const char *command, const cli_model_options *options, const
 
 /* ---- labels */
 
+/* The label at *PP, which goes on behind its comma (NULL: it was the last). "a,b" in quotes is one label, as in a CSV. NULL:
+ * something stands behind the closing quote, or there is none. */
+static char *cut_label(char **pp) {
+    char *p = *pp + strspn(*pp, " "), *out = p, *to = p;
+    if (*p == '"') {
+        for (p++; *p && (*p != '"' || p[1] == '"'); p++) {
+            if (*p == '"') p++;
+            *to++ = *p;
+        }
+        if (!*p) return NULL;
+        p += 1 + strspn(p + 1, " ");
+        if (*p && *p != ',') return NULL;
+    } else {
+        p += strcspn(p, ",");
+        for (to = p; to > out && to[-1] == ' ';) to--;
+    }
+    *pp = *p ? p + 1 : NULL;
+    *to = 0;
+    return out;
+}
+
 int cli_split_labels(const char *command, char *list, size_t least, const char **labels, size_t *n_labels) {
-    for (char *p = list;;) {
-        size_t n = strcspn(p, ",");
-        char *next = p[n] ? p + n + 1 : NULL;
-        p[n] = 0;
-        while (*p == ' ') p++, n--;
-        while (n && p[n - 1] == ' ') p[--n] = 0;
-        if (!n) return args_usage(command, "--labels holds an empty label");
+    for (char *p = list; p;) {
+        const char *label = cut_label(&p);
+        if (!label) return args_usage(command, "--labels has a quote that does not close, or something between it and the comma");
+        if (!*label) return args_usage(command, "--labels holds an empty label");
         if (*n_labels == CLI_MAX_LABELS) return args_usage(command, "--labels holds more than %d labels", CLI_MAX_LABELS);
         for (size_t i = 0; i < *n_labels; i++)
-            if (!strcmp(labels[i], p)) return args_usage(command, "--labels holds '%s' twice", p);
-        labels[(*n_labels)++] = p;
-        if (!next) break;
-        p = next;
+            if (!strcmp(labels[i], label)) return args_usage(command, "--labels holds '%s' twice", label);
+        labels[(*n_labels)++] = label;
     }
     return *n_labels < least ? args_usage(command, "--labels needs at least two labels, separated by commas") : -1;
 }

@@ -107,7 +107,7 @@ int cli_check_model(const char *command, const cli_model_options *options);
 int cli_check_long(const char *command, const cli_text_options *options, cli_long how);
 #define CLI_MAX_LABELS 1024
 /* Cuts LIST, "a,b,c", in place into at least LEAST (1 or 2) different labels of CLI_MAX_LABELS at most, spaces around them
- * left out. Below 0: done, else an exit status, and COMMAND's user is told. */
+ * left out; one that begins with a quote ends with one, and may hold commas. Below 0: done, else an exit status, and COMMAND's user is told. */
 int cli_split_labels(const char *command, char *list, size_t least, const char **labels, size_t *n_labels);
 /* How many bytes of a text the vocabulary leaves out (it has no tokens for them). Cheap for ordinary text. */
 size_t cli_lost_bytes(const sill_tokenizer *tokenizer, const char *text, size_t n);

@@ -27,8 +27,9 @@ sill_arguments <- function(options) {
     if (identical(value, TRUE)) { out <- c(out, flag); next }
     if (anyNA(value)) stop(name, " is NA")
     value <- if (is.numeric(value)) format(value, digits = 15, scientific = FALSE, trim = TRUE) else enc2utf8(as.character(value))
-    if (length(value) > 1 && any(grepl(",", value, fixed = TRUE)))
-      stop(name, ": a value with a comma in it cannot stand in a list; use a codebook (codebook = \"FILE\")")
+    if (name == "labels") value <- sill_quoted(value)
+    else if (length(value) > 1 && any(grepl(",", value, fixed = TRUE)))
+      stop(name, ": a value with a comma in it cannot stand in a list")
     out <- c(out, flag, paste(value, collapse = ","))
   }
   out

@@ -15,7 +15,7 @@ show <- function(d, file) {
   cell <- function(x) if (is.numeric(x)) sprintf("%.17g", x) else paste0("\"", gsub("\"", "\"\"", enc2utf8(as.character(x)), fixed = TRUE), "\"")
   lines <- do.call(paste, c(lapply(d, function(x) ifelse(is.na(x), "", cell(x))), sep = ","))
   con <- file(file, "wb"); on.exit(close(con))
-  writeLines(c(paste(enc2utf8(names(d)), collapse = ","), lines), con, useBytes = TRUE)
+  writeLines(c(paste(sill_quoted(names(d)), collapse = ","), lines), con, useBytes = TRUE)
 }
 '''
 
@@ -68,12 +68,12 @@ def whole(command, *options):
 
 def labels_and_scores(locale):
     run_r(frame() + '''
-show(sill_classify(d, labels = c("T", "\\u00e9t\\u00e9 01"), model = m), "c.csv")
+show(sill_classify(d, labels = c("T", "\\u00e9t\\u00e9, \\"01\\""), model = m), "c.csv")
 show(sill_score(d, model = m, bos = TRUE), "s.csv")
 show(sill_score(cbind(d, before = "One day,"), context = "before", model = m), "x.csv")''', locale)
     got = table("c.csv")
-    equal(got, whole("classify", "--labels", "T,été 01"))
-    assert {r["label"] for r in got} == {"T", "été 01", ""} or {r["label"] for r in got} == {"T", ""}, got
+    equal(got, whole("classify", "--labels", 'T,"été, ""01"""'))
+    assert {r["label"] for r in got} == {"T", 'été, "01"', ""} or {r["label"] for r in got} == {"T", ""}, got
     assert [r["n"] for r in got] == [str(len(TEXTS) - i) for i in range(len(TEXTS))] and got[1]["text"] == TEXTS[1] and got[2]["text"] == TEXTS[2]
     equal(table("s.csv"), whole("score", "--bos"))
     f = write("x-in.csv", "before,text\n" + "".join('"One day,","%s"\n' % t.replace('"', '""') for t in TEXTS if t is not None))
@@ -127,7 +127,7 @@ def errors():
     cases = {
         'sill_score(d, text = "txt", model = m)': "no column txt; it has n, text",
         'sill_score(d, model = "/nonexistent")': "/nonexistent",
-        'sill_classify(d, labels = c("a,b", "c"), model = m)': "codebook",
+        'sill_generate(d, bad_words = c("a,b", "c"), model = m)': "a value with a comma",
         'sill_score(d, model = m, no_such_option = TRUE)': "--no-such-option",
         'sill_score(d, "text", NULL, m)': "need names",
         'options(sill = "/nonexistent/sill"); sill_score(d, model = m)': "/nonexistent/sill is not there",
