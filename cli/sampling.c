@@ -12,7 +12,7 @@ static const char *const presets[] = {"none", "hf-4", "hf-5", NULL};
 void cli_sampling_init(cli_sampling *s) {
     memset(s, 0, sizeof *s);
     s->o.size = sizeof s->o;
-    s->top_k = s->o.min_new_tokens = s->o.no_repeat_ngram_size = -1;
+    s->top_k = s->o.min_new_tokens = s->o.min_length = s->o.no_repeat_ngram_size = -1;
     s->o.min_p = s->o.epsilon_cutoff = s->o.eta_cutoff = -1;
     s->default_new_tokens = 20;
 }
@@ -24,6 +24,7 @@ arg_table cli_sampling_table(cli_sampling *s) {
         {"max-new-tokens", 0, ARG_INT, O(max_new_tokens), 1, INT_TOP, NULL, "N", "most new tokens (default 20)"},
         {"max-length", 0, ARG_INT, O(max_length), 2, INT_TOP, NULL, "N", "the same, prompt included; --max-new-tokens wins"},
         {"min-new-tokens", 0, ARG_INT, O(min_new_tokens), 0, INT_TOP, NULL, "N", "no end of text before N tokens"},
+        {"min-length", 0, ARG_INT, O(min_length), 0, INT_TOP, NULL, "N", "the same, prompt included; --min-new-tokens wins"},
         {"do-sample", 0, ARG_FLAG, offsetof(t, do_sample), 0, 0, NULL, NULL, "draw at random instead of taking the likeliest"},
         {"greedy", 0, ARG_FLAG, offsetof(t, greedy), 0, 0, NULL, NULL, "take the likeliest token (the default)"},
         {"temperature", 0, ARG_ABOVE, O(temperature), 0, 1000, NULL, "T", "divides the logits (default 1)"},
@@ -36,7 +37,9 @@ arg_table cli_sampling_table(cli_sampling *s) {
         {"repetition-penalty", 0, ARG_ABOVE, O(repetition_penalty), 0, 1000, NULL, "R", "above 1: less of what was there (default 1)"},
         {"no-repeat-ngram-size", 0, ARG_INT, O(no_repeat_ngram_size), 0, INT_TOP, NULL, "N", "no N tokens in a row twice"},
         {"bad-words", 0, ARG_LIST, offsetof(t, bad_words), 0, 0, NULL, "A,B", "never these words, with and without a space in front"},
-        {"logit-bias", 0, ARG_LIST, offsetof(t, bias), 0, 0, NULL, "ID=V", "adds V to the logit of token ID; may be repeated"},
+        {"logit-bias", 0, ARG_LIST, offsetof(t, bias), 0, 0, NULL, "ID=V", "adds V to the logit of token ID; may be repeated; 7:9=V: of 9 behind 7"},
+        {"suppress-tokens", 0, ARG_LIST, offsetof(t, suppress), 0, 0, NULL, "ID,ID", "never these tokens"},
+        {"begin-suppress-tokens", 0, ARG_LIST, offsetof(t, begin_suppress), 0, 0, NULL, "ID,ID", "not these as the first new token"},
         {"num-return-sequences", 0, ARG_INT, O(num_return_sequences), 1, 4096, NULL, "N", "N answers a prompt (with --do-sample)"},
         {"seed", 0, ARG_U64, O(seed), 0, 0, NULL, "N", "of the random numbers (default 0: the same text every time)"},
         {"stop", 0, ARG_LIST, offsetof(t, stop), 0, 0, NULL, "S", "end before this string; may be repeated"},
@@ -66,25 +69,71 @@ arg_table cli_sampling_table_chat(cli_sampling *s) {
     return table;
 }
 
+/* The id at *p, which is then behind it; -1: none. */
+static int32_t read_id(const char **p) {
+    char *end;
+    long id = **p >= '0' && **p <= '9' ? strtol(*p, &end, 10) : -1;
+    if (id < 0 || (double)id > INT_TOP) return -1;
+    *p = end;
+    return (int32_t)id;
+}
+
+/* ID=VALUE, or ID:ID:...=VALUE, behind those there are. */
+static bool read_bias(cli_sampling *s, const char *text) {
+    const char *p = text;
+    size_t from = s->o.n_bias_words ? s->bias_ends[s->o.n_bias_words - 1] : 0, at = from;
+    for (;; p++) {
+        if ((s->word_ids[at++] = read_id(&p)) < 0) return false;
+        if (*p != ':') break;
+    }
+    char *end = NULL;
+    double v = *p == '=' ? strtod(p + 1, &end) : 0; /* -inf: never; +inf and nan mean nothing */
+    if (!end || end == p + 1 || *end || isnan(v) || (float)v == (float)INFINITY) return false;
+    if (at == from + 1) {
+        s->bias_ids[s->o.n_bias] = s->word_ids[from];
+        s->bias_values[s->o.n_bias++] = (float)v;
+    } else {
+        s->bias_ends[s->o.n_bias_words] = at;
+        s->word_values[s->o.n_bias_words++] = (float)v;
+    }
+    return true;
+}
+
 static int parse_bias(cli_sampling *s, const char *command) {
-    size_t n = s->bias.n;
+    size_t n = s->bias.n, ids = 0;
     if (!n) return -1;
+    for (size_t i = 0; i < n; i++) ids += strlen(s->bias.items[i]) + 1;
     s->bias_ids = sill__calloc(n, sizeof *s->bias_ids);
     s->bias_values = sill__calloc(n, sizeof *s->bias_values);
-    if (!s->bias_ids || !s->bias_values) return args_usage(command, "no memory for %zu biases", n);
-    for (size_t i = 0; i < n; i++) {
-        char *end, *end2;
-        long id = strtol(s->bias.items[i], &end, 10);
-        double v = *end == '=' ? strtod(end + 1, &end2) : 0; /* -inf: never; +inf and nan mean nothing */
-        if (*end != '=' || end == s->bias.items[i] || end2 == end + 1 || *end2 || id < 0 || (double)id > INT_TOP || isnan(v) ||
-            (float)v == (float)INFINITY)
-            return args_usage(command, "--logit-bias is '%.60s'; it takes ID=VALUE, such as 50256=-100 or 50256=-inf", s->bias.items[i]);
-        s->bias_ids[i] = (int32_t)id;
-        s->bias_values[i] = (float)v;
-    }
+    s->word_ids = sill__calloc(ids, sizeof *s->word_ids);
+    s->bias_ends = sill__calloc(n, sizeof *s->bias_ends);
+    s->word_values = sill__calloc(n, sizeof *s->word_values);
+    if (!s->bias_ids || !s->bias_values || !s->word_ids || !s->bias_ends || !s->word_values)
+        return args_usage(command, "no memory for %zu biases", n);
+    for (size_t i = 0; i < n; i++)
+        if (!read_bias(s, s->bias.items[i]))
+            return args_usage(command, "--logit-bias is '%.60s'; it takes ID=VALUE, such as 50256=-100 or 50256=-inf, or ID:ID=VALUE",
+                              s->bias.items[i]);
     s->o.bias_ids = s->bias_ids;
     s->o.bias_values = s->bias_values;
-    s->o.n_bias = n;
+    s->o.bias_words = s->word_ids;
+    s->o.bias_word_ends = s->bias_ends;
+    s->o.bias_word_values = s->word_values;
+    return -1;
+}
+
+/* Lists of ids, separated by commas. */
+static int parse_ids(const arg_list *list, const char *name, const char *command, int32_t **ids, size_t *n) {
+    size_t cap = 0;
+    if (!list->n) return -1;
+    for (size_t i = 0; i < list->n; i++) cap += strlen(list->items[i]) + 1;
+    if (!(*ids = sill__calloc(cap, sizeof **ids))) return args_usage(command, "no memory for --%s", name);
+    for (size_t i = 0; i < list->n; i++)
+        for (const char *p = list->items[i];; p++) {
+            if (((*ids)[(*n)++] = read_id(&p)) < 0 || (*p && *p != ','))
+                return args_usage(command, "--%s is '%.60s'; it takes token ids, separated by commas", name, list->items[i]);
+            if (!*p) break;
+        }
     return -1;
 }
 
@@ -131,6 +180,11 @@ int cli_sampling_check(cli_sampling *s, const char *command) {
         if (!s->stop.items[i][0]) return args_usage(command, "--stop is empty");
     s->o.stop = s->stop.items;
     s->o.n_stop = s->stop.n;
+    if ((status = parse_ids(&s->suppress, "suppress-tokens", command, &s->suppress_ids, &s->o.n_suppress)) >= 0 ||
+        (status = parse_ids(&s->begin_suppress, "begin-suppress-tokens", command, &s->begin_ids, &s->o.n_begin_suppress)) >= 0)
+        return status;
+    s->o.suppress_tokens = s->suppress_ids;
+    s->o.begin_suppress_tokens = s->begin_ids;
     return parse_bias(s, command);
 }
 
@@ -151,6 +205,7 @@ static int take_preset(cli_sampling *s, const char *command, const sill_model *m
     if (!o->repetition_penalty) o->repetition_penalty = p.repetition_penalty;
     if (!o->num_return_sequences) o->num_return_sequences = p.num_return_sequences;
     if (o->min_new_tokens < 0) o->min_new_tokens = p.min_new_tokens;
+    if (o->min_length < 0) o->min_length = p.min_length;
     if (o->no_repeat_ngram_size < 0) o->no_repeat_ngram_size = p.no_repeat_ngram_size;
     if (o->min_p < 0) o->min_p = p.min_p;
     if (o->epsilon_cutoff < 0) o->epsilon_cutoff = p.epsilon_cutoff;
@@ -204,20 +259,30 @@ static sill_status prepare_bad_words(cli_sampling *s, const sill_tokenizer *t, s
     return SILL_OK;
 }
 
+static int check_ids(const int32_t *ids, size_t n, const char *name, const char *command, const cli_engine *engine) {
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] >= engine->info.n_vocab)
+            return args_usage(command, "--%s names token %d; the model's are 0 to %d", name, (int)ids[i], (int)engine->info.n_vocab - 1);
+    return -1;
+}
+
 int cli_sampling_prepare(cli_sampling *s, const char *command, const cli_engine *engine) {
     sill_error err = {0};
     sill_generate_options *o = &s->o;
     int status = s->compat ? take_preset(s, command, engine->model) : -1;
     if (status >= 0) return status;
     o->min_new_tokens = SILL_MAX(0, o->min_new_tokens);
+    o->min_length = SILL_MAX(0, o->min_length);
     o->no_repeat_ngram_size = SILL_MAX(0, o->no_repeat_ngram_size);
     o->min_p = SILL_MAX(0.0f, o->min_p);
     o->epsilon_cutoff = SILL_MAX(0.0f, o->epsilon_cutoff);
     o->eta_cutoff = SILL_MAX(0.0f, o->eta_cutoff);
-    for (size_t i = 0; i < o->n_bias; i++)
-        if (s->bias_ids[i] >= engine->info.n_vocab)
-            return args_usage(command, "--logit-bias names token %d; the model's are 0 to %d", (int)s->bias_ids[i],
-                              (int)engine->info.n_vocab - 1);
+    size_t n_words = o->n_bias_words ? s->bias_ends[o->n_bias_words - 1] : 0;
+    if ((status = check_ids(s->bias_ids, o->n_bias, "logit-bias", command, engine)) >= 0 ||
+        (status = check_ids(s->word_ids, n_words, "logit-bias", command, engine)) >= 0 ||
+        (status = check_ids(s->suppress_ids, o->n_suppress, "suppress-tokens", command, engine)) >= 0 ||
+        (status = check_ids(s->begin_ids, o->n_begin_suppress, "begin-suppress-tokens", command, engine)) >= 0)
+        return status;
     if (!s->bad_words.n) return -1;
     const sill_tokenizer *t = sill_model_tokenizer(engine->model);
     return prepare_bad_words(s, t, &err) == SILL_OK ? -1 : cli_fail(&err);
@@ -226,6 +291,11 @@ int cli_sampling_prepare(cli_sampling *s, const char *command, const cli_engine 
 void cli_sampling_free(cli_sampling *s) {
     sill__free(s->bias_ids);
     sill__free(s->bias_values);
+    sill__free(s->word_ids);
+    sill__free(s->bias_ends);
+    sill__free(s->word_values);
+    sill__free(s->suppress_ids);
+    sill__free(s->begin_ids);
     sill__free(s->bad_ids);
     sill__free(s->bad_ends);
 }

@@ -10,10 +10,10 @@ typedef struct cli_sampling {
     int32_t top_k;           /* -1: not given; 0: off, as in transformers */
     int32_t default_new_tokens; /* of the command, where neither maximum is given */
     int compat;              /* index in the option's choices; 0: none */
-    arg_list stop, bias, bad_words;
-    int32_t *bias_ids, *bad_ids;
-    float *bias_values;
-    size_t *bad_ends;
+    arg_list stop, bias, bad_words, suppress, begin_suppress;
+    int32_t *bias_ids, *bad_ids, *suppress_ids, *begin_ids, *word_ids;
+    float *bias_values, *word_values;
+    size_t *bad_ends, *bias_ends;
 } cli_sampling;
 
 void cli_sampling_init(cli_sampling *s);

@@ -346,6 +346,16 @@ typedef struct sill_generate_options {
     const int32_t *bad_words;  /* sequences of ids never produced, concatenated; ends in bad_word_ends */
     const size_t *bad_word_ends;
     size_t n_bad_words;
+    int32_t min_length;        /* as min_new_tokens, the prompt included; nothing where min_new_tokens is set */
+    const int32_t *suppress_tokens; /* ids never produced (n_suppress of them); an end of text too, if it is named */
+    size_t n_suppress;
+    const int32_t *begin_suppress_tokens; /* the same for the first new token alone */
+    size_t n_begin_suppress;
+    const int32_t *bias_words; /* bias for the last id of each sequence of ids where those before it were just produced (or end
+                                  the prompt): concatenated, ends in bias_word_ends, transformers' sequence_bias */
+    const size_t *bias_word_ends;
+    const float *bias_word_values;
+    size_t n_bias_words;
 } sill_generate_options;
 
 /* Fills in what transformers' text-generation pipeline would take for this model where its user says nothing. NAME:
@@ -359,7 +369,7 @@ typedef struct sill_generate_options {
  * and num_return_sequences are overwritten, other fields are left; change afterwards what you want otherwise (a
  * max_length of your own needs max_new_tokens 0). After failure *out is as it was.
  * Errors: EINVAL (no such preset), EFORMAT (a value in the files that transformers would refuse, or that is no number of
- * its kind), EUNSUPPORTED (the files set something that sill has not: num_beams, min_length, ...), EIO, ENOENT, ENOMEM. */
+ * its kind), EUNSUPPORTED (the files set something that sill has not: num_beams, bad words, ...), EIO, ENOENT, ENOMEM. */
 SILL_USE_RESULT SILL_API sill_status sill_generate_preset(const sill_model *model, const char *name,
                                                           sill_generate_options *out, sill_error *err);
 

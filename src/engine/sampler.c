@@ -45,33 +45,55 @@ static sill_status check_numbers(sill_generate_options *o, sill_error *err) {
         return bad_float(err, "eta_cutoff", o->eta_cutoff, "0 or more and under 1");
     if (!(o->repetition_penalty > 0.0f) || !isfinite(o->repetition_penalty))
         return bad_float(err, "repetition_penalty", o->repetition_penalty, "above 0");
-    if (o->no_repeat_ngram_size < 0 || o->min_new_tokens < 0)
-        return sill__fail(err, SILL_EINVAL, "no_repeat_ngram_size %d and min_new_tokens %d must not be negative",
-                          o->no_repeat_ngram_size, o->min_new_tokens);
+    if (o->no_repeat_ngram_size < 0 || o->min_new_tokens < 0 || o->min_length < 0)
+        return sill__fail(err, SILL_EINVAL, "no_repeat_ngram_size %d, min_new_tokens %d and min_length %d must not be negative",
+                          o->no_repeat_ngram_size, o->min_new_tokens, o->min_length);
+    if (o->min_new_tokens) o->min_length = 0;
+    return SILL_OK;
+}
+
+static sill_status check_list(const int32_t *ids, size_t n, const char *what, int32_t n_vocab, sill_error *err) {
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= n_vocab)
+            return sill__fail(err, SILL_ERANGE, "%s id %d, which is outside the vocabulary of %d", what, ids[i], n_vocab);
+    return SILL_OK;
+}
+
+/* Sequences of ids, one behind the other. */
+static sill_status check_words(const int32_t *ids, const size_t *ends, size_t n, const char *what, int32_t n_vocab, sill_error *err) {
+    size_t at = 0;
+    for (size_t i = 0; i < n; at = ends[i++]) {
+        if (ends[i] <= at) return sill__fail(err, SILL_EINVAL, "%s %zu is empty", what, i + 1);
+        for (size_t k = at; k < ends[i]; k++)
+            if (ids[k] < 0 || ids[k] >= n_vocab)
+                return sill__fail(err, SILL_ERANGE, "%s %zu holds id %d, which is outside the vocabulary of %d", what, i + 1, ids[k],
+                                  n_vocab);
+    }
+    return SILL_OK;
+}
+
+static sill_status check_biases(const float *values, size_t n, const char *what, sill_error *err) {
+    for (size_t i = 0; i < n; i++)
+        if (isnan(values[i]) || values[i] == INFINITY)
+            return sill__fail(err, SILL_EINVAL, "%s %zu is %g, expected a number or -infinity", what, i + 1, (double)values[i]);
     return SILL_OK;
 }
 
 static sill_status check_ids(const sill_generate_options *o, int32_t n_vocab, sill_error *err) {
-    if ((o->n_bias && (!o->bias_ids || !o->bias_values)) || (o->n_bad_words && (!o->bad_words || !o->bad_word_ends)))
-        return sill__fail(err, SILL_EINVAL, "bias_ids, bias_values, bad_words and bad_word_ends must not be NULL when "
-                          "they are counted");
-    for (size_t i = 0; i < o->n_bias; i++) {
-        if (o->bias_ids[i] < 0 || o->bias_ids[i] >= n_vocab)
-            return sill__fail(err, SILL_ERANGE, "logit bias for id %d, which is outside the vocabulary of %d",
-                              o->bias_ids[i], n_vocab);
-        if (isnan(o->bias_values[i]) || o->bias_values[i] == INFINITY)
-            return sill__fail(err, SILL_EINVAL, "logit bias of id %d is %g, expected a number or -infinity",
-                              o->bias_ids[i], (double)o->bias_values[i]);
-    }
-    size_t at = 0;
-    for (size_t i = 0; i < o->n_bad_words; i++) {
-        if (o->bad_word_ends[i] <= at) return sill__fail(err, SILL_EINVAL, "bad word %zu is empty", i + 1);
-        for (; at < o->bad_word_ends[i]; at++)
-            if (o->bad_words[at] < 0 || o->bad_words[at] >= n_vocab)
-                return sill__fail(err, SILL_ERANGE, "bad word %zu holds id %d, which is outside the vocabulary of %d",
-                                  i + 1, o->bad_words[at], n_vocab);
-    }
-    return SILL_OK;
+    sill_status st;
+    if ((o->n_bias && (!o->bias_ids || !o->bias_values)) || (o->n_bad_words && (!o->bad_words || !o->bad_word_ends)) ||
+        (o->n_suppress && !o->suppress_tokens) || (o->n_begin_suppress && !o->begin_suppress_tokens) ||
+        (o->n_bias_words && (!o->bias_words || !o->bias_word_ends || !o->bias_word_values)))
+        return sill__fail(err, SILL_EINVAL, "bias_ids, bias_values, bad_words, bad_word_ends, suppress_tokens, begin_suppress_tokens, "
+                          "bias_words, bias_word_ends and bias_word_values must not be NULL when they are counted");
+    if ((st = check_list(o->bias_ids, o->n_bias, "logit bias for", n_vocab, err)) != SILL_OK ||
+        (st = check_biases(o->bias_values, o->n_bias, "logit bias", err)) != SILL_OK ||
+        (st = check_words(o->bad_words, o->bad_word_ends, o->n_bad_words, "bad word", n_vocab, err)) != SILL_OK ||
+        (st = check_list(o->suppress_tokens, o->n_suppress, "suppress_tokens hold", n_vocab, err)) != SILL_OK ||
+        (st = check_list(o->begin_suppress_tokens, o->n_begin_suppress, "begin_suppress_tokens hold", n_vocab, err)) != SILL_OK ||
+        (st = check_words(o->bias_words, o->bias_word_ends, o->n_bias_words, "biased sequence", n_vocab, err)) != SILL_OK)
+        return st;
+    return check_biases(o->bias_word_values, o->n_bias_words, "bias of sequence", err);
 }
 
 sill_status sill__sampler_create(const sill_generate_options *options, int32_t n_vocab, const int32_t *eos_ids,
@@ -86,7 +108,8 @@ sill_status sill__sampler_create(const sill_generate_options *options, int32_t n
     s->n_eos = SILL_MIN(n_eos, (int32_t)SILL_ARRAY_LEN(s->eos));
     if (s->n_eos) memcpy(s->eos, eos_ids, (size_t)s->n_eos * sizeof *s->eos);
     s->processors = s->o.n_bias || s->o.n_bad_words || s->o.repetition_penalty != 1.0f || s->o.no_repeat_ngram_size ||
-                    (s->o.min_new_tokens && s->n_eos);
+                    s->o.n_suppress || s->o.n_begin_suppress || s->o.n_bias_words ||
+                    ((s->o.min_new_tokens || s->o.min_length) && s->n_eos);
     if (sill__sampler_needs_logits(s)) {
         size_t n = (size_t)n_vocab;
         s->ids = sill__calloc(n, sizeof *s->ids);
@@ -163,15 +186,34 @@ static bool is_eos(const sill__sampler *s, int32_t id) {
     return false;
 }
 
+/* The last HEAD ids of the history are those of WORD. */
+static bool ends_in(const int32_t *history, int32_t n, const int32_t *word, size_t head) {
+    return head <= (size_t)n && !memcmp(history + (size_t)n - head, word, head * sizeof *word);
+}
+
+/* A sequence of one id is biased always. */
+static void add_biases(sill__sampler *s, const int32_t *history, int32_t n) {
+    const sill_generate_options *o = &s->o;
+    size_t at = 0;
+    for (size_t i = 0; i < o->n_bias; i++) s->full[o->bias_ids[i]] += o->bias_values[i];
+    for (size_t i = 0; i < o->n_bias_words; at = o->bias_word_ends[i++]) {
+        const int32_t *word = o->bias_words + at;
+        size_t head = o->bias_word_ends[i] - at - 1;
+        if (ends_in(history, n, word, head)) s->full[word[head]] += o->bias_word_values[i];
+    }
+}
+
+static void forbid_list(sill__sampler *s, const int32_t *ids, size_t n) {
+    for (size_t i = 0; i < n; i++) s->full[ids[i]] = -INFINITY;
+}
+
 /* A bad word of one token is forbidden always (unless it ends the text), a longer one where its head was made. */
 static void forbid_words(sill__sampler *s, const int32_t *history, int32_t n) {
     size_t at = 0;
     for (size_t i = 0; i < s->o.n_bad_words; at = s->o.bad_word_ends[i++]) {
         const int32_t *word = s->o.bad_words + at;
         size_t head = s->o.bad_word_ends[i] - at - 1;
-        if (head == 0 ? is_eos(s, word[0])
-                      : head > (size_t)n || memcmp(history + (size_t)n - head, word, head * sizeof *word))
-            continue;
+        if (head == 0 ? is_eos(s, word[0]) : !ends_in(history, n, word, head)) continue;
         s->full[word[head]] = -INFINITY;
     }
 }
@@ -370,13 +412,15 @@ sill_status sill__sampler_filter(sill__sampler *s, const float *logits, const in
                                  int32_t n_new, sill_error *err) {
     const sill_generate_options *o = &s->o;
     memcpy(s->full, logits, (size_t)s->n_vocab * sizeof *s->full);
-    for (size_t i = 0; i < o->n_bias; i++) s->full[o->bias_ids[i]] += o->bias_values[i];
+    add_biases(s, history, n_history);
     if (o->repetition_penalty != 1.0f) penalize_repetition(s, history, n_history);
     if (o->no_repeat_ngram_size) forbid_ngrams(s, history, n_history);
     if (o->n_bad_words) forbid_words(s, history, n_history);
-    if (n_new < o->min_new_tokens)
+    if (n_new < o->min_new_tokens || n_history < o->min_length)
         for (int32_t i = 0; i < s->n_eos; i++)
             if (s->eos[i] >= 0 && s->eos[i] < s->n_vocab) s->full[s->eos[i]] = -INFINITY;
+    forbid_list(s, o->suppress_tokens, o->n_suppress);
+    if (n_new == 0) forbid_list(s, o->begin_suppress_tokens, o->n_begin_suppress);
     s->n = 0;
     for (int32_t i = 0; i < s->n_vocab; i++) {
         float x = s->full[i];

@@ -2,8 +2,9 @@
  * sampler.h - from logits to the next token: transformers' processors in transformers' order, then one draw by a
  * counter-based random number. Knows nothing of sessions.
  *
- * Order: logit bias, repetition penalty, no_repeat_ngram_size, bad words, end of text suppressed while fewer than
- * min_new_tokens are made; and where tokens are sampled: temperature, top_k (keeps ties), top_p, min_p, typical_p,
+ * Order: logit bias (of ids and of sequences), repetition penalty, no_repeat_ngram_size, bad words, end of text suppressed
+ * while fewer than min_new_tokens are made (or the whole is shorter than min_length), suppress_tokens,
+ * begin_suppress_tokens; and where tokens are sampled: temperature, top_k (keeps ties), top_p, min_p, typical_p,
  * epsilon_cutoff, eta_cutoff. Scores are f32 as there; probabilities and their sums are double.
  */
 #ifndef SILL_ENGINE_SAMPLER_H

@@ -292,9 +292,6 @@ static sill_status put_options(const files *f, const values *x, sill_generate_op
     if (!isnan(v[AT_num_beams]) && v[AT_num_beams] != 1)
         return sill__fail(err, SILL_EUNSUPPORTED, "%s sets num_beams %g; beams are not supported; choose the options without a preset",
                           f->model ? f->model->path : "the preset", v[AT_num_beams]);
-    if (v[AT_min_length] > 0 && isnan(v[AT_min_new_tokens]))
-        return sill__fail(err, SILL_EUNSUPPORTED, "%s sets min_length %g, which is not supported (min_new_tokens is); choose the "
-                          "options without a preset", f->model ? f->model->path : "the preset", v[AT_min_length]);
     if (isnan(v[AT_max_new_tokens]) && v[AT_max_length] < 2) return bad_value(f, x, AT_max_length, "2 or more", err);
     if (v[AT_num_return_sequences] < 1) return bad_value(f, x, AT_num_return_sequences, "1 or more", err);
     if (!isnan(v[AT_repetition_penalty]) && !(v[AT_repetition_penalty] > 0))
@@ -302,6 +299,7 @@ static sill_status put_options(const files *f, const values *x, sill_generate_op
     o->max_new_tokens = isnan(v[AT_max_new_tokens]) ? 0 : (int32_t)v[AT_max_new_tokens];
     o->max_length = o->max_new_tokens || isnan(v[AT_max_length]) ? 0 : (int32_t)v[AT_max_length];
     o->min_new_tokens = v[AT_min_new_tokens] > 0 ? (int32_t)v[AT_min_new_tokens] : 0;
+    o->min_length = isnan(v[AT_min_new_tokens]) && v[AT_min_length] > 0 ? (int32_t)v[AT_min_length] : 0;
     o->do_sample = v[AT_do_sample] == 1;
     o->repetition_penalty = isnan(v[AT_repetition_penalty]) ? 1 : above_0(v[AT_repetition_penalty]);
     o->no_repeat_ngram_size = v[AT_no_repeat_ngram_size] > 0 ? (int32_t)v[AT_no_repeat_ngram_size] : 0;

@@ -36,24 +36,36 @@ typedef struct test_case {
     int32_t vocab, hist, n_new;
     uint64_t seed;
     sill_generate_options o;
-    int32_t bias_ids[8], bad[128];
-    float bias[8];
-    size_t bad_ends[16];
+    int32_t bias_ids[8], bad[128], words[128], suppress[8], begin[8];
+    float bias[8], values[16];
+    size_t bad_ends[16], word_ends[16];
 } test_case;
 
+/* Words of ids between commas. */
+static size_t parse_words(const char *p, int32_t *ids, size_t *ends) {
+    size_t n = 0;
+    for (size_t at = 0; *p;) {
+        char *end;
+        ids[at++] = (int32_t)strtol(p, &end, 10);
+        if (*end != ':') ends[n++] = at;
+        p = *end ? end + 1 : end;
+    }
+    return n;
+}
+
 static void parse_lists(test_case *c, const char *key, char *value) {
+    size_t ends[16];
+    if (!strcmp(key, "suppress")) c->o.n_suppress = parse_words(value, c->suppress, ends);
+    if (!strcmp(key, "begin")) c->o.n_begin_suppress = parse_words(value, c->begin, ends);
+    if (!strcmp(key, "bad")) c->o.n_bad_words = parse_words(value, c->bad, c->bad_ends);
+    if (!strcmp(key, "words")) c->o.n_bias_words = parse_words(value, c->words, c->word_ends);
+    if (!strcmp(key, "values"))
+        for (size_t i = 0; *value; i++, value += *value == ',') c->values[i] = strtof(value, &value);
     if (!strcmp(key, "bias")) {
         for (char *p = value; p && *p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
             c->bias_ids[c->o.n_bias] = (int32_t)strtol(p, &p, 10);
             c->bias[c->o.n_bias++] = strtof(p + 1, &p);
         }
-        return;
-    }
-    size_t at = 0;
-    for (char *p = value; *p;) {
-        c->bad[at++] = (int32_t)strtol(p, &p, 10);
-        if (*p != ':') c->bad_ends[c->o.n_bad_words++] = at;
-        if (*p) p++;
     }
 }
 
@@ -83,13 +95,19 @@ static void parse_case(char *line, test_case *c) {
         else if (!strcmp(word, "repetition_penalty")) c->o.repetition_penalty = (float)d;
         else if (!strcmp(word, "no_repeat_ngram_size")) c->o.no_repeat_ngram_size = (int32_t)d;
         else if (!strcmp(word, "min_new_tokens")) c->o.min_new_tokens = (int32_t)d;
-        else if (!strcmp(word, "bias") || !strcmp(word, "bad")) parse_lists(c, word, value);
+        else if (!strcmp(word, "min_length")) c->o.min_length = (int32_t)d;
+        else if (strstr("bias bad words values suppress begin", word)) parse_lists(c, word, value);
         else FAIL("%s: option %s is unknown to the test", c->name, word);
     }
     c->o.bias_ids = c->bias_ids;
     c->o.bias_values = c->bias;
     c->o.bad_words = c->bad;
     c->o.bad_word_ends = c->bad_ends;
+    c->o.suppress_tokens = c->suppress;
+    c->o.begin_suppress_tokens = c->begin;
+    c->o.bias_words = c->words;
+    c->o.bias_word_ends = c->word_ends;
+    c->o.bias_word_values = c->values;
 }
 
 static int descending(const void *a, const void *b) {
@@ -148,7 +166,7 @@ static void same_distribution_as_transformers(void) {
         n++;
     }
     fclose(f);
-    CHECK_INT(n, 139);
+    CHECK_INT(n, 174);
 }
 
 static void draws_follow_the_distribution(void) {
@@ -235,12 +253,17 @@ static void temperatures_next_to_zero(void) {
 static void bad_options_are_refused(void) {
     float nan = NAN, one = 1;
     int32_t id = 99, ok = 1;
-    size_t none = 0;
+    size_t none = 0, first = 1;
     sill_generate_options bad[] = {
         {.temperature = -1}, {.temperature = INFINITY}, {.top_k = -2}, {.top_p = 1.5f}, {.top_p = -0.1f}, {.min_p = 2},
         {.typical_p = -1}, {.epsilon_cutoff = 1}, {.eta_cutoff = -1}, {.repetition_penalty = -1},
         {.no_repeat_ngram_size = -1}, {.min_new_tokens = -1}, {.n_bias = 1}, {.n_bias = 1, .bias_ids = &id, .bias_values = &one},
         {.n_bias = 1, .bias_ids = &ok, .bias_values = &nan}, {.n_bad_words = 1, .bad_words = &ok, .bad_word_ends = &none},
+        {.min_length = -1}, {.n_suppress = 1}, {.n_suppress = 1, .suppress_tokens = &id}, {.n_begin_suppress = 1},
+        {.n_begin_suppress = 1, .begin_suppress_tokens = &id}, {.n_bias_words = 1},
+        {.n_bias_words = 1, .bias_words = &ok, .bias_word_ends = &none, .bias_word_values = &one},
+        {.n_bias_words = 1, .bias_words = &id, .bias_word_ends = &first, .bias_word_values = &one},
+        {.n_bias_words = 1, .bias_words = &ok, .bias_word_ends = &first, .bias_word_values = &nan},
         {.top_p = NAN}, {.temperature = NAN}, {.min_p = NAN}, {.typical_p = NAN}, {.epsilon_cutoff = NAN},
         {.eta_cutoff = NAN}, {.repetition_penalty = NAN}};
     for (size_t i = 0; i < SILL_ARRAY_LEN(bad); i++) {

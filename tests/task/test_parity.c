@@ -33,15 +33,30 @@ static int check_generated(void *user, const sill_generated *g) {
     return 0;
 }
 
+/* Words of ids, a:b c. */
+static size_t read_words(char *p, int32_t *ids, size_t *ends) {
+    size_t n = 0;
+    for (size_t k = 0; p && *p;) {
+        ids[k++] = (int32_t)strtol(p, &p, 10);
+        if (*p != ':') ends[n++] = k;
+        if (*p) p++;
+    }
+    return n;
+}
+
 static void generate(void) {
     recs rs;
     int n = 0;
     REQUIRE(recs_open(&rs));
     while (recs_next(&rs, "generate")) {
         const rec *r = &rs.now;
-        int32_t prompt[64], bad[8];
-        size_t ends[8];
-        sill_generate_options o = {.size = sizeof o, .bad_words = bad, .bad_word_ends = ends};
+        int32_t prompt[64], bad[8], words[8], never[8], not_first[8];
+        size_t ends[8], word_ends[8];
+        double values[8];
+        float biases[8];
+        sill_generate_options o = {.size = sizeof o, .bad_words = bad, .bad_word_ends = ends, .bias_words = words,
+                                   .bias_word_ends = word_ends, .bias_word_values = biases, .suppress_tokens = never,
+                                   .begin_suppress_tokens = not_first};
         sill_error err = {0};
         sill_session *s = test_session(model_of(r, device), 0, 0, 4);
         REQUIRE(s);
@@ -50,12 +65,12 @@ static void generate(void) {
         o.min_new_tokens = (int32_t)rec_number(r, "min_new_tokens");
         o.repetition_penalty = (float)rec_number(r, "repetition_penalty");
         o.no_repeat_ngram_size = (int32_t)rec_number(r, "no_repeat_ngram_size");
-        char *p = rec_text(r, "bad_words");
-        for (size_t k = 0; p && *p;) {
-            bad[k++] = (int32_t)strtol(p, &p, 10);
-            if (*p != ':') ends[o.n_bad_words++] = k;
-            if (*p) p++;
-        }
+        o.min_length = (int32_t)rec_number(r, "min_length");
+        o.n_bad_words = read_words(rec_text(r, "bad_words"), bad, ends);
+        o.n_bias_words = read_words(rec_text(r, "bias_words"), words, word_ends);
+        for (int k = 0, m = rec_floats(r, "bias_values", values, 8); k < m; k++) biases[k] = (float)values[k];
+        o.n_suppress = (size_t)rec_ints(r, "suppress_tokens", never, 8);
+        o.n_begin_suppress = (size_t)rec_ints(r, "begin_suppress_tokens", not_first, 8);
         want w = {.source = {.rows = &row, .n = 1}, .r = r};
         CHECK_OK(sill_generate(s, &o, next_row, check_generated, 0, &w, &err), err);
         CHECK_INT(w.called, 1);
@@ -63,7 +78,7 @@ static void generate(void) {
         n++;
     }
     recs_close(&rs);
-    CHECK(n >= 30);
+    CHECK(n >= 60);
 }
 
 /* ---------------------------------------------------------------- score */

@@ -168,7 +168,6 @@ static void hostile_values(void) {
     refused("", "{\"num_return_sequences\": -2147483649}", SILL_EFORMAT, "num_return_sequences");
     refused(", \"temperature\": \"hot\"", NULL, SILL_EFORMAT, "config.json: temperature");
     refused("", "{\"num_beams\": 4}", SILL_EUNSUPPORTED, "num_beams 4");
-    refused("", "{\"min_length\": 10}", SILL_EUNSUPPORTED, "min_length 10");
     refused("", "{\"suppress_tokens\": [1, 2]}", SILL_EUNSUPPORTED, "suppress_tokens");
     refused("", "{\"stop_strings\": \"x\"}", SILL_EUNSUPPORTED, "stop_strings");
     refused("", "{\"guidance_scale\": 1.5}", SILL_EUNSUPPORTED, "guidance_scale");
@@ -210,6 +209,18 @@ static void harmless_values(void) {
                            "\"my_own\": {\"temperature\": \"hot\"}, \"temperature\": 0.5, \"temperature\": 0.25}";
     CHECK_OK(with("hf-5", ", \"prefix\": \"\"", harmless, &o, &err), err);
     CHECK(o.temperature == 0.25f && o.do_sample == 1 && o.max_new_tokens == 256 && o.top_k == 50);
+}
+
+/* min_new_tokens wins, also where it does nothing, as in transformers' _prepare_generated_length. */
+static void min_lengths(void) {
+    sill_generate_options o;
+    sill_error err;
+    CHECK_OK(with("hf-5", "", "{\"min_length\": 10}", &o, &err), err);
+    CHECK(o.min_length == 10 && o.min_new_tokens == 0);
+    CHECK_OK(with("hf-4", "", "{\"min_length\": 10, \"min_new_tokens\": 3}", &o, &err), err);
+    CHECK(o.min_length == 0 && o.min_new_tokens == 3);
+    CHECK_OK(with("hf-5", "", "{\"min_length\": 10, \"min_new_tokens\": 0}", &o, &err), err);
+    CHECK(o.min_length == 0 && o.min_new_tokens == 0);
 }
 
 /* --------------------------------------------------------- the call */
@@ -273,6 +284,7 @@ int main(int argc, char **argv) {
     TEST(hostile_values);
     TEST(hostile_task_values);
     TEST(harmless_values);
+    TEST(min_lengths);
     TEST(the_call);
     TEST(files_gone);
     drop_file("model.safetensors");
