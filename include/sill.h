@@ -214,6 +214,13 @@ SILL_API size_t sill_tokenize_bound(const sill_tokenizer *tokenizer, size_t n_by
 SILL_USE_RESULT SILL_API sill_status sill_tokenize(const sill_tokenizer *tokenizer, const char *text,
                                                    size_t n_bytes, uint32_t flags, int32_t *ids,
                                                    size_t cap, size_t *n_ids, sill_error *err);
+/* Bytes [begin, end) of a text. */
+typedef struct sill_token_span { size_t begin, end; } sill_token_span;
+/* The same ids, and where each stands in the text: SPANS (cap) as well. A BOS that was put in front, and a dummy space, are
+ * empty. A token may end inside a character; bytes that became no token are in no span. */
+SILL_USE_RESULT SILL_API sill_status sill_tokenize_spans(const sill_tokenizer *tokenizer, const char *text, size_t n_bytes,
+                                                         uint32_t flags, int32_t *ids, sill_token_span *spans, size_t cap,
+                                                         size_t *n_ids, sill_error *err);
 /* Most bytes that n_ids ids can become. */
 SILL_API size_t sill_detokenize_bound(const sill_tokenizer *tokenizer, const int32_t *ids, size_t n_ids);
 enum {
@@ -229,6 +236,22 @@ enum {
 SILL_USE_RESULT SILL_API sill_status sill_detokenize(const sill_tokenizer *tokenizer, const int32_t *ids,
                                                      size_t n_ids, uint32_t flags, char *text,
                                                      size_t cap, size_t *n_bytes, sill_error *err);
+typedef struct sill_tokenizer_info {
+    int32_t n_vocab;       /* ids are 0 .. n_vocab - 1; some may have no token */
+    int32_t bos_id, eos_id, unk_id, pad_id; /* as the tokenizer's files say, without a config.json; -1 where there is none */
+    int32_t add_bos;       /* 1 when the files want BOS before every text */
+    int32_t has_chat;      /* 1 when the files carry a chat template that sill_tokenizer_chat renders */
+    char kind[16];         /* "gpt2", "smollm", "llama3": byte-level, with whose pattern; "spm": SentencePiece */
+} sill_tokenizer_info;
+/* Fills the first info_size bytes of *info (pass sizeof *info). Never fails. */
+SILL_API void sill_tokenizer_get_info(const sill_tokenizer *tokenizer, sill_tokenizer_info *info, size_t info_size);
+/* 1 for a special token, which SILL_DETOKENIZE_SKIP_SPECIAL leaves out; 0 for others and ids outside the vocabulary. */
+SILL_API int32_t sill_token_is_special(const sill_tokenizer *tokenizer, int32_t id);
+/* A token as vocabularies write it (GPT-2's letters for bytes, so that a space is U+0120; SentencePiece's U+2581 for a space),
+ * UTF-8 without a NUL, into TEXT (cap bytes). *n_bytes is set to its length also when CAP is too small (ERANGE, also for an id
+ * that has no token). */
+SILL_USE_RESULT SILL_API sill_status sill_token_text(const sill_tokenizer *tokenizer, int32_t id, char *text, size_t cap,
+                                                     size_t *n_bytes, sill_error *err);
 /* Number of bytes at the start of TEXT that end on a complete UTF-8 character (an incomplete sequence
  * at the end is held back; invalid bytes are not). For streaming. */
 SILL_API size_t sill_utf8_complete(const char *text, size_t n_bytes);
@@ -273,6 +296,11 @@ SILL_API void sill_session_free(sill_session *session);
  * (n_ids, n_vocab) row-major, the caller's. The KV used is released again. */
 SILL_USE_RESULT SILL_API sill_status sill_logits(sill_session *session, const int32_t *ids, size_t n_ids,
                                                  float *out, sill_error *err);
+
+/* Hidden states behind the final norm, for bindings: ids (n_ids) from position 0 -> out (n_ids, n_embd) row-major, the
+ * caller's; transformers' last_hidden_state. The KV used is released again. */
+SILL_USE_RESULT SILL_API sill_status sill_hidden_states(sill_session *session, const int32_t *ids, size_t n_ids,
+                                                        float *out, sill_error *err);
 
 /* ------------------------------------------------------------------- tasks
  *
@@ -365,6 +393,8 @@ typedef struct sill_generate_options {
  *          (except a max_length there that is not 20); then the task_specific_params of config.json for
  *          "text-generation" win, but for their max_length; then, unless the file was written before 4.50,
  *          generation_config.json again over what is back at a default.
+ *  "hf-5-generate"  transformers 5.23's model.generate() instead of its pipeline: greedy, 20 new tokens; what
+ *          generation_config.json sets (config.json where there is none) wins.
  * A preset does not change with later versions of sill. out->size must be set. Lengths, do_sample, the filters, penalties
  * and num_return_sequences are overwritten, other fields are left; change afterwards what you want otherwise (a
  * max_length of your own needs max_new_tokens 0). After failure *out is as it was.
@@ -417,6 +447,11 @@ SILL_USE_RESULT SILL_API sill_status sill_generate_text(sill_session *session, c
 SILL_USE_RESULT SILL_API sill_status sill_chat_ids(const sill_model *model, const char *const *roles,
                                                    const char *const *contents, size_t n_messages,
                                                    int32_t **out, size_t *n_ids, sill_error *err);
+enum { SILL_CHAT_NO_ANSWER = 1 /* the result ends behind the last message, no answer is begun */ };
+/* The same with a tokenizer alone. */
+SILL_USE_RESULT SILL_API sill_status sill_tokenizer_chat(const sill_tokenizer *tokenizer, const char *const *roles,
+                                                         const char *const *contents, size_t n_messages, uint32_t flags,
+                                                         int32_t **out, size_t *n_ids, sill_error *err);
 
 /* ---- score */
 

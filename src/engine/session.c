@@ -121,21 +121,32 @@ uint64_t sill__session_spare_bytes(const sill_session *s) {
     return now ? SILL_MIN(now, s->spare_bytes) : s->spare_bytes;
 }
 
-sill_status sill_logits(sill_session *s, const int32_t *ids, size_t n_ids, float *out, sill_error *err) {
+/* Rows of logits or hidden states of one sequence, in chunks that the session has room for. */
+static sill_status all_rows(sill_session *s, const char *name, const int32_t *ids, size_t n_ids, bool hidden, float *out,
+                            sill_error *err) {
     sill_status st = SILL_OK;
-    if (!s || (n_ids && (!ids || !out)))
-        return sill__fail(err, SILL_EINVAL, "sill_logits: session, ids and out must not be NULL");
+    if (!s || (n_ids && (!ids || !out))) return sill__fail(err, SILL_EINVAL, "%s: session, ids and out must not be NULL", name);
     if (n_ids > (size_t)s->layout.n_ctx)
         return sill__fail(err, SILL_ERANGE, "%zu tokens are more than the session's %d positions", n_ids, s->layout.n_ctx);
     sill__seq seq = sill__seq_new(s);
     if (seq < 0) return sill__fail(err, SILL_ERANGE, "all %d sequences of the session are in use", s->layout.n_handles);
-    size_t chunk = (size_t)SILL_MIN(s->layout.max_sequences, s->layout.batch_tokens), vocab = (size_t)s->layout.n_vocab;
+    size_t chunk = (size_t)(hidden ? s->layout.batch_tokens : SILL_MIN(s->layout.max_sequences, s->layout.batch_tokens));
+    size_t width = (size_t)(hidden ? s->model->config.n_embd : s->layout.n_vocab);
     for (size_t at = 0; at < n_ids; at += chunk) {
         size_t n = SILL_MIN(chunk, n_ids - at);
-        sill__span span = {.seq = seq, .tokens = ids + at, .n = (int32_t)n, .first_out = (int32_t)n, .all_logits = true};
+        sill__span span = {.seq = seq, .tokens = ids + at, .n = (int32_t)n, .first_out = (int32_t)n, .all_logits = !hidden,
+                           .all_hidden = hidden};
         if ((st = sill__step(s, &span, 1, err)) != SILL_OK) break;
-        memcpy(out + at * vocab, span.logits, n * vocab * sizeof *out);
+        memcpy(out + at * width, hidden ? span.hidden : span.logits, n * width * sizeof *out);
     }
     sill__seq_free(s, seq);
     return st;
+}
+
+sill_status sill_logits(sill_session *s, const int32_t *ids, size_t n_ids, float *out, sill_error *err) {
+    return all_rows(s, "sill_logits", ids, n_ids, false, out, err);
+}
+
+sill_status sill_hidden_states(sill_session *s, const int32_t *ids, size_t n_ids, float *out, sill_error *err) {
+    return all_rows(s, "sill_hidden_states", ids, n_ids, true, out, err);
 }

@@ -82,7 +82,7 @@ static sill_status chatml_message(const sill__chat *c, sill__str *s, const sill_
     return st;
 }
 
-static sill_status render_chatml(const sill__chat *c, sill__str *s, const sill__message *messages, size_t n,
+static sill_status render_chatml(const sill__chat *c, sill__str *s, const sill__message *messages, size_t n, bool answer,
                                  sill__ids *out, sill_error *err) {
     sill_status st = SILL_OK;
     if (c->has_system && strcmp(messages[0].role, "system")) {
@@ -90,8 +90,8 @@ static sill_status render_chatml(const sill__chat *c, sill__str *s, const sill__
         st = chatml_message(c, s, &first, out, err);
     }
     for (size_t i = 0; i < n && st == SILL_OK; i++) st = chatml_message(c, s, &messages[i], out, err);
-    if (st == SILL_OK) st = sill__ids_put(out, &c->start, 1, err);
-    if (st == SILL_OK) st = segment(c->t, s, "assistant\n", NULL, out, err);
+    if (st == SILL_OK && answer) st = sill__ids_put(out, &c->start, 1, err);
+    if (st == SILL_OK && answer) st = segment(c->t, s, "assistant\n", NULL, out, err);
     return st;
 }
 
@@ -116,17 +116,17 @@ static sill_status zephyr_turn(const sill__chat *c, sill__str *s, const char *ro
     return st;
 }
 
-static sill_status render_zephyr(const sill__chat *c, sill__str *s, const sill__message *messages, size_t n,
+static sill_status render_zephyr(const sill__chat *c, sill__str *s, const sill__message *messages, size_t n, bool answer,
                                  sill__ids *out, sill_error *err) {
     sill_status st = SILL_OK;
     for (size_t i = 0; i < n && st == SILL_OK; i++)
         st = zephyr_turn(c, s, messages[i].role, &messages[i], i == 0, out, err);
-    if (st == SILL_OK) st = zephyr_turn(c, s, "assistant", NULL, false, out, err);
-    return st;
+    if (st != SILL_OK) return st;
+    return answer ? zephyr_turn(c, s, "assistant", NULL, false, out, err) : segment(c->t, s, "\n", NULL, out, err);
 }
 
-sill_status sill__chat_render(const sill__chat *c, const sill__message *messages, size_t n, sill__ids *out,
-                              sill_error *err) {
+static sill_status render(const sill__chat *c, const sill__message *messages, size_t n, bool answer, sill__ids *out,
+                          sill_error *err) {
     sill__str s;
     sill_status st = SILL_OK;
     if (c->form == SILL__CHAT_NONE)
@@ -141,27 +141,32 @@ sill_status sill__chat_render(const sill__chat *c, const sill__message *messages
     sill__str_init(&s, SIZE_MAX / 2);
     if (c->bos >= 0) st = sill__ids_put(out, &c->bos, 1, err);
     if (st == SILL_OK)
-        st = (c->form == SILL__CHAT_CHATML ? render_chatml : render_zephyr)(c, &s, messages, n, out, err);
+        st = (c->form == SILL__CHAT_CHATML ? render_chatml : render_zephyr)(c, &s, messages, n, answer, out, err);
     sill__str_free(&s);
     return st;
 }
 
-sill_status sill_chat_ids(const sill_model *model, const char *const *roles, const char *const *contents,
-                          size_t n_messages, int32_t **out, size_t *n_ids, sill_error *err) {
+sill_status sill__chat_render(const sill__chat *c, const sill__message *messages, size_t n, sill__ids *out,
+                              sill_error *err) {
+    return render(c, messages, n, true, out, err);
+}
+
+static sill_status conversation(const char *name, const sill_tokenizer *t, const char *const *roles, const char *const *contents,
+                                size_t n_messages, bool answer, int32_t **out, size_t *n_ids, sill_error *err) {
     sill__ids ids = {0};
     sill__chat chat;
     sill_status st;
     if (out) *out = NULL;
-    if (!model || !out || !n_ids || (n_messages && (!roles || !contents)))
-        return sill__fail(err, SILL_EINVAL, "sill_chat_ids: model, roles, contents, out and n_ids must not be NULL");
+    if (!out || !n_ids || (n_messages && (!roles || !contents)))
+        return sill__fail(err, SILL_EINVAL, "%s: roles, contents, out and n_ids must not be NULL", name);
     sill__message *messages = sill__calloc(n_messages, sizeof *messages);
     if (!messages) return sill__fail(err, SILL_ENOMEM, "no memory for %zu messages", n_messages);
     for (size_t i = 0; i < n_messages; i++) {
         const char *text = contents[i] ? contents[i] : "";
         messages[i] = (sill__message){.role = roles[i], .text = text, .n_text = strlen(text)};
     }
-    st = sill__chat_init(&chat, model->tokenizer, err);
-    if (st == SILL_OK) st = sill__chat_render(&chat, messages, n_messages, &ids, err);
+    st = sill__chat_init(&chat, t, err);
+    if (st == SILL_OK) st = render(&chat, messages, n_messages, answer, &ids, err);
     sill__chat_free(&chat); /* empty when it failed */
     sill__free(messages);
     if (st == SILL_OK) {
@@ -171,4 +176,19 @@ sill_status sill_chat_ids(const sill_model *model, const char *const *roles, con
         sill__ids_free(&ids);
     }
     return st;
+}
+
+sill_status sill_chat_ids(const sill_model *model, const char *const *roles, const char *const *contents,
+                          size_t n_messages, int32_t **out, size_t *n_ids, sill_error *err) {
+    if (out) *out = NULL;
+    if (!model) return sill__fail(err, SILL_EINVAL, "sill_chat_ids: model must not be NULL");
+    return conversation("sill_chat_ids", model->tokenizer, roles, contents, n_messages, true, out, n_ids, err);
+}
+
+sill_status sill_tokenizer_chat(const sill_tokenizer *t, const char *const *roles, const char *const *contents,
+                                size_t n_messages, uint32_t flags, int32_t **out, size_t *n_ids, sill_error *err) {
+    if (out) *out = NULL;
+    if (!t) return sill__fail(err, SILL_EINVAL, "sill_tokenizer_chat: tokenizer must not be NULL");
+    if (flags & ~(uint32_t)SILL_CHAT_NO_ANSWER) return sill__fail(err, SILL_EINVAL, "sill_tokenizer_chat: unknown flags 0x%x", flags);
+    return conversation("sill_tokenizer_chat", t, roles, contents, n_messages, !(flags & SILL_CHAT_NO_ANSWER), out, n_ids, err);
 }

@@ -1,5 +1,5 @@
 /*
- * preset.c - the generation options that transformers' text-generation pipeline would take for a model, by version:
+ * preset.c - the generation options that transformers' text-generation pipeline (5.23's generate too) would take for a model:
  * its own defaults, merged with generation_config.json (config.json where there is none) and, in 4.x, with the
  * task_specific_params of config.json. The merging was read from transformers' source (GenerationConfig,
  * Pipeline.__init__, _prepare_generation_config; 4.57.1 and 5.23) and is compared with what both do by
@@ -240,13 +240,16 @@ static sill_status merge_4(const files *f, values *out, sill_error *err) {
     return SILL_OK;
 }
 
-static sill_status merge_5(const files *f, values *out, sill_error *err) {
+/* PIPELINE: with its own defaults, else as model.generate() takes them. */
+static sill_status merge_5(const files *f, bool pipeline, values *out, sill_error *err) {
     sill_status s = SILL_OK;
     *out = all_none();
     if (f->model && (s = read_object(whole(f->model), out, err)) != SILL_OK) return s;
-    if (isnan(out->v[AT_max_new_tokens]) && isnan(out->v[AT_max_length])) out->v[AT_max_new_tokens] = 256;
-    if (isnan(out->v[AT_do_sample])) out->v[AT_do_sample] = 1;
-    if (isnan(out->v[AT_temperature])) out->v[AT_temperature] = 0.7;
+    if (pipeline) {
+        if (isnan(out->v[AT_max_new_tokens]) && isnan(out->v[AT_max_length])) out->v[AT_max_new_tokens] = 256;
+        if (isnan(out->v[AT_do_sample])) out->v[AT_do_sample] = 1;
+        if (isnan(out->v[AT_temperature])) out->v[AT_temperature] = 0.7;
+    }
     for (int i = 0; i < N_FIELDS; i++)
         if (isnan(out->v[i]) && i != AT_max_length) out->v[i] = global_4.v[i];
     return SILL_OK;
@@ -328,16 +331,16 @@ sill_status sill_generate_preset(const sill_model *model, const char *name, sill
     size_t size;
     if (!model || !name || !out)
         return sill__fail(err, SILL_EINVAL, "sill_generate_preset: model, name and out must not be NULL");
-    bool is_4 = !strcmp(name, "hf-4");
-    if (!is_4 && strcmp(name, "hf-5") != 0)
-        return sill__fail(err, SILL_EINVAL, "there is no preset \"%.60s\"; known are hf-4 and hf-5", name);
+    bool is_4 = !strcmp(name, "hf-4"), is_5 = !strcmp(name, "hf-5");
+    if (!is_4 && !is_5 && strcmp(name, "hf-5-generate") != 0)
+        return sill__fail(err, SILL_EINVAL, "there is no preset \"%.60s\"; known are hf-4, hf-5 and hf-5-generate", name);
     sill_status s = sill__options_read(out, &o, sizeof o, "sill_generate_options", err);
     if (s != SILL_OK) return s;
     size = out->size;
     f = sill__calloc(1, sizeof *f);
     if (!f) return sill__fail(err, SILL_ENOMEM, "no memory for the preset");
     s = open_files(model, f, err);
-    if (s == SILL_OK) s = is_4 ? merge_4(f, &merged, err) : merge_5(f, &merged, err);
+    if (s == SILL_OK) s = is_4 ? merge_4(f, &merged, err) : merge_5(f, is_5, &merged, err);
     if (s == SILL_OK) s = put_options(f, &merged, &o, err);
     if (s == SILL_OK) {
         o.size = size;

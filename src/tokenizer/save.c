@@ -60,6 +60,22 @@ static void written(const sill_tokenizer *t, uint32_t id, sill__str *s) {
     }
 }
 
+sill_status sill_token_text(const sill_tokenizer *t, int32_t id, char *text, size_t cap, size_t *n_bytes, sill_error *err) {
+    sill__str s;
+    if (!t || !n_bytes || (!text && cap)) return sill__fail(err, SILL_EINVAL, "sill_token_text: a pointer is NULL");
+    *n_bytes = 0;
+    if (id < 0 || (uint32_t)id >= t->n || t->tokens[id].attr == SILL__ATTR_HOLE)
+        return sill__fail(err, SILL_ERANGE, "id %d has no token in the tokenizer's vocabulary of %u", id, t->n);
+    sill__str_init(&s, SIZE_MAX / 2);
+    written(t, (uint32_t)id, &s);
+    bool failed = s.failed;
+    *n_bytes = failed ? 0 : s.n;
+    if (!failed && s.n && s.n <= cap) memcpy(text, s.p, s.n);
+    sill__str_free(&s);
+    if (failed) return sill__fail(err, SILL_ENOMEM, "no memory for the text of a token");
+    return *n_bytes <= cap ? SILL_OK : sill__fail(err, SILL_ERANGE, "the token has %zu bytes, there is room for %zu", *n_bytes, cap);
+}
+
 static int by_rank(const void *a, const void *b) {
     const sill__merge_slot *x = a, *y = b;
     if (x->rank != y->rank) return x->rank < y->rank ? -1 : 1;

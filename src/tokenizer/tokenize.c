@@ -2,6 +2,9 @@
  * tokenize.c - the calls: text to ids, ids to bytes, and what a tokenizer tells about itself. A tokenizer is
  * never written to here but for the answer to "is this token whole", which is the same for every thread.
  */
+#include <stdio.h>
+
+#include "tokenizer/chat_form.h"
 #include "tokenizer/internal.h"
 #include "tokenizer/unicode.h"
 
@@ -10,6 +13,8 @@
 typedef struct writer {
     const sill_tokenizer *t;
     int32_t *ids;
+    sill_token_span *spans; /* NULL: not asked for */
+    const uint8_t *text;    /* what spans count from */
     size_t cap, n;
     uint32_t *big;         /* symbols of pieces that do not fit on the stack */
     size_t big_cap;
@@ -108,6 +113,39 @@ static inline sill_status whole_piece(writer *w, const uint8_t *p, size_t n, boo
     return SILL_OK;
 }
 
+/* Bytes that the token ID takes of the piece from P on. */
+static size_t taken(const sill_tokenizer *t, uint32_t id, const uint8_t *p, const uint8_t *end) {
+    bool bytes = t->kind == SILL__TOK_BPE_BYTES;
+    uint32_t c;
+    if (t->tokens[id].attr == SILL__ATTR_BYTE) return 1;
+    if ((int32_t)id != t->unk) return t->tokens[id].n;
+    size_t n = bytes ? 1 : char_symbol(t, p, end, &c);
+    for (size_t m; t->fuse_unk && p + n < end; n += m) { /* one unknown token stands for a run */
+        if (bytes) m = 1, c = t->byte_id[p[n]];
+        else m = char_symbol(t, p + n, end, &c);
+        if (c != SILL__NO_ID) break;
+    }
+    return n;
+}
+
+/* Where the tokens from FIRST on stand, which the piece [p, end) became: it is the text from AT on, behind a space that the text
+ * has not where DUMMY. */
+static void locate(writer *w, size_t first, const uint8_t *p, const uint8_t *end, const uint8_t *at, bool dummy) {
+    const sill_tokenizer *t = w->t;
+    const uint8_t *q = p;
+    size_t from = (size_t)(at - w->text);
+    if (!w->spans) return;
+    for (size_t i = first; i < w->n && i < w->cap; i++) {
+        if (t->kind == SILL__TOK_BPE_BYTES && !t->bytes_become_unk)
+            while (q < end && t->byte_id[*q] == SILL__NO_ID) q++;
+        size_t begin = (size_t)(q - p);
+        size_t n = q < end ? SILL_MIN(taken(t, (uint32_t)w->ids[i], q, end), (size_t)(end - q)) : 0;
+        q += n;
+        w->spans[i].begin = from + begin - (dummy && begin > 0);
+        w->spans[i].end = from + begin + n - (dummy && begin + n > 0);
+    }
+}
+
 static sill_status byte_piece(writer *w, const uint8_t *p, size_t n) {
     uint32_t small[STACK_SYMBOLS], *sym;
     bool done;
@@ -159,9 +197,10 @@ static sill_status spm_piece(writer *w, const uint8_t *p, size_t n) {
 static sill_status byte_stretch(writer *w, const uint8_t *p, const uint8_t *end) {
     sill__pretok_fn next = sill__pretok_get(w->t->pre);
     while (p < end) {
-        size_t n = next(p, end);
+        size_t n = next(p, end), first = w->n;
         sill_status s = byte_piece(w, p, n);
         if (s != SILL_OK) return s;
+        locate(w, first, p, p + n, p, false);
         p += n;
     }
     return SILL_OK;
@@ -184,15 +223,19 @@ static sill_status spm_stretch(writer *w, const uint8_t *p, const uint8_t *end, 
         size_t n = (size_t)(cut - p);
         if (n + 1 > sizeof small && !(copy = sill__alloc(n + 1)))
             return sill__fail(w->err, SILL_ENOMEM, "out of memory for a text of %zu bytes", n);
+        size_t first = w->n;
         copy[0] = ' ';
         memcpy(copy + 1, p, n);
         s = spm_piece(w, copy, n + 1);
+        if (s == SILL_OK) locate(w, first, copy, copy + n + 1, p, true);
         if (copy != small) sill__free(copy);
         p = cut;
     }
     while (p < end && s == SILL_OK) {
         const uint8_t *cut = spm_cut(w->t->cut, p, end);
+        size_t first = w->n;
         s = spm_piece(w, p, (size_t)(cut - p));
+        if (s == SILL_OK) locate(w, first, p, cut, p, false);
         p = cut;
     }
     return s;
@@ -239,6 +282,7 @@ static sill_status with_added(writer *w, const uint8_t *p, const uint8_t *end, u
         sill_status s = stretch(w, from, p, from == start, flags);
         if (s != SILL_OK) return s;
         put(w, id);
+        if (w->spans && w->n <= w->cap) w->spans[w->n - 1] = (sill_token_span){(size_t)(p - w->text), (size_t)(p - w->text) + n};
         from = p += n;
     }
     return stretch(w, from, end, from == start, flags);
@@ -253,21 +297,21 @@ size_t sill_tokenize_bound(const sill_tokenizer *t, size_t n_bytes) {
     return sill__add(n_bytes, 1, &n) ? n : SIZE_MAX;
 }
 
-sill_status sill_tokenize(const sill_tokenizer *t, const char *text, size_t n_bytes, uint32_t flags, int32_t *ids,
-                          size_t cap, size_t *n_ids, sill_error *err) {
+static sill_status tokenize(const char *name, const sill_tokenizer *t, const char *text, size_t n_bytes, uint32_t flags,
+                            int32_t *ids, sill_token_span *spans, size_t cap, size_t *n_ids, sill_error *err) {
     const uint32_t known = SILL_TOKENIZE_SPECIAL | SILL_TOKENIZE_BOS | SILL_TOKENIZE_NO_PREFIX;
     sill_status s = SILL_OK;
-    if (!t || !n_ids || (!text && n_bytes) || (!ids && cap))
-        return sill__fail(err, SILL_EINVAL, "sill_tokenize: a pointer is NULL");
-    if (flags & ~known) return sill__fail(err, SILL_EINVAL, "sill_tokenize: unknown flags 0x%x", flags & ~known);
-    writer w = {t, ids, cap, 0, NULL, 0, err};
+    if (!t || !n_ids || (!text && n_bytes) || (!ids && cap)) return sill__fail(err, SILL_EINVAL, "%s: a pointer is NULL", name);
+    if (flags & ~known) return sill__fail(err, SILL_EINVAL, "%s: unknown flags 0x%x", name, flags & ~known);
+    const uint8_t *p = (const uint8_t *)text;
+    writer w = {.t = t, .ids = ids, .spans = spans, .text = p, .cap = cap, .err = err};
     *n_ids = 0;
     if (flags & SILL_TOKENIZE_BOS) {
         if (t->bos < 0) return sill__fail(err, SILL_ERANGE, "the tokenizer has no token for the beginning of text (BOS)");
         put(&w, (uint32_t)t->bos);
+        if (spans && cap) spans[0] = (sill_token_span){0, 0};
     }
     if (n_bytes > 0) {
-        const uint8_t *p = (const uint8_t *)text;
         if ((flags & SILL_TOKENIZE_SPECIAL) && t->n_trie > 0) s = with_added(&w, p, p + n_bytes, flags);
         else s = stretch(&w, p, p + n_bytes, true, flags);
     }
@@ -277,6 +321,17 @@ sill_status sill_tokenize(const sill_tokenizer *t, const char *text, size_t n_by
     if (w.n > cap)
         return sill__fail(err, SILL_ERANGE, "the text has %zu tokens, there is room for %zu", w.n, cap);
     return SILL_OK;
+}
+
+sill_status sill_tokenize(const sill_tokenizer *t, const char *text, size_t n_bytes, uint32_t flags, int32_t *ids,
+                          size_t cap, size_t *n_ids, sill_error *err) {
+    return tokenize("sill_tokenize", t, text, n_bytes, flags, ids, NULL, cap, n_ids, err);
+}
+
+sill_status sill_tokenize_spans(const sill_tokenizer *t, const char *text, size_t n_bytes, uint32_t flags, int32_t *ids,
+                                sill_token_span *spans, size_t cap, size_t *n_ids, sill_error *err) {
+    if (!spans && cap) return sill__fail(err, SILL_EINVAL, "sill_tokenize_spans: a pointer is NULL");
+    return tokenize("sill_tokenize_spans", t, text, n_bytes, flags, ids, spans, cap, n_ids, err);
 }
 
 size_t sill_detokenize_bound(const sill_tokenizer *t, const int32_t *ids, size_t n_ids) {
@@ -334,6 +389,16 @@ size_t sill_utf8_complete(const char *text, size_t n_bytes) {
 }
 
 int32_t sill_tokenizer_n_vocab(const sill_tokenizer *t) { return (int32_t)t->n; }
+
+void sill_tokenizer_get_info(const sill_tokenizer *t, sill_tokenizer_info *info, size_t info_size) {
+    sill_tokenizer_info i = {.n_vocab = (int32_t)t->n, .bos_id = t->bos, .eos_id = t->eos, .unk_id = t->unk, .pad_id = t->pad,
+                             .add_bos = t->add_bos, .has_chat = sill__chat_kind(t) != SILL__CHAT_NONE};
+    if (!info) return;
+    snprintf(i.kind, sizeof i.kind, "%s", sill__tokenizer_pre(t));
+    memcpy(info, &i, SILL_MIN(info_size, sizeof i));
+}
+
+int32_t sill_token_is_special(const sill_tokenizer *t, int32_t id) { return sill__tokenizer_is_special(t, id); }
 
 /* ---- for the rest of sill */
 

@@ -175,6 +175,20 @@ static void test_tokenizer_edges(void) {
     REFUSED(sill_tokenize(t, NULL, 5, 0, ids, 64, &n, &err), SILL_EINVAL);
     REFUSED(sill_tokenize(t, "a", 1, 0, NULL, 64, &n, &err), SILL_EINVAL);
     REFUSED(sill_tokenize(t, "a", 1, 0, ids, 64, NULL, &err), SILL_EINVAL);
+    sill_token_span spans[64];
+    char token[8];
+    int32_t *chat = NULL;
+    const char *role = "user";
+    REFUSED(sill_tokenize_spans(NULL, "a", 1, 0, ids, spans, 64, &n, &err), SILL_EINVAL);
+    REFUSED(sill_tokenize_spans(t, "a", 1, 0, ids, NULL, 64, &n, &err), SILL_EINVAL);
+    REFUSED(sill_tokenize_spans(t, "a", 1, 64, ids, spans, 64, &n, &err), SILL_EINVAL);
+    REFUSED(sill_token_text(NULL, 1, token, sizeof token, &n, &err), SILL_EINVAL);
+    REFUSED(sill_token_text(t, 1, token, sizeof token, NULL, &err), SILL_EINVAL);
+    REFUSED(sill_token_text(t, 1 << 30, token, sizeof token, &n, &err), SILL_ERANGE);
+    REFUSED(sill_tokenizer_chat(NULL, &role, &role, 1, 0, &chat, &n, &err), SILL_EINVAL);
+    REFUSED(sill_tokenizer_chat(t, &role, NULL, 1, 0, &chat, &n, &err), SILL_EINVAL);
+    REFUSED(sill_tokenizer_chat(t, &role, &role, 1, 2, &chat, &n, &err), SILL_EINVAL);
+    REFUSED(sill_tokenizer_chat(t, &role, &role, 1, 0, &chat, &n, &err), SILL_EUNSUPPORTED); /* has no template */
     sill_status status = sill_tokenize(t, NULL, 0, 0, ids, 64, &n, &err);
     CHECK_OK(status, err);
     CHECK_INT(n, 0);

@@ -101,6 +101,56 @@ static void logits_in_any_chunks(void) {
         }
 }
 
+typedef struct one_text { const int32_t *ids; size_t n; bool given; float values[64]; } one_text;
+
+static int one_text_next(void *user, sill_row *row) {
+    one_text *t = user;
+    if (t->given) return 0;
+    t->given = true;
+    row->ids = t->ids;
+    row->n_ids = t->n;
+    return 1;
+}
+
+static int one_text_done(void *user, const sill_embedded *r) {
+    one_text *t = user;
+    CHECK_INT(r->status, SILL_OK);
+    if (r->status == SILL_OK) memcpy(t->values, r->values, (size_t)SILL_MIN(64, r->n_values) * sizeof(float));
+    return 0;
+}
+
+/* Every position's hidden state is that of the text up to there, which sill_embed gives (compared with transformers elsewhere). */
+static void hidden_states_in_any_chunks(void) {
+    enum { N = 77 };
+    static float want[N * 64], got[N * 64];
+    static const int batches[] = {1, 7, 64, 512};
+    const int32_t width = gpt2->config.n_embd;
+    int32_t ids[N + 200], bad[] = {1, 400};
+    sill_error err = {0};
+    REQUIRE(width <= 64);
+    for (int i = 0; i < N + 200; i++) ids[i] = 3 + i * 31 % 300;
+    for (int i = 0; i < 4; i++) {
+        sill_session *s = test_session(gpt2, 0, batches[i], 4);
+        REQUIRE(s);
+        float *out = i ? got : want;
+        CHECK_OK(sill_hidden_states(s, ids, N, out, &err), err);
+        CHECK(!memcmp(want, out, (size_t)N * (size_t)width * sizeof *out));
+        CHECK_OK(sill_hidden_states(s, ids, 0, NULL, &err), err);
+        CHECK_INT(sill_hidden_states(s, bad, 2, got, &err), SILL_ERANGE);
+        CHECK_INT(sill_hidden_states(s, ids, 193, got, &err), SILL_ERANGE);
+        CHECK_INT(sill_hidden_states(s, ids, 3, NULL, &err), SILL_EINVAL);
+        CHECK_INT(sill_hidden_states(NULL, ids, 3, got, &err), SILL_EINVAL);
+        CHECK_INT(sill__session_free_blocks(s), s->blocks.n);
+        for (int n = 1; n <= N; n += 19) {
+            one_text text = {.ids = ids, .n = (size_t)n};
+            const sill_embed_options o = {.size = sizeof o, .pooling = SILL_POOLING_LAST};
+            CHECK_OK(sill_embed(s, &o, one_text_next, one_text_done, &text, &err), err);
+            CHECK(!memcmp(text.values, want + (size_t)(n - 1) * (size_t)width, (size_t)width * sizeof(float)));
+        }
+        sill_session_free(s);
+    }
+}
+
 /* One step with a span of every kind: each gets what it gets alone. */
 static void one_step_of_every_kind(void) {
     int32_t ids[12] = {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}, targets[3] = {4, 5, 6};
@@ -198,6 +248,7 @@ int main(int argc, char **argv) {
     TEST(what_does_not_fit_is_made_smaller_or_refused);
     TEST(bad_options_are_refused);
     TEST(logits_in_any_chunks);
+    TEST(hidden_states_in_any_chunks);
     TEST(one_step_of_every_kind);
     TEST(every_allocation_may_fail);
     sill_model_free(gpt2);

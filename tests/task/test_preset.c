@@ -113,6 +113,7 @@ static void compare(const char *name, const char *file) {
 
 static void hf_4(void) { compare("hf-4", FIXTURES "presets-hf-4.txt"); }
 static void hf_5(void) { compare("hf-5", FIXTURES "presets-hf-5.txt"); }
+static void hf_5_generate(void) { compare("hf-5-generate", FIXTURES "presets-hf-5-generate.txt"); }
 
 /* ------------------------------------------------------ files that lie */
 
@@ -281,6 +282,7 @@ int main(int argc, char **argv) {
     }
     TEST(hf_4);
     TEST(hf_5);
+    TEST(hf_5_generate);
     TEST(hostile_values);
     TEST(hostile_task_values);
     TEST(harmless_values);

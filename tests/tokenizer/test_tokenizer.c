@@ -3,6 +3,8 @@
 
 #include <pthread.h>
 
+#include "tokenizer/internal.h"
+
 static const char *const every[] = {"gpt2/vocab.bpe", "smollm.json", "smollm.gguf", "llama3.json", "spm.gguf", "spm.json"};
 
 static void gpt2_reference_ids(void) { /* from transformers, see also test_gpt2.c */
@@ -305,6 +307,80 @@ static void threads_share_a_tokenizer(void) {
     }
 }
 
+/* The spans of a text's tokens: the same ids, ascending, and where the vocabulary has a token's very bytes, these. */
+static void check_spans(const sill_tokenizer *t, const char *p, size_t n, uint32_t flags) {
+    size_t n_ids = 0, m = 0, end = 0;
+    sill_error err = {0};
+    int32_t *ids = encode(t, p, n, flags, &n_ids), *again = malloc((n_ids + 1) * sizeof *again);
+    sill_token_span *spans = malloc((n_ids + 1) * sizeof *spans);
+    CHECK_OK(sill_tokenize_spans(t, p, n, flags, again, spans, n_ids, &m, &err), err);
+    CHECK(m == n_ids && !memcmp(ids, again, n_ids * sizeof *ids));
+    for (size_t i = 0; i < n_ids; i++) {
+        size_t k = 0, from = spans[i].begin, to = spans[i].end;
+        const char *bytes = sill__tokenizer_bytes(t, ids[i], &k);
+        if (from < end || to < from || to > n) FAIL("token %zu at %zu to %zu behind %zu of %zu", i, from, to, end, n);
+        end = to;
+        if (from == to || to > n) continue; /* BOS, the dummy space */
+        bool same = k == to - from && !memcmp(bytes, p + from, k);
+        bool dummy = from == 0 && k == to + 1 && bytes[0] == ' ' && !memcmp(bytes + 1, p, to);
+        if (!same && !dummy && ids[i] != t->unk) FAIL("token %zu is not what stands at %zu to %zu", i, from, to);
+    }
+    if (n_ids > 1) CHECK_INT(sill_tokenize_spans(t, p, n, flags, again, spans, 1, &m, &err), SILL_ERANGE);
+    free(ids), free(again), free(spans);
+}
+
+static void spans_are_where_tokens_stand(void) {
+    static const char *const texts[] = {"", "Hello  world\n\n x", "na\xc3\xafve caf\xc3\xa9 \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e \xf0\x9f\x98\x80!",
+                                        "<|endoftext|>a<s> b</s>", " \xe2\x96\x81x", "\xff\xfe\x80 a\xc3", "a\x01\x02\x03z", "\xd1\x8f \xd8\xb9\xd8\xb1"};
+    for (size_t k = 0; k < SILL_ARRAY_LEN(every); k++) {
+        char path[256], random[200];
+        snprintf(path, sizeof path, FIXTURES "%s", every[k]);
+        sill_tokenizer *t = load(path);
+        REQUIRE(t);
+        for (uint32_t flags = 0; flags < 8; flags++) {
+            if ((flags & SILL_TOKENIZE_BOS) && sill__tokenizer_bos(t) < 0) continue;
+            for (size_t i = 0; i < SILL_ARRAY_LEN(texts); i++) check_spans(t, texts[i], strlen(texts[i]), flags);
+            for (int r = 0; r < 50; r++) {
+                for (size_t i = 0; i < sizeof random; i++) random[i] = (char)((r * 7919 + (int)i * (104729 + r)) >> (r % 5));
+                check_spans(t, random, sizeof random, flags);
+            }
+        }
+        sill_tokenizer_free(t);
+    }
+}
+
+static void what_a_tokenizer_tells(void) {
+    sill_tokenizer *t = load(FIXTURES "gpt2/vocab.bpe");
+    sill_error err = {0};
+    sill_tokenizer_info info;
+    char text[16];
+    size_t n = 0;
+    REQUIRE(t);
+    sill_tokenizer_get_info(t, &info, sizeof info);
+    CHECK_INT(info.n_vocab, sill_tokenizer_n_vocab(t));
+    CHECK_INT(info.eos_id, info.n_vocab - 1);
+    CHECK_STR(info.kind, "gpt2");
+    CHECK(sill_token_is_special(t, info.eos_id) && !sill_token_is_special(t, 0) && !sill_token_is_special(t, -1));
+    CHECK_OK(sill_token_text(t, info.eos_id, text, sizeof text, &n, &err), err);
+    CHECK(n == 13 && !memcmp(text, "<|endoftext|>", n));
+    CHECK_OK(sill_token_text(t, 220, text, sizeof text, &n, &err), err); /* a space is U+0120 */
+    CHECK(n == 2 && !memcmp(text, "\xc4\xa0", n));
+    CHECK_INT(sill_token_text(t, 220, text, 1, &n, &err), SILL_ERANGE);
+    CHECK_INT(n, 2);
+    CHECK_INT(sill_token_text(t, info.n_vocab, text, sizeof text, &n, &err), SILL_ERANGE);
+    CHECK_INT(sill_token_text(t, -1, text, sizeof text, &n, &err), SILL_ERANGE);
+    CHECK_INT(sill_token_text(t, 1, NULL, 4, &n, &err), SILL_EINVAL);
+    sill_tokenizer_free(t);
+    REQUIRE(t = load(FIXTURES "spm.json"));
+    int found = 0;
+    for (int32_t i = 0; i < sill_tokenizer_n_vocab(t); i++) {
+        if (sill_token_text(t, i, text, sizeof text, &n, &err) != SILL_OK) continue;
+        found += (n == 6 && !memcmp(text, "<0x41>", 6)) || (n == 3 && !memcmp(text, "\xe2\x96\x81", 3));
+    }
+    CHECK_INT(found, 2);
+    sill_tokenizer_free(t);
+}
+
 int main(int argc, char **argv) {
     TEST(gpt2_reference_ids);
     TEST(special_tokens_only_when_asked);
@@ -318,5 +394,7 @@ int main(int argc, char **argv) {
     TEST(streams_join_to_the_whole);
     TEST(long_runs_come_back);
     TEST(threads_share_a_tokenizer);
+    TEST(spans_are_where_tokens_stand);
+    TEST(what_a_tokenizer_tells);
     TEST_EXIT();
 }
