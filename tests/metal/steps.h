@@ -230,7 +230,6 @@ static inline double weights_of(const sill__weight *w) { return (double)w->rows 
 static inline sill_status count_step(const shape *s, sill_dtype dtype, bool latency, int32_t n, int32_t ctx, counts *out, sill_error *err) {
     bench b;
     sill_status st = bench_open(&b, s, dtype, latency, n, ctx, err);
-    if (st == SILL_OK) st = greedy_step(&b, n, ctx, err); /* makes pipelines */
     fake.reset();
     if (st == SILL_OK) st = greedy_step(&b, n, ctx, err);
     if (st == SILL_OK) {

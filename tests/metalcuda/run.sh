@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # The Metal kernels and the Metal back end on an NVIDIA GPU (docs/GPU-TESTS.md). `make metal-cuda` builds and runs all of it.
 #
-#   BUILD=dir tests/metalcuda/run.sh compile | kernels | models | sanitize | ahead TOOL [NAME...] | all
+#   BUILD=dir tests/metalcuda/run.sh compile | kernels | models [--only FAMILY] | sanitize | each TOOL TEST [NAME...] | all
 #
 #   compile    only makes the GPU's program of the kernels, in $FAKEMETAL_PREBUILT: what a machine without clang needs
 #   kernels    tests/metal and tests/check on the GPU
-#   models     whole models at full size: a random GPT-2 small, and SmolLM2 if it is in the cache (SMOLLM2=FILE)
+#   models     whole models at full size: random ones in the shapes of GPT-2 small and SmolLM2, and SmolLM2 itself if it is in
+#              the cache (SMOLLM2=FILE)
 #   sanitize   compute-sanitizer: memcheck, racecheck, synccheck, initcheck over the same tests
-#   ahead      compute-sanitizer with one TOOL over test_ahead, which is long: each of its tests by itself, or those named
+#   each       compute-sanitizer with one TOOL over metal/test_ahead or another that is long: each of its tests by itself, or those
+#              named. TEST_SMALL=1 shortens test_ahead
 #
 # A machine without compilers gets what it needs from tests/metalcuda/pack.sh.
 # Compiling needs clang++ 16 or later and a CUDA toolkit (ptxas, libdevice); running needs the driver alone, sanitize
@@ -52,18 +54,16 @@ one() {
     if [ $rc -ne 0 ] || [ "$f" -gt 0 ]; then grep -vE '^PASS ' "$OUT/$name.log" | head -n "${SHOW:-12}" | cut -c1-300 | sed 's/^/    /'; return 1; fi
 }
 together() { # runs lines of a list, JOBS at once; fails if one fails
-    local n=0 status
-    local -a pids=()
+    rm -f "$OUT/.failed"
     while IFS= read -r line; do
         [ -n "$line" ] || continue
-        eval "one $line" &
-        pids+=($!)
-        n=$((n + 1))
-        if [ $((n % JOBS)) -eq 0 ]; then for p in "${pids[@]}"; do wait "$p" || failed=1; done; pids=(); fi
+        while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do sleep 0.2; done
+        { eval "one $line" || : >"$OUT/.failed"; } &
     done
-    for p in "${pids[@]+"${pids[@]}"}"; do wait "$p" || failed=1; done
-    status=$failed
-    return $status
+    wait
+    [ ! -e "$OUT/.failed" ] || failed=1
+    rm -f "$OUT/.failed"
+    return $failed
 }
 
 kernels() {
@@ -81,7 +81,7 @@ LIST
 models() {
     echo "== whole models"
     local file=${SMOLLM2:-$HOME/.cache/sill/models/SmolLM2-135M-Instruct.Q4_1.gguf}
-    SHOW=60 one whole env FAKEMETAL_WORKING_SET=2500000000 python3 tests/metalcuda/whole_models.py "$OUT" "$file" || failed=1
+    SHOW=60 one whole env FAKEMETAL_WORKING_SET=2500000000 python3 tests/metalcuda/whole_models.py "$OUT" "$file" "$@" || failed=1
     grep -vE '^(PASS|FAIL) ' "$OUT/whole.log" | tail -n 60
 }
 find_sanitizer() {
@@ -89,19 +89,21 @@ find_sanitizer() {
     echo "== compute-sanitizer $("$cs" --version | tail -n 1)"
     quick="--print-limit 5 --error-exitcode 9"
 }
-ahead() { # TOOL [NAME...]
-    local tool=$1 report= name
+each() { # TOOL TEST [NAME...]
+    local tool=$1 program=$2 before= report= name
     case $tool in
         memcheck | synccheck) ;;
         racecheck) report="--racecheck-report all" ;;
-        *) missing "ahead takes memcheck, racecheck or synccheck, not '$tool'" ;;
+        initcheck) before="env METALCUDA_POISON=0" ;;
+        *) missing "each takes memcheck, racecheck, synccheck or initcheck, not '$tool'" ;;
     esac
-    shift
+    shift 2
     find_sanitizer
     # shellcheck disable=SC2046
-    [ $# -gt 0 ] || set -- $(sed -n 's/^ *TEST(\([a-z_0-9]*\));$/\1/p' tests/metal/test_ahead.c)
+    [ $# -gt 0 ] || set -- $(sed -n 's/^ *TEST(\([a-z_0-9]*\));$/\1/p' "tests/$program.c")
     together <<<"$(for name in "$@"; do
-        printf '%s-ahead-%s "%s" --tool %s %s %s "%s/tests/metal/test_ahead" %s\n' "$tool" "$name" "$cs" "$tool" "$report" "$quick" "$BUILD" "$name"
+        printf '%s-%s-%s %s "%s" --tool %s %s %s "%s/tests/%s" %s\n' "$tool" "${program#*/test_}" "$name" "$before" "$cs" "$tool" "$report" \
+            "$quick" "$BUILD" "$program" "$name"
     done)"
 }
 sanitize() {
@@ -116,18 +118,22 @@ racecheck-model "$cs" --tool racecheck --racecheck-report all $quick "$BUILD/tes
 synccheck-vec "$cs" --tool synccheck $quick "$BUILD/tests/metal/test_vec"
 synccheck-mat "$cs" --tool synccheck $quick "$BUILD/tests/metal/test_mat"
 synccheck-model "$cs" --tool synccheck $quick "$BUILD/tests/metal/test_model"
+memcheck-int8 "$cs" --tool memcheck $quick "$BUILD/tests/metal/test_int8"
+racecheck-int8 "$cs" --tool racecheck --racecheck-report all $quick "$BUILD/tests/metal/test_int8"
+synccheck-int8 "$cs" --tool synccheck $quick "$BUILD/tests/metal/test_int8"
 initcheck-vec env METALCUDA_POISON=0 "$cs" --tool initcheck $quick "$BUILD/tests/metal/test_vec"
 initcheck-mat env METALCUDA_POISON=0 "$cs" --tool initcheck $quick "$BUILD/tests/metal/test_mat"
 initcheck-model env METALCUDA_POISON=0 "$cs" --tool initcheck $quick "$BUILD/tests/metal/test_model"
+initcheck-int8 env METALCUDA_POISON=0 "$cs" --tool initcheck $quick "$BUILD/tests/metal/test_int8"
 LIST
 }
 case $what in
     kernels) kernels ;;
-    models) models ;;
+    models) shift; models "$@" ;;
     sanitize) sanitize ;;
-    ahead) shift; ahead "${1:-none}" "${@:2}" ;;
+    each) shift; each "${1:-none}" "${2:-metal/test_ahead}" "${@:3}" ;;
     all) kernels; models; sanitize ;;
-    *) sed -n 2,19p "$0"; exit 2 ;;
+    *) sed -n 2,21p "$0"; exit 2 ;;
 esac
 if [ $failed -eq 0 ]; then echo "all clean"; else echo "there were failures; logs in $OUT"; fi
 exit $failed

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Whole models at full size on the Metal back end over CUDA: a GPT-2 small with random weights (made here), and SmolLM2.
+"""Whole models at full size on the Metal back end over CUDA: with random weights (made here) a GPT-2 small and a Llama of
+SmolLM2-135M's shape with GPT-2's vocabulary; and SmolLM2 itself.
 
     BUILD=dir SILL_METAL_LIBRARY=dir/libmetalcuda.so python3 tests/metalcuda/whole_models.py WORK [SMOLLM2.gguf] [--shape tiny]
+        [--only gpt2|llama|smollm2]
 
 Logits against the scalar reference (--device ref) and, for the whole context, against the CPU back end; log-probabilities of
 ragged texts bit by bit alone, together, in another order, in small chunks; greedy texts beside those of the CPU. Needs numpy.
@@ -192,21 +194,62 @@ def check(name, path, n_vocab, kinds, pool, work, n_long):
     report(f"{name} a greedy text of 200 tokens", one == ids_of(generate(path, "cpu", on_ref, sentences[:1], 200, work)), f"{len(one[0])} ids")
 
 
+def llama_weights(width, layers, heads, kv_heads, ff):
+    """As models.weights: f32, in a fixed order, matrices (outputs, inputs) as Llama stores them; its head is its table."""
+    r, side = np.random.default_rng(3), width // heads * kv_heads
+
+    def normal(*dims, scale=0.06):
+        return r.standard_normal(dims, dtype=np.float32) * np.float32(scale)
+    yield "model.embed_tokens.weight", normal(models.VOCAB, width)
+    for i in range(layers):
+        for name, dims in (("self_attn.q_proj", (width, width)), ("self_attn.k_proj", (side, width)), ("self_attn.v_proj", (side, width)),
+                           ("self_attn.o_proj", (width, width)), ("mlp.gate_proj", (ff, width)), ("mlp.up_proj", (ff, width)),
+                           ("mlp.down_proj", (width, ff))):
+            yield f"model.layers.{i}.{name}.weight", normal(*dims, scale=0.06 / (2 * layers) ** 0.5 if name[-6:] in ("o_proj", "n_proj") else 0.06)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            yield f"model.layers.{i}.{name}.weight", 1 + normal(width, scale=0.02)
+    yield "model.norm.weight", 1 + normal(width, scale=0.02)
+
+
+def make_llama(path, width, layers, heads, kv_heads, ff):
+    """With the tokenizer of GPT-2, whose files write_directory leaves there."""
+    models.write_directory(path, "tiny", [], "f32", False)
+    models.write_safetensors(f"{path}/model.safetensors", list(llama_weights(width, layers, heads, kv_heads, ff)), "f32")
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": width, "num_hidden_layers": layers,
+              "num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": width // heads, "intermediate_size": ff,
+              "vocab_size": models.VOCAB, "max_position_embeddings": 2048, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+              "rope_theta": 100000.0, "tie_word_embeddings": True, "bos_token_id": models.VOCAB - 1, "eos_token_id": models.VOCAB - 1}
+    with open(f"{path}/config.json", "w") as f:
+        json.dump(config, f)
+
+
+def option(words, name, otherwise):
+    if name not in sys.argv:
+        return otherwise
+    value = sys.argv[sys.argv.index(name) + 1]
+    words.remove(value)
+    return value
+
+
 def main():
     words = [w for w in sys.argv[1:] if not w.startswith("--")]
-    shape = "small"
-    if "--shape" in sys.argv:
-        shape = sys.argv[sys.argv.index("--shape") + 1]
-        words.remove(shape)
-    work = words[0]
-    path = f"{work}/gpt2-{shape}"
-    if not os.path.exists(f"{path}/model.safetensors"):
-        models.write_directory(path, shape, list(models.weights(shape)), "f32", False)
-        print(f"made {path} [{time.time() - start:.0f} s]", flush=True)
+    shape, only = option(words, "--shape", "small"), option(words, "--only", None)
+    work, big = words[0], shape != "tiny"
+    made = {"gpt2": lambda path: models.write_directory(path, shape, list(models.weights(shape)), "f32", False),
+            "llama": lambda path: make_llama(path, *((576, 30, 9, 3, 1536) if big else (96, 2, 6, 2, 256)))}
+    kinds = {"gpt2": [("f32", "f32", 1e-4), ("f16", "f16", 2e-3), ("bf16", "bf16", 2e-3), ("q8", "q8", 0.1), ("int8", "int8", 0.08)],
+             "llama": [("f32", "f32", 1e-4), ("f16", "f16", 2e-3), ("q8", "q8", 0.1), ("q4", "q4", 0.1)]}
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        big = shape != "tiny"
-        kinds = [("f32", "f32", 1e-4), ("f16", "f16", 2e-3), ("bf16", "bf16", 2e-3), ("q8", "q8", 0.1), ("int8", "int8", 0.08)] if big else [("f32", "f32", 1e-4)]
-        check(f"gpt2-{shape}", path, models.VOCAB, kinds, pool, work, 1024 if big else 64)
+        for family in ("gpt2", "llama"):
+            if only not in (None, family):
+                continue
+            path = f"{work}/{family}-{shape}"
+            if not os.path.exists(f"{path}/model.safetensors") or not os.path.getsize(f"{path}/model.safetensors"):
+                made[family](path)
+                print(f"made {path} [{time.time() - start:.0f} s]", flush=True)
+            check(f"{family}-{shape}", path, models.VOCAB, kinds[family] if big else kinds[family][:1], pool, work, 1024 if big else 64)
+        if only not in (None, "smollm2"):
+            return failed != 0
         if len(words) > 1 and os.path.exists(words[1]):
             check("SmolLM2", words[1], 49152, [("f32", "f32", 1e-4), ("auto", "f32", 2e-2)], pool, work, 1024)
         else:
