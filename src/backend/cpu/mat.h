@@ -3,7 +3,8 @@
  * plain C steered by a few numbers of the instruction set; the products are in mat.inc.
  *
  * Layout. A matrix is cut into panels of nr outputs, each one linear run of memory, inputs (k) ascending:
- *  - F32, F16, BF16: (k / kpack, nr, kpack) elements; outputs and inputs beyond the matrix are zeros.
+ *  - F32, F16, BF16: (k / kpack, nr, kpack) elements, kpack 2 or the rules' bf16_kpack for BF16, else 1; outputs and inputs beyond
+ *    the matrix are zeros.
  *  - Q8, Q4: blocks of `block` inputs. A block opens with its header
  *        block 32:   f16 scale[nr], then f16 min[nr] if has_min
  *        block 256:  f16 scale[nr], then f16 min[nr] if has_min, i8 step[256 / group][nr], then u8 min_step
@@ -27,7 +28,7 @@ typedef struct sill__mat_rules {
     int32_t nr;                 /* outputs in a panel */
     int32_t q8_kpack, q4_kpack; /* with int8 activations; 4 with f32 ones */
     int32_t q8_zero;            /* 128: signed codes are stored unsigned, for u8 x s8 products */
-    bool bf16_act;              /* bf16 is multiplied natively, by activations rounded to bf16 */
+    int32_t bf16_kpack;         /* bf16 multiplied natively, by activations rounded to bf16; 0: it is not */
 } sill__mat_rules;
 
 sill_status sill__mat_plan(const sill__mat_rules *rules, const sill__weight_src *src, sill__cpu_mat *mat,

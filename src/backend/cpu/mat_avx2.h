@@ -67,4 +67,4 @@ SILL__INLINE vsum q4_done(vsum acc, int32_t correction) {
     return _mm256_add_epi32(_mm256_madd_epi16(acc, _mm256_set1_epi16(1)), _mm256_set1_epi32(correction));
 }
 
-enum { BF16_NATIVE = 0 };
+enum { BF16_KPACK = 0 };

@@ -70,7 +70,7 @@ SILL__INLINE vsum q4_done(vsum acc, int32_t correction) {
 #endif
 
 #ifdef __AVX512BF16__
-enum { BF16_NATIVE = 1 };
+enum { BF16_KPACK = 2 };
 #define MAT_HAS_BF16_DOT
 SILL__INLINE vf bf16_dot(vf acc, const uint8_t *w, const uint8_t *x) {
     int32_t pair;
@@ -78,5 +78,5 @@ SILL__INLINE vf bf16_dot(vf acc, const uint8_t *w, const uint8_t *x) {
     return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_loadu_si512(w), (__m512bh)_mm512_set1_epi32(pair));
 }
 #else
-enum { BF16_NATIVE = 0 };
+enum { BF16_KPACK = 0 };
 #endif

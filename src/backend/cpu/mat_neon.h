@@ -97,13 +97,9 @@ SILL__INLINE vsum q4_start(int32_t correction) { return q8_start(correction); }
 SILL__INLINE vsum q4_done(vsum acc, int32_t correction) { return q8_done(acc, correction); }
 
 #ifdef __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
-enum { BF16_NATIVE = 1 };
+enum { BF16_KPACK = 4 };
 #define MAT_HAS_BF16_DOT
-SILL__INLINE vf bf16_dot(vf acc, const uint8_t *w, const uint8_t *x) {
-    uint32_t pair;
-    memcpy(&pair, x, 4);
-    return vbfdotq_f32(acc, vreinterpretq_bf16_u8(vld1q_u8(w)), vreinterpretq_bf16_u32(vdupq_n_u32(pair)));
-}
+#define MAT_BF16_PAIRS /* mat_bf16_pairs.inc has the products */
 #else
-enum { BF16_NATIVE = 0 };
+enum { BF16_KPACK = 0 };
 #endif

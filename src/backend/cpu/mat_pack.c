@@ -106,8 +106,8 @@ static sill_status plan_form(const sill__mat_rules *rules, const sill__weight_sr
     mat->kpack = 1;
     if (src->compute == SILL__COMPUTE_BF16 || (src->compute == SILL__COMPUTE_F32 && mat->stored == SILL__TYPE_BF16)) {
         mat->form = SILL__FORM_BF16;
-        mat->kpack = 2;
-        mat->bf16_act = rules->bf16_act && src->compute == SILL__COMPUTE_BF16;
+        mat->bf16_act = rules->bf16_kpack && src->compute == SILL__COMPUTE_BF16;
+        mat->kpack = mat->bf16_act ? rules->bf16_kpack : 2;
     } else if (src->compute == SILL__COMPUTE_F16 || mat->stored == SILL__TYPE_F16) {
         mat->form = SILL__FORM_F16;
     } else if (!blocks) {
@@ -158,15 +158,19 @@ sill_status sill__mat_plan(const sill__mat_rules *rules, const sill__weight_src 
 
 /* ---- pack: plain forms */
 
-/* One output's n elements of 2 bytes to their places, kpack of 1 or 2 beside each other. */
+/* One output's n elements of 2 bytes to their places, kpack of 1, 2 or 4 beside each other. */
 static void scatter_16(const void *from, uint8_t *to, int32_t n, int32_t nr, int32_t kpack) {
     const uint8_t *p = from;
     if (kpack == 1) {
         for (int32_t k = 0; k < n; k++) memcpy(to + (size_t)(k * nr) * 2, p + 2 * k, 2);
         return;
     }
-    for (int32_t k = 0; k + 1 < n; k += 2) memcpy(to + (size_t)(k * nr) * 2, p + 2 * k, 4);
-    if (n & 1) memcpy(to + (size_t)((n - 1) * nr) * 2, p + 2 * (n - 1), 2);
+    const int32_t whole = n & ~(kpack - 1);
+    if (kpack == 2)
+        for (int32_t k = 0; k < whole; k += 2) memcpy(to + (size_t)(k * nr) * 2, p + 2 * k, 4);
+    else
+        for (int32_t k = 0; k < whole; k += 4) memcpy(to + (size_t)(k * nr) * 2, p + 2 * k, 8);
+    if (whole < n) memcpy(to + (size_t)(whole * nr) * 2, p + 2 * whole, (size_t)(n - whole) * 2);
 }
 
 /* Elements of 2 or 4 bytes moved as they are: inputs [k0, k0 + n) of the panel's outputs. */

@@ -38,7 +38,7 @@ typedef int32_t vsum;
 typedef vc vq;
 SILL__INLINE vf vsum_float(vsum a) { return (float)a; }
 
-enum { Q8_KPACK = 4, Q4_KPACK = 4, Q8_ZERO = 0, Q8_ACT_BYTES = 1, BF16_NATIVE = 0 };
+enum { Q8_KPACK = 4, Q4_KPACK = 4, Q8_ZERO = 0, Q8_ACT_BYTES = 1, BF16_KPACK = 0 };
 SILL__INLINE vsum q8_start(int32_t correction) { return correction; }
 SILL__INLINE vq q8_weights(const uint8_t *p) { return vc_load(p); }
 SILL__INLINE vq q_inputs(const uint8_t *x) { return vc_load(x); }
