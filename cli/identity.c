@@ -127,7 +127,7 @@ static bool remembered(const stamp *st, char out[65]) {
     if (dir < 0) return false;
     entry_name(st, name);
     int fd = sill__cache_open(dir, name, 64);
-    bool ok = fd >= 0 && read(fd, out, 64) == 64;
+    bool ok = fd >= 0 && sill__pread_all(fd, out, 64, 0) == 0;
     for (int i = 0; ok && i < 64; i++) ok = (out[i] >= '0' && out[i] <= '9') || (out[i] >= 'a' && out[i] <= 'f');
     out[ok ? 64 : 0] = 0;
     if (fd >= 0) close(fd);
@@ -142,7 +142,7 @@ static void remember(const stamp *st, const char sha256[65]) {
     if (dir < 0) return;
     entry_name(st, name);
     int fd = sill__cache_begin(dir, name, 64, temp, sizeof temp);
-    if (fd >= 0) sill__cache_end(dir, fd, temp, name, write(fd, sha256, 64) == 64);
+    if (fd >= 0) sill__cache_end(dir, fd, temp, name, sill__write_all(fd, sha256, 64, NULL) == 0);
     sill__cache_trim(dir, ".sha256", name, KEEP_BYTES);
     close(dir);
 }

@@ -51,8 +51,7 @@ static bool read_line(const char *path, char line[LINE]) {
 static int make_file(const char *path, const char *line) {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0) return errno;
-    size_t n = strlen(line);
-    int why = write(fd, line, n) == (ssize_t)n ? 0 : errno ? errno : EIO;
+    int why = sill__write_all(fd, line, strlen(line), NULL);
     if (close(fd) != 0 && !why) why = errno;
     if (why) unlink(path);
     return why;

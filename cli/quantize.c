@@ -5,6 +5,7 @@
 #include "build_info.h"
 #include "common.h"
 #include "sample_text.h"
+#include "task/quantize.h"
 
 
 typedef struct quantize_options {
@@ -131,8 +132,6 @@ static void print_number(const char *name, double v, bool last) {
     printf("\"%s\":%s%s", name, text[0] ? text : "null", last ? "" : ",");
 }
 
-static const char *const certainties[] = {"high", "low", "none"};
-
 static int print(const quantize_options *o, const sill_certificate *c, const char *out, bool kept) {
     const double mib = 1048576.0;
     if (o->json) {
@@ -146,7 +145,7 @@ static int print(const quantize_options *o, const sill_certificate *c, const cha
         print_number("loss_percent_se", c->n_tokens ? c->loss_percent_se : (double)NAN, false);
         print_number("loss_percent_low", c->n_tokens ? c->loss_percent_low : (double)NAN, false);
         print_number("loss_percent_high", c->n_tokens ? c->loss_percent_high : (double)NAN, false);
-        printf("\"certainty\":\"%s\",", certainties[c->certainty]);
+        printf("\"certainty\":\"%s\",", sill__certainty_name(c->certainty));
         print_number("kl_mean", c->n_tokens ? c->kl_mean : (double)NAN, false);
         print_number("kl_mean_se", c->n_tokens ? c->kl_mean_se : (double)NAN, false);
         print_number("kl_p99", c->n_tokens ? c->kl_p99 : (double)NAN, false);

@@ -105,11 +105,7 @@ static void put_record(sill__str *s, const cli_record *r) {
 
 static int write_whole(const char *path, const char *bytes, size_t n) {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), why = fd < 0 ? errno : 0;
-    while (n && !why) {
-        ssize_t k = write(fd, bytes, SILL_MIN(n, SILL_IO_MAX));
-        if (k < 0 && errno != EINTR) why = errno;
-        if (k > 0) bytes += k, n -= (size_t)k;
-    }
+    if (!why) why = sill__write_all(fd, bytes, n, NULL);
     if (fd >= 0 && !why && fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP) why = errno;
     if (fd >= 0 && close(fd) != 0 && !why) why = errno;
     return why;

@@ -98,6 +98,11 @@ bool sill__path_join(char *out, size_t cap, const char *dir, const char *name);
 
 /* The most that one call of read, write, pread or pwrite is asked for: macOS refuses more than INT_MAX bytes. */
 #define SILL_IO_MAX ((size_t)1 << 30)
+/* All N bytes to or from a file, through interruptions and partial calls; the p forms at AT. 0, or why not as errno has it:
+ * ENOSPC where nothing more is taken, EIO where the file ends. *DONE (may be NULL): bytes written, in either case. */
+int sill__write_all(int fd, const void *from, size_t n, size_t *done);
+int sill__pwrite_all(int fd, const void *from, size_t n, uint64_t at);
+int sill__pread_all(int fd, void *to, size_t n, uint64_t at);
 
 /* ---- the user's cache directory (cache.c). Nothing here reports errors: what does not work is not cached. */
 /* SUB in it: $SILL_CACHE/SUB, $XDG_CACHE_HOME/sill/SUB or ~/.cache/sill/SUB; false when it does not fit. */

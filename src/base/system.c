@@ -122,6 +122,43 @@ sill_status sill__read_file(const char *path, size_t max_bytes, char **data, siz
     return s;
 }
 
+int sill__write_all(int fd, const void *from, size_t n, size_t *done) {
+    const uint8_t *p = from;
+    size_t at = 0;
+    int why = 0;
+    while (at < n && !why) {
+        ssize_t k = write(fd, p + at, SILL_MIN(n - at, SILL_IO_MAX));
+        if (k > 0) at += (size_t)k;
+        else if (k == 0 || errno != EINTR) why = k == 0 ? ENOSPC : errno;
+    }
+    if (done) *done = at;
+    return why;
+}
+
+int sill__pwrite_all(int fd, const void *from, size_t n, uint64_t at) {
+    for (const uint8_t *p = from; n;) {
+        ssize_t k = pwrite(fd, p, SILL_MIN(n, SILL_IO_MAX), (off_t)at);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0) return k ? errno : ENOSPC;
+        p += k;
+        at += (uint64_t)k;
+        n -= (size_t)k;
+    }
+    return 0;
+}
+
+int sill__pread_all(int fd, void *to, size_t n, uint64_t at) {
+    for (uint8_t *p = to; n;) {
+        ssize_t k = pread(fd, p, SILL_MIN(n, SILL_IO_MAX), (off_t)at);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0) return k ? errno : EIO;
+        p += k;
+        at += (uint64_t)k;
+        n -= (size_t)k;
+    }
+    return 0;
+}
+
 bool sill__is_dir(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);

@@ -130,19 +130,10 @@ static void settle_rows(sill__writer *w) {
 }
 
 static sill_status write_bytes(sill__writer *w, const char *p, size_t n, sill_error *err) {
-    int why = 0;
-    while (n && !why) {
-        ssize_t k = write(w->fd, p, SILL_MIN(n, SILL_IO_MAX));
-        if (k < 0 && errno == EINTR) continue;
-        if (k < 0) {
-            why = errno;
-        } else {
-            if (w->renames) sill__sha256_update(&w->sha, p, (size_t)k);
-            p += k;
-            n -= (size_t)k;
-            w->written += (uint64_t)k;
-        }
-    }
+    size_t done;
+    const int why = sill__write_all(w->fd, p, n, &done);
+    if (w->renames) sill__sha256_update(&w->sha, p, done);
+    w->written += done;
     settle_rows(w);
     if (!why) return SILL_OK;
     w->broken = SILL_EIO;
@@ -381,17 +372,14 @@ sill_status sill__writer_flush(sill__writer *w, sill_error *err) { return flush_
 static sill_status settle_npy(sill__writer *w, sill_error *err) {
     char head[SILL__NPY_HEADER], piece[65536];
     sill__npy_header(w->rows, w->vector, head);
-    bool ok = pwrite(w->fd, head, sizeof head, 0) == (ssize_t)sizeof head;
+    int why = sill__pwrite_all(w->fd, head, sizeof head, 0);
     sill__sha256_init(&w->sha);
-    for (uint64_t at = 0; ok && at < w->written;) {
-        ssize_t k = pread(w->fd, piece, SILL_MIN(sizeof piece, w->written - at), (off_t)at);
-        if (k < 0 && errno == EINTR) continue;
-        if (k == 0) errno = EIO;
-        ok = k > 0;
-        if (ok) sill__sha256_update(&w->sha, piece, (size_t)k);
-        at += ok ? (uint64_t)k : 0;
+    for (uint64_t at = 0; !why && at < w->written; at += sizeof piece) {
+        const size_t n = (size_t)SILL_MIN(sizeof piece, w->written - at);
+        why = sill__pread_all(w->fd, piece, n, at);
+        if (!why) sill__sha256_update(&w->sha, piece, n);
     }
-    return ok ? SILL_OK : sill__fail(err, SILL_EIO, "%s: %s", w->partial, strerror(errno));
+    return why ? sill__fail(err, SILL_EIO, "%s: %s", w->partial, strerror(why)) : SILL_OK;
 }
 
 sill_status sill__writer_finish(sill__writer *w, sill_error *err) {

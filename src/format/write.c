@@ -37,14 +37,8 @@ sill_status sill__out_create(const char *path, sill__out **out, sill_error *err)
 }
 
 static sill_status drain(sill__out *o, const uint8_t *p, size_t n, sill_error *err) {
-    while (n > 0) {
-        ssize_t k = write(o->fd, p, SILL_MIN(n, SILL_IO_MAX));
-        if (k < 0 && errno == EINTR) continue;
-        if (k <= 0) return sill__fail(err, SILL_EIO, "cannot write %s: %s", o->path, strerror(k < 0 ? errno : ENOSPC));
-        p += k;
-        n -= (size_t)k;
-    }
-    return SILL_OK;
+    const int why = sill__write_all(o->fd, p, n, NULL);
+    return why ? sill__fail(err, SILL_EIO, "cannot write %s: %s", o->path, strerror(why)) : SILL_OK;
 }
 
 sill_status sill__out_put(sill__out *o, const void *bytes, size_t n, sill_error *err) {

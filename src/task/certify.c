@@ -133,19 +133,9 @@ static sill_status check_disk(const certify *t, sill_error *err) {
 }
 
 static sill_status spool_io(int fd, bool to, void *data, size_t n, uint64_t at, sill_error *err) {
-    uint8_t *p = data;
-    while (n > 0) {
-        const size_t most = SILL_MIN(n, SILL_IO_MAX);
-        ssize_t k = to ? pwrite(fd, p, most, (off_t)at) : pread(fd, p, most, (off_t)at);
-        if (k < 0 && errno == EINTR) continue;
-        if (k <= 0)
-            return sill__fail(err, SILL_EIO, "%s the logits that wait beside the output: %s", to ? "cannot write" : "cannot read",
-                              strerror(k < 0 ? errno : ENOSPC));
-        p += k;
-        n -= (size_t)k;
-        at += (uint64_t)k;
-    }
-    return SILL_OK;
+    const int why = to ? sill__pwrite_all(fd, data, n, at) : sill__pread_all(fd, data, n, at);
+    if (!why) return SILL_OK;
+    return sill__fail(err, SILL_EIO, "%s the logits that wait beside the output: %s", to ? "cannot write" : "cannot read", strerror(why));
 }
 
 /* ---- numbers */

@@ -24,7 +24,12 @@ typedef struct job {
     sill_certificate c;
 } job;
 
-static const char *const names[] = {"q8", "q4", "int8"}, *const certainties[] = {"high", "low", "none"};
+static const char *const names[] = {"q8", "q4", "int8"};
+
+const char *sill__certainty_name(sill_certainty c) {
+    static const char *const all[] = {"high", "low", "none"};
+    return all[c];
+}
 
 /* ---- small files */
 
@@ -284,7 +289,7 @@ static sill_status write_record(const job *j, sill_error *err) {
         put_pair(&s, "loss_percent", c->loss_percent, c->loss_percent_se);
         put_number(&s, "loss_percent_low", c->loss_percent_low);
         put_number(&s, "loss_percent_high", c->loss_percent_high);
-        sill__str_putf(&s, ", \"certainty\": \"%s\"", certainties[c->certainty_of_loss]);
+        sill__str_putf(&s, ", \"certainty\": \"%s\"", sill__certainty_name(c->certainty_of_loss));
         sill__str_puts(&s, "},\n  \"kl_divergence\": {\"unit\": \"nats\"");
         put_number(&s, "mean", c->kl_mean);
         put_number(&s, "standard_error", c->kl_mean_se);
@@ -299,7 +304,7 @@ static sill_status write_record(const job *j, sill_error *err) {
         put_number(&s, "changed_percent", c->changed_percent);
         put_number(&s, "changed_percent_low", c->changed_percent_low);
         put_number(&s, "changed_percent_high", c->changed_percent_high);
-        sill__str_putf(&s, ", \"certainty\": \"%s\"", certainties[c->certainty_of_labels]);
+        sill__str_putf(&s, ", \"certainty\": \"%s\"", sill__certainty_name(c->certainty_of_labels));
         put_number(&s, "krippendorff_alpha", c->alpha);
         sill__str_puts(&s, "}");
     }
@@ -308,7 +313,7 @@ static sill_status write_record(const job *j, sill_error *err) {
     put_number(&s, "threshold_kl_mean", c->max_kl);
     put_number(&s, "threshold_top1_agreement", c->min_agreement);
     put_number(&s, "threshold_changed_percent", c->max_changed);
-    sill__str_putf(&s, ", \"certainty\": \"%s\", \"passed\": %s, \"forced\": %s\n}\n", certainties[c->certainty], c->passed ? "true" : "false", c->forced ? "true" : "false");
+    sill__str_putf(&s, ", \"certainty\": \"%s\", \"passed\": %s, \"forced\": %s\n}\n", sill__certainty_name(c->certainty), c->passed ? "true" : "false", c->forced ? "true" : "false");
     sill_status st = s.failed ? sill__fail(err, SILL_ENOMEM, "no memory for the certificate")
                               : put_file(j->out.record_partial, s.p, s.n, err);
     sill__str_free(&s);

@@ -16,6 +16,9 @@ void sill__wilson_95(uint64_t k, uint64_t n, double *low, double *high);
 /* The fewest rows of which none is seen whose interval ends at or below SHARE; 0 for a SHARE of 1 and more. */
 double sill__rows_needed(double share);
 
+/* "high", "low" or "none". */
+const char *sill__certainty_name(sill_certainty c);
+
 /* Compares the model at BEFORE with that at AFTER on o->texts; fills the counts, means and errors of *c. SPOOL is a path
  * that does not exist: logits of the first are kept there while the second runs, so that one model is in memory at a time. */
 sill_status sill__certify(const char *before, const char *after, const char *spool, const sill_quantize_options *o,

@@ -1,7 +1,14 @@
 /* test_base.c - hashes, random numbers, 16-bit floats and buffers against published values. */
 #include "test.h"
 
+#include "base/pool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/time.h>
+#include <unistd.h>
 
 static void sha256_of_published_messages(void) { /* FIPS 180-4 examples */
     static const char *text[] = {"", "abc", "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"};
@@ -139,6 +146,72 @@ static void available_memory_heeds_cgroups(void) {
 }
 #endif
 
+static void on_alarm(int number) { (void)number; }
+
+enum { PIPED = 4 << 20, KEPT = 1 << 20 };
+typedef struct reading { int fd; size_t most, n; bool same; } reading;
+static uint8_t byte_at(size_t i) { return (uint8_t)(i * 2654435761u >> 13); }
+static void read_pipe(void *arg) {
+    reading *r = arg;
+    uint8_t some[7001];
+    ssize_t k;
+    r->same = true;
+    while (r->n < r->most && (k = read(r->fd, some, sizeof some)) > 0)
+        for (ssize_t i = 0; i < k; i++, r->n++) r->same = r->same && some[i] == byte_at(r->n);
+    close(r->fd);
+}
+
+/* A pipe takes a little at a time, and signals that restart nothing break off the calls. */
+static void whole_writes_survive_interruption(void) {
+    const size_t most[] = {SIZE_MAX, KEPT};
+    struct sigaction alarmed = {.sa_handler = on_alarm}, ignored = {.sa_handler = SIG_IGN}, old[2];
+    const struct itimerval often = {{0, 300}, {0, 300}}, never = {{0, 0}, {0, 0}};
+    uint8_t *bytes = sill__alloc(PIPED);
+    REQUIRE(bytes);
+    for (size_t i = 0; i < PIPED; i++) bytes[i] = byte_at(i);
+    sigaction(SIGALRM, &alarmed, &old[0]);
+    sigaction(SIGPIPE, &ignored, &old[1]);
+    for (int i = 0; i < 2; i++) { /* to the end; to a reader that leaves */
+        int ends[2];
+        size_t done = 0;
+        sill__aside reader;
+        REQUIRE(pipe(ends) == 0);
+        reading r = {.fd = ends[0], .most = most[i]};
+        REQUIRE(sill__aside_start(&reader, read_pipe, &r));
+        setitimer(ITIMER_REAL, &often, NULL);
+        int why = sill__write_all(ends[1], bytes, PIPED, &done);
+        setitimer(ITIMER_REAL, &never, NULL);
+        close(ends[1]);
+        sill__aside_join(&reader);
+        CHECK(r.same);
+        CHECK(i ? why == EPIPE && done >= KEPT && done < PIPED : why == 0 && done == PIPED && r.n == PIPED);
+    }
+    sigaction(SIGALRM, &old[0], NULL);
+    sigaction(SIGPIPE, &old[1], NULL);
+    sill__free(bytes);
+}
+
+static void whole_reads_and_writes_in_files(void) {
+    char path[] = "/tmp/sill-test-XXXXXX", back[8] = "";
+    int fd = mkstemp(path);
+    REQUIRE(fd >= 0);
+    unlink(path);
+    CHECK(sill__pwrite_all(fd, "weights", 7, 5) == 0);
+    CHECK(sill__pread_all(fd, back, 7, 5) == 0);
+    CHECK_STR(back, "weights");
+    CHECK(sill__pread_all(fd, back, 7, 6) == EIO); /* the file ends before */
+    CHECK(sill__pread_all(fd, back, 0, 100) == 0);
+    CHECK(sill__write_all(fd, "", 0, NULL) == 0);
+    close(fd);
+    CHECK(sill__pread_all(fd, back, 1, 0) == EBADF && sill__pwrite_all(fd, back, 1, 0) == EBADF);
+#ifdef __linux__
+    size_t done = 1;
+    fd = open("/dev/full", O_WRONLY);
+    CHECK(fd >= 0 && sill__write_all(fd, "a", 1, &done) == ENOSPC && done == 0);
+    close(fd);
+#endif
+}
+
 int main(int argc, char **argv) {
     TEST(sha256_of_published_messages);
     TEST(philox_known_answers);
@@ -147,6 +220,8 @@ int main(int argc, char **argv) {
     TEST(errors_carry_context);
     TEST(page_blocks_are_zero_and_aligned);
     TEST(messages_hold_no_control_characters);
+    TEST(whole_writes_survive_interruption);
+    TEST(whole_reads_and_writes_in_files);
 #ifdef __linux__
     TEST(available_memory_heeds_cgroups);
 #endif

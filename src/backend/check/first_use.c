@@ -65,10 +65,10 @@ bool sill__check_recall(const sill__backend *ops, const sill__device *device, si
     sill__check_key(ops, device, key, sizeof key);
     file_name(key, name);
     int dir = sill__cache_dir("checked", false), fd = dir >= 0 ? sill__cache_open(dir, name, FILE_BYTES) : -1;
-    ssize_t n = fd >= 0 ? pread(fd, text, FILE_BYTES, 0) : -1;
+    const bool whole = fd >= 0 && sill__pread_all(fd, text, FILE_BYTES, 0) == 0;
     if (fd >= 0) close(fd);
     if (dir >= 0) close(dir);
-    if (n != FILE_BYTES) return false;
+    if (!whole) return false;
     text[FILE_BYTES] = 0;
     if (parse(text, key, record)) return true;
     memset(record, 0, sizeof *record);
@@ -89,7 +89,7 @@ void sill__check_keep(const sill__backend *ops, const sill__device *device, cons
     if (dir < 0) return;
     int fd = sill__cache_begin(dir, name, FILE_BYTES, temp, sizeof temp);
     if (fd >= 0) {
-        bool whole = write(fd, text, FILE_BYTES) == FILE_BYTES;
+        bool whole = sill__write_all(fd, text, FILE_BYTES, NULL) == 0;
         if (sill__cache_end(dir, fd, temp, name, whole)) sill__cache_trim(dir, SUFFIX, name, KEEP_BYTES);
     }
     close(dir);

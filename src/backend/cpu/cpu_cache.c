@@ -157,30 +157,6 @@ static pack_header make_header(const cpu_slab *slab, const uint64_t *sums) {
     return h;
 }
 
-static bool read_at(int fd, void *to, size_t n, uint64_t at) {
-    for (uint8_t *p = to; n;) {
-        ssize_t k = pread(fd, p, SILL_MIN(n, SILL_IO_MAX), (off_t)at);
-        if (k < 0 && errno == EINTR) continue;
-        if (k <= 0) return false;
-        p += k;
-        at += (uint64_t)k;
-        n -= (size_t)k;
-    }
-    return true;
-}
-
-static bool write_at(int fd, const void *from, size_t n, uint64_t at) {
-    for (const uint8_t *p = from; n;) {
-        ssize_t k = pwrite(fd, p, SILL_MIN(n, SILL_IO_MAX), (off_t)at);
-        if (k < 0 && errno == EINTR) continue;
-        if (k <= 0) return false;
-        p += k;
-        at += (uint64_t)k;
-        n -= (size_t)k;
-    }
-    return true;
-}
-
 static void run_job(sill__device *d, pack_job *job, sill__pool_fn fn) {
     job->n = (int)n_sums(job->slab);
     atomic_init(&job->next, 0);
@@ -201,7 +177,7 @@ static void check_some(void *arg, int i, int n) {
         uint64_t at = job->at + (uint64_t)c * CPU_SLAB_ALIGN;
         bool ok = true;
         for (size_t k = 0; job->from_file && ok && k < CPU_SLAB_ALIGN; k += READ_BYTES)
-            ok = read_at(job->fd, chunk + k, READ_BYTES, at + k);
+            ok = sill__pread_all(job->fd, chunk + k, READ_BYTES, at + k) == 0;
         if (!ok || sill__sum64(chunk, CPU_SLAB_ALIGN) != job->sums[c]) atomic_store(&job->failed, true);
     }
 }
@@ -210,7 +186,8 @@ static void check_some(void *arg, int i, int n) {
 static uint64_t *read_sums(const cpu_slab *slab, int fd) {
     pack_header h;
     uint64_t *sums = sill__alloc(n_sums(slab) * sizeof *sums);
-    if (sums && read_at(fd, &h, sizeof h, 0) && read_at(fd, sums, n_sums(slab) * sizeof *sums, sizeof h)) {
+    if (sums && sill__pread_all(fd, &h, sizeof h, 0) == 0 &&
+        sill__pread_all(fd, sums, n_sums(slab) * sizeof *sums, sizeof h) == 0) {
         pack_header must = make_header(slab, sums);
         if (!memcmp(&h, &must, sizeof h)) return sums;
     }
@@ -286,7 +263,7 @@ static void write_some(void *arg, int i, int n) {
     for (int c; (c = sill__cpu_take(&job->next, job->n)) >= 0 && !atomic_load(&job->failed);) {
         const uint8_t *chunk = job->slab->data + (size_t)c * CPU_SLAB_ALIGN;
         job->sums[c] = sill__sum64(chunk, CPU_SLAB_ALIGN);
-        if (!write_at(job->fd, chunk, CPU_SLAB_ALIGN, job->at + (uint64_t)c * CPU_SLAB_ALIGN))
+        if (sill__pwrite_all(job->fd, chunk, CPU_SLAB_ALIGN, job->at + (uint64_t)c * CPU_SLAB_ALIGN) != 0)
             atomic_store(&job->failed, true);
     }
 }
@@ -305,8 +282,8 @@ void sill__cpu_cache_put(sill__device *d, const cpu_slab *slab) {
     if (job.fd >= 0) {
         run_job(d, &job, write_some);
         pack_header h = make_header(slab, job.sums);
-        bool ok = !atomic_load(&job.failed) && write_at(job.fd, &h, sizeof h, 0) &&
-                  write_at(job.fd, job.sums, n_sums(slab) * sizeof *job.sums, sizeof h);
+        bool ok = !atomic_load(&job.failed) && sill__pwrite_all(job.fd, &h, sizeof h, 0) == 0 &&
+                  sill__pwrite_all(job.fd, job.sums, n_sums(slab) * sizeof *job.sums, sizeof h) == 0;
         ok = sill__cache_end(dir, job.fd, temp, slab->name, ok);
         sill__log(2, ok ? "packed weights kept as %s" : "packed weights cannot be kept as %s", slab->name);
     }
