@@ -155,8 +155,8 @@ static inline int32_t sill__cpu_take(atomic_int *next, int32_t limit) {
             return task;
     return -1;
 }
-/* Takes a task of a product, of [base, base + n), where base is above all that this op has had before; -1 when there is
- * none left. A thread goes through a stretch of its own, so that it reads weights as they lie, and then helps the others. */
+/* Takes a task of [base, base + n), where base is above all that this op has had before; -1 when there is none left. A thread
+ * goes through a stretch of its own, so that it reads weights (or keys and values) as they lie, and then helps the others. */
 int32_t sill__cpu_take_share(const cpu_walk *w, int32_t base, int32_t n);
 static inline float *sill__cpu_f32(sill__ref r) { return r.buf ? (float *)(void *)(r.buf->data + r.at) : NULL; }
 static inline void sill__cpu_barrier(const cpu_walk *w) { sill__pool_barrier(w->q->device->pool); }

@@ -80,10 +80,13 @@ static void attend_rows(const cpu_walk *w, const cpu_op *op, int32_t chunk, int3
 
 void sill__cpu_walk_attention(const cpu_walk *w, cpu_op *op) {
     const sill__op_attention *o = &op->u.attention;
-    int32_t tasks = w->q->run_tasks[w->q->batch->n_runs] * o->n_kv_heads;
-    for (int32_t t; (t = sill__cpu_take(&op->next[0], tasks)) >= 0;) {
+    const int32_t tasks = w->q->run_tasks[w->q->batch->n_runs] * o->n_kv_heads;
+    /* Short runs: a stretch for each thread, whose heads' tiles lie one behind the other. Tasks of a long run differ too much. */
+    const bool share = !w->q->long_runs;
+    const int32_t step = share ? 1 : w->n;
+    for (int32_t t; (t = share ? sill__cpu_take_share(w, 0, tasks) : sill__cpu_take(&op->next[0], tasks)) >= 0;) {
         int32_t back = tasks - 1 - t; /* later rows see more positions: the long tasks first */
-        attend_rows(w, op, back / o->n_kv_heads, back % o->n_kv_heads, back >= w->n ? tile_of(w, o, back - w->n) : NULL);
+        attend_rows(w, op, back / o->n_kv_heads, back % o->n_kv_heads, back >= step ? tile_of(w, o, back - step) : NULL);
     }
 }
 
