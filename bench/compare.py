@@ -18,7 +18,7 @@ start     a fresh process to the first token of a 32-token prompt, and its peak 
 Quantized types are the same GGUF for sill and llama.cpp: q8 Q8_0, q4 Q4_0, q4_1 what `sill quantize --to q4` writes (Q4_1 with
 a Q8_0 head). int8 is LLM.int8, which sill makes of the f32 checkpoint while it loads; its peers are those of q8.
 --shape smollm2 takes the default model: as it is stored (kind stored), or its weights as GGUF of F32 and Q8_0 (bench/run.sh
-makes both); its only peer is llama.cpp.
+makes both). Its peers are llama.cpp, not in bf16, and transformers, which reads the F32 file (q8: torch's dynamic int8).
 """
 import argparse, json, os, platform, subprocess, sys, time
 
@@ -74,7 +74,12 @@ def commands(args, kind, head=False):
     stem, mark = f"{args.models}/{args.shape}", ["--head"] if head else []
     if args.shape == "smollm2":
         model = args.default if kind == "stored" else f"{stem}-{kind}.gguf"
-        return {"sill": [f"{args.build}/bench/engine", model, "auto", t], "llama": [py, f"{here}/peers/llama.py", model, kind, t]}
+        f32 = f"{stem}-f32.gguf"
+        out = {"sill": [f"{args.build}/bench/engine", *([f32, kind] if kind == "bf16" else [model, "auto"]), t],
+               "llama": [py, f"{here}/peers/llama.py", model, kind, t], "hf": [py, f"{here}/peers/hf.py", f32, kind, t]}
+        if kind == "stored":
+            out.pop("hf")
+        return {k: v for k, v in out.items() if k == "sill" or (k in args.peers and os.path.exists(v[2]))}
     own, plain = kind, kind in ("f32", "bf16")
     kind = PEER_KINDS.get(kind, kind)
     if head:
@@ -305,7 +310,7 @@ def read_arguments():
     a.add_argument("-o", "--output", help="JSON lines are appended here")
     args = a.parse_args()
     args.peers = args.peers.split(",")
-    args.kinds = args.kinds or ("stored,f32,q8" if args.shape == "smollm2" else "f32,bf16,q8,int8,q4,q4_1")
+    args.kinds = args.kinds or ("stored,f32,bf16,q8" if args.shape == "smollm2" else "f32,bf16,q8,int8,q4,q4_1")
     if args.shape == "smollm2":
         args.default = subprocess.run([f"{root}/tools/fetch_model.sh", "--path"], capture_output=True, text=True).stdout.strip()
     return args

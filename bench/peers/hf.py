@@ -1,4 +1,4 @@
-"""transformers on torch's CPU build: hf.py MODEL_DIR f32|bf16|q8 THREADS [--head]. q8 is torch's dynamic int8 quantization of
+"""transformers on torch's CPU build: hf.py MODEL_DIR|MODEL.gguf f32|bf16|q8 THREADS [--head]. q8 is torch's dynamic int8 quantization of
 all matrices (GPT-2's Conv1D made Linear first, or only the head would be quantized)."""
 import os, sys
 from common import VOCAB, by_length, redirect, serve
@@ -11,7 +11,8 @@ import torch, transformers
 torch.set_num_threads(threads)
 transformers.logging.set_verbosity_error()
 cls = transformers.AutoModelForSequenceClassification if "--head" in sys.argv else transformers.AutoModelForCausalLM
-model = cls.from_pretrained(path, dtype=torch.bfloat16 if kind == "bf16" else torch.float32).eval()
+where = (os.path.dirname(path), {"gguf_file": os.path.basename(path)}) if path.endswith(".gguf") else (path, {})
+model = cls.from_pretrained(where[0], dtype=torch.bfloat16 if kind == "bf16" else torch.float32, **where[1]).eval()
 
 
 def to_linear(m):
@@ -55,4 +56,5 @@ def classify(rows, batch):
     return labels
 
 
-serve(f"transformers {transformers.__version__}, torch {torch.__version__}, {'dynamic int8' if kind == 'q8' else kind}", generate, classify)
+serve(f"transformers {transformers.__version__}, torch {torch.__version__}, {'dynamic int8' if kind == 'q8' else kind}", generate, classify,
+      model.config.vocab_size)
