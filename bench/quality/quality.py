@@ -1,9 +1,11 @@
 """What a model is worth, measured by sill itself on published data: the numbers of docs/QUALITY.md.
 
-    bench/quality/quality.py wikitext|lambada|lastwords|hellaswag|polarity|codebook DATA [--sill build/release/sill] [--limit N] [-- SILL OPTIONS]
+    bench/quality/quality.py wikitext|lambada|lastwords|hellaswag|polarity|codebook DATA [--sill build/release/sill] [--limit N] [--work DIR]
+                             [-- SILL OPTIONS]
 
 DATA holds wikitext2/wiki.test.raw.gz, lambada/lambada_test.jsonl.gz (as OpenAI prepared it), hellaswag/hellaswag_val_full.txt.bz2
 (klosax/hellaswag_text_data), sentiment/rt-polarity.{pos,neg}.gz. Options after -- go to sill (-m MODEL, --dtype, --threads).
+With --work DIR rows and results are kept there, and the same command goes on where it was ended.
 
 wikitext: perplexity per token of the raw test split as one text; windows of 1024 tokens (--ctx) that move on by 512.
 lambada:  share of passages whose last word is what greedy decoding says, all of its tokens, as in
@@ -172,11 +174,17 @@ def main():
     a.add_argument("--sill", default=f"{root}/build/release/sill")
     a.add_argument("--limit", type=int, default=0, help="only the first N lines or rows")
     a.add_argument("--every", type=int, default=1, help="hellaswag: only each N-th task")
+    a.add_argument("--work", help="where rows and results are kept (default: nowhere)")
     args = a.parse_args(words)
     args.options = options
     start = time.time()
-    with tempfile.TemporaryDirectory() as work:
-        {"wikitext": wikitext, "lambada": lambada, "lastwords": lastwords, "hellaswag": hellaswag, "polarity": polarity, "codebook": codebook}[args.what](args, work)
+    measure = {"wikitext": wikitext, "lambada": lambada, "lastwords": lastwords, "hellaswag": hellaswag, "polarity": polarity, "codebook": codebook}[args.what]
+    if args.work:
+        os.makedirs(args.work, exist_ok=True)
+        measure(args, args.work)
+    else:
+        with tempfile.TemporaryDirectory() as work:
+            measure(args, work)
     print(f"{time.time() - start:.0f} s")
 
 

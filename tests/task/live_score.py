@@ -5,10 +5,11 @@ them as LAMBADA asks for them, and embeddings. Every log-probability within 1e-3
 
     BUILD=build/release python3 tests/task/live_score.py   (needs torch, transformers, gguf; `make test-all` runs it)
 
-LAMBADA itself is not in the repository (CC BY 4.0, passages of novels): LAMBADA=lambada_test.jsonl[.gz] names it, of which every
-430th passage is taken; without it the last words are those of speeches in the public domain (examples/speeches.csv).
+LAMBADA itself is not in the repository (CC BY 4.0, passages of novels): LAMBADA=lambada_test.jsonl[.gz] names it; without it the last
+words are those of speeches in the public domain (examples/speeches.csv). HELLASWAG=hellaswag_val_full.txt[.bz2] names the whole
+validation set in the same form. ITEMS=N (12): so many passages and tasks, evenly from the whole.
 """
-import csv, gzip, json, math, os, subprocess, sys, tempfile
+import bz2, csv, gzip, json, math, os, subprocess, sys, tempfile
 
 try:
     import numpy as np
@@ -26,6 +27,7 @@ ROOT = os.path.join(HERE, "../..")
 SILL = os.path.abspath(os.path.join(os.environ.get("BUILD", "build/release"), "sill"))
 CACHE = os.environ.get("SILL_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sill")
 MODEL = os.path.join(CACHE, "models/SmolLM2-135M-Instruct.Q4_1.gguf")
+ITEMS = int(os.environ.get("ITEMS", 12))
 work = tempfile.TemporaryDirectory(prefix="sill_live_score_")
 failed = 0
 
@@ -54,6 +56,10 @@ def ids_of(text):
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
+def evenly(items):
+    return items[::max(1, len(items) // ITEMS)][:ITEMS]
+
+
 def compare(rows):
     """Token ids by lm-evaluation-harness's rule; log-probabilities by a pass of their own for each row. The largest difference."""
     worst, n = 0.0, 0
@@ -72,21 +78,22 @@ def compare(rows):
 
 
 def hellaswag_as_transformers():
-    with open(os.path.join(ROOT, "tests/fixtures/hellaswag/val_12.txt"), encoding="utf-8", newline="\n") as f:
+    path = os.environ.get("HELLASWAG") or os.path.join(ROOT, "tests/fixtures/hellaswag/val_12.txt")
+    with (bz2.open if path.endswith(".bz2") else open)(path, "rt", encoding="utf-8", newline="\n") as f:
         lines = f.read().split("\n")
-    tasks = [lines[i:i + 6] for i in range(0, len(lines) - 5, 6)]
-    assert len(tasks) == 12
+    tasks = evenly([lines[i:i + 6] for i in range(0, len(lines) - 5, 6)])
+    assert len(tasks) >= 12
     out, told = compare([{"c": t[0], "t": " " + e} for t in tasks for e in t[2:]])
     sums = [o["sum_logprob"] / len(o["t"]) for o in out]
     right = sum(max(range(4), key=lambda k: sums[4 * i + k]) == int(t[1]) for i, t in enumerate(tasks))
-    return f"{told}; {right} of 12 right"
+    return f"{told}; {right} of {len(tasks)} right"
 
 
 def last_words_as_transformers():
     path = os.environ.get("LAMBADA")
     if path:
         with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8") as f:
-            texts = [json.loads(line)["text"] for line in f][::430]
+            texts = evenly([json.loads(line)["text"] for line in f])
     else:
         with open(os.path.join(ROOT, "examples/speeches.csv"), encoding="utf-8", newline="") as f:
             texts = [r["text"] for r in csv.DictReader(f)]
