@@ -5,13 +5,14 @@
 #   bench/run.sh [TABLE...] [-- OPTIONS OF bench/compare.py]
 #
 # TABLE is any of: self (sill bench), decode, prefill, classify, start, medium, large, smollm2,
-# tokenizer; without one: all but medium and large.
+# tokenizer, sentiment; without one: all but medium, large and sentiment.
 # decode, prefill: small shape, every type, batches 1, 8, 32. medium, large: both on these shapes (5 and 11 GB of models, more with the converters).
 #   BUILD=dir (build/release)  MODELS=dir (build/bench-models)  PYTHON=an interpreter that has the peers (build/venv/bin/python)
 #   CONVERT=one that has the converters of CTranslate2 and OpenVINO (build/venv-convert/bin/python)  DATA=dir for tokenizer
+#   REVIEWS=reviews.csv for sentiment (bench/quality/corpora.py makes it; options after -- are then those of bench/sentiment.py)
 set -eu
 cd "$(dirname "$0")/.."
-: "${BUILD:=build/release}" "${PYTHON:=build/venv/bin/python}" "${MODELS:=build/bench-models}" "${CONVERT:=build/venv-convert/bin/python}" "${DATA:=}"
+: "${BUILD:=build/release}" "${PYTHON:=build/venv/bin/python}" "${MODELS:=build/bench-models}" "${CONVERT:=build/venv-convert/bin/python}" "${DATA:=}" "${REVIEWS:=}"
 tables=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do tables+=("$1"); shift; done
 [ $# -eq 0 ] || shift
@@ -44,6 +45,9 @@ for table in "${tables[@]}"; do
         tokenizer)
             if [ -n "$DATA" ]; then BUILD=$BUILD "$PYTHON" bench/tokenizer.py "$DATA"
             else echo "left out: DATA=dir names the texts (bench/tokenizer.py says which)"; fi ;;
+        sentiment)
+            [ -n "$REVIEWS" ] || { echo "bench/run.sh: sentiment needs REVIEWS=reviews.csv (bench/quality/corpora.py)" >&2; exit 2; }
+            models small --head && "$PYTHON" bench/sentiment.py "$REVIEWS" --build "$BUILD" --models "$MODELS" "$@" ;;
         *) echo "bench/run.sh: no table '$table'" >&2; exit 2 ;;
     esac
 done

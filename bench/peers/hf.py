@@ -1,5 +1,5 @@
-"""transformers on torch's CPU build: hf.py MODEL_DIR|MODEL.gguf f32|bf16|q8 THREADS [--head]. q8 is torch's dynamic int8 quantization of
-all matrices (GPT-2's Conv1D made Linear first, or only the head would be quantized)."""
+"""transformers on torch's CPU build: hf.py MODEL_DIR|MODEL.gguf f32|bf16|q8 THREADS [--head]; hf_model.py has
+the types."""
 import os, sys
 from common import VOCAB, by_length, redirect, serve
 
@@ -7,27 +7,10 @@ path, kind, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
 os.environ["OMP_NUM_THREADS"] = str(threads)
 redirect()
 import torch, transformers
+from hf_model import load
 
 torch.set_num_threads(threads)
-transformers.logging.set_verbosity_error()
-cls = transformers.AutoModelForSequenceClassification if "--head" in sys.argv else transformers.AutoModelForCausalLM
-where = (os.path.dirname(path), {"gguf_file": os.path.basename(path)}) if path.endswith(".gguf") else (path, {})
-model = cls.from_pretrained(where[0], dtype=torch.bfloat16 if kind == "bf16" else torch.float32, **where[1]).eval()
-
-
-def to_linear(m):
-    for name, child in m.named_children():
-        if type(child).__name__ == "Conv1D":
-            linear = torch.nn.Linear(*child.weight.shape)
-            linear.weight, linear.bias = torch.nn.Parameter(child.weight.t().contiguous()), child.bias
-            setattr(m, name, linear)
-        else:
-            to_linear(child)
-
-
-if kind == "q8":
-    to_linear(model)
-    model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+model = load(path, kind, "--head" in sys.argv)
 if "--head" not in sys.argv:
     g = model.generation_config
     g.eos_token_id = g.bos_token_id = None
