@@ -10,7 +10,7 @@ typedef struct score_options {
     cli_corpus_options corpus;
     cli_text_options text;
     int per;
-    bool bos, corrected;
+    bool bos, corrected, no_shared_prefix;
     int32_t stride;
     const char *context;
 } score_options;
@@ -176,7 +176,8 @@ static int run_score(const score_options *o, cli_run *run, cli_engine *engine) {
     sill_status s;
     score_task t = {.per = o->per, .corrected = o->corrected, .context = o->context != NULL, .tokenizer = sill_model_tokenizer(engine->model)};
     sill_score_options so = {.size = sizeof so, .bos = o->bos, .long_policy = (sill_long)o->text.long_policy, .stride = o->stride,
-                             .boundaries = o->corrected, .tokenize_flags = o->text.special ? SILL_TOKENIZE_SPECIAL : 0};
+                             .boundaries = o->corrected, .no_shared_prefix = o->no_shared_prefix,
+                             .tokenize_flags = o->text.special ? SILL_TOKENIZE_SPECIAL : 0};
     all[n++] = "n_tokens";
     if (o->context) all[n++] = "n_context";
     for (size_t i = 0; i < SILL_ARRAY_LEN(fields); i++) all[n++] = fields[i];
@@ -210,7 +211,8 @@ static const char notes[] =
     "where a model's own tokenizer adds that token (TinyLlama), and there --bos is transformers' model(**tokenizer(text)).\n"
     "--context COLUMN: the text's log-probability given the context in front of it (a label, an ending, a last word),\n"
     "and n_context, the context's tokens. Both are tokenized as one string; the text's tokens begin where those of the\n"
-    "context alone end, white space at the context's end counts with the text.\n"
+    "context alone end, white space at the context's end counts with the text. Rows that follow each other with the same\n"
+    "context share its computation, to the same bits.\n"
     "A word is what white space separates; its surprisal is minus the sum of its tokens' log-probabilities (white\n"
     "space in front counts with the word); null where a token has none. --corrected adds corrected_surprisals: white\n"
     "space in front of the next word is what tells that a word has ended, so the probability of that goes from the next\n"
@@ -227,6 +229,7 @@ int cli_score(int argc, char **argv) {
         {"per", 0, ARG_CHOICE, offsetof(score_options, per), 0, 0, pers, "UNIT", "text, token or word (default text)"},
         {"bos", 0, ARG_FLAG, offsetof(score_options, bos), 0, 0, NULL, NULL, "beginning of text in front, so that the first token is scored too"},
         {"context", 0, ARG_TEXT, offsetof(score_options, context), 0, 0, NULL, "COLUMN", "what stands before the text: the text alone is scored, given it"},
+        {"no-shared-prefix", 0, ARG_FLAG, offsetof(score_options, no_shared_prefix), 0, 0, NULL, NULL, "compute a context again for every row (the same results, more slowly)"},
         {"corrected", 0, ARG_FLAG, offsetof(score_options, corrected), 0, 0, NULL, NULL, "with --per word: also surprisals corrected for where words end"},
         {"stride", 0, ARG_INT, offsetof(score_options, stride), 1, 1 << 24, NULL, "N", "tokens that each further window adds (default: half the context)"},
     };

@@ -464,6 +464,8 @@ typedef struct sill_score_options {
     int32_t stride;            /* window: tokens that each further window adds, 1 to n_ctx; 0: n_ctx / 2. n_ctx:
                                   windows side by side, of which the first token has no log-probability (NAN) */
     int32_t boundaries;        /* 1: also the probabilities that words begin (several times as slow) */
+    int32_t no_shared_prefix;  /* 1: compute a context anew for every row (the same bits, more slowly); else once for rows
+                                  that follow each other with the same one, of which up to 32 are read ahead */
 } sill_score_options;
 
 typedef struct sill_scored {

@@ -10,28 +10,41 @@
  * A row's context stands in front of its text in one sequence. Both are tokenized as one string, of which the text's are
  * the tokens from the first on that the context alone has not; white space at the context's end counts with the text.
  *
+ * Rows that follow each other with the same context share it: its tokens but the last (which is given anew with each text, to
+ * say what the text's first is worth) are fed once, and each text is a fork of that.
+ *
  * Boundaries need the whole distribution behind every token: full logits, of which the step takes max_sequences rows.
  */
 #include "task/task.h"
 
 #include <math.h>
 
+#define COMPANY 32 /* most rows that share a context: all are read before the first is computed */
+
 typedef struct score_row {
-    bool used, truncated, overflowed, split; /* split: a BOS at every n_ctx-th place of ids */
+    bool truncated, overflowed, split; /* split: a BOS at every n_ctx-th place of ids */
     uint64_t index;
+    const char *context;  /* as the source gave it */
+    const int32_t *context_ids;
+    size_t n_context;     /* bytes or ids */
     sill__ids ids;        /* the front (BOS), the context's, then the text's */
     float *logprobs;      /* (cap) of ids */
     float *boundaries;    /* (cap + 1) in front of ids, and behind the last; NULL unless wanted */
     size_t cap, front, text; /* ids of the front; where the text's begin */
     size_t begin, scored; /* next window's start; ids before `scored` belong to windows that were started */
     int32_t n_open, n_windows;
+    int32_t n_company;    /* of the first of rows that share a context: they and itself */
+    struct score_row *next, *next_made; /* of the company, or of those to spare; of all */
 } score_row;
 
 typedef struct score {
     const sill_model *model;
     sill_score_options o;
-    int32_t n_ctx, stride, front_id, n_rows;
-    score_row *rows, *current; /* current: the row whose windows are being started */
+    int32_t n_ctx, stride, front_id, n_blocks;
+    score_row *made, *spare;
+    score_row *current;   /* the row whose windows are being started */
+    score_row *ahead;     /* was read to see whether it has the context of those before it */
+    bool ended;           /* the source */
     sill__ids scratch;
     sill__str string;
     uint8_t *begins;      /* (n_vocab) with boundaries: the token begins a word, or ends the text */
@@ -63,8 +76,19 @@ static void join(score *s, score_row *row) {
     row->ids.n = n;
 }
 
-static sill_status deliver(score *s, score_row *row, sill_error *err) {
-    row->used = false;
+static score_row *new_row(score *s) {
+    score_row *row = s->spare;
+    if (row) s->spare = row->next;
+    else if ((row = sill__calloc(1, sizeof *row))) row->next_made = s->made, s->made = row;
+    return row;
+}
+
+static void drop_row(score *s, score_row *row) {
+    row->next = s->spare;
+    s->spare = row;
+}
+
+static sill_status tell(score *s, score_row *row, sill_error *err) {
     if (row->overflowed) {
         sill_error why = {0};
         sill__overflowed("the log-probability of a token", NAN, &why);
@@ -86,6 +110,12 @@ static sill_status deliver(score *s, score_row *row, sill_error *err) {
         r.n_scored++;
     }
     return call_done(s, &r, err);
+}
+
+static sill_status deliver(score *s, score_row *row, sill_error *err) {
+    sill_status st = tell(s, row, err);
+    drop_row(s, row);
+    return st;
 }
 
 /* ---------------------------------------------------------------- rows */
@@ -167,9 +197,14 @@ static sill_status reserve(score *s, score_row *row, sill_error *why) {
 static sill_status read_row(score *s, const sill_row *in, score_row *row, sill_error *why) {
     sill_status st;
     row->index = in->index;
+    row->context = in->context;
+    row->context_ids = in->context_ids;
+    row->n_context = in->context ? in->n_context_bytes : in->n_context_ids;
     row->truncated = row->overflowed = row->split = false;
     row->begin = 0;
     row->n_open = row->n_windows = 0;
+    row->n_company = 1;
+    row->next = NULL;
     if ((st = read_ids(s, in, row, why)) != SILL_OK) return st;
     if (row->ids.n > (size_t)s->n_ctx) {
         const char *what = row->text > row->front ? "the text with its context" : "the text";
@@ -194,41 +229,60 @@ static bool has_window(const score *s, const score_row *row) {
     return row->ids.n > row->scored && row->ids.n > row->begin + (s->begins ? 0 : 1);
 }
 
-/* The next window of the current row as a lane. */
-static void next_window(score *s, sill__lane *lane) {
-    score_row *row = s->current;
+/* The next window of ROW as a lane that has the first BASE tokens already. */
+static void start_window(score *s, score_row *row, size_t base, sill__lane *lane) {
     size_t begin = row->begin, end = SILL_MIN(begin + (size_t)s->n_ctx, row->ids.n), first = SILL_MAX(row->scored, begin + 1);
-    lane->tokens = row->ids.p + begin;
-    lane->n = (int32_t)(end - 1 - begin);
-    lane->first_out = (int32_t)(first - 1 - begin);
+    lane->tokens = row->ids.p + begin + base;
+    lane->n = (int32_t)(end - 1 - begin - base);
+    lane->first_out = (int32_t)(first - 1 - begin - base);
     if (s->begins) {
         lane->all_logits = true;
         lane->n += end == row->ids.n; /* what comes behind the text */
     } else {
         lane->targets = row->ids.p + first;
     }
-    lane->max_length = lane->n;
+    lane->max_length = (int32_t)base + lane->n;
     lane->user = row;
     lane->index = (int32_t)(begin / (size_t)s->stride);
     row->n_windows++;
     row->n_open++;
     row->scored = end;
     row->begin += (size_t)s->stride;
-    if (!has_window(s, row)) s->current = NULL;
 }
 
-static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error *err) {
-    score *s = user;
-    sill_status st;
-    while (!s->current) {
+/* The longest that the sequence of a row of one window becomes. */
+static int32_t length_of(const score *s, const score_row *row) { return (int32_t)row->ids.n - (s->begins ? 0 : 1); }
+
+/* The row has a context that a fork can begin with, which takes a block more than the row alone where it ends within one. */
+static bool may_share(const score *s, const score_row *row) {
+    return !s->o.no_shared_prefix && (row->context || row->context_ids) && !row->truncated && row->ids.n <= (size_t)s->n_ctx &&
+           row->text >= 2 && sill__blocks_needed(length_of(s, row)) < s->n_blocks;
+}
+
+static bool same_context(const score_row *a, const score_row *b) {
+    if (a->n_context != b->n_context || !a->context != !b->context) return false;
+    return a->context ? !memcmp(a->context, b->context, a->n_context)
+                      : !memcmp(a->context_ids, b->context_ids, a->n_context * sizeof *a->context_ids);
+}
+
+/* The next row of which something is to be computed, those that fail told; NULL at the end. */
+static sill_status pull(score *s, score_row **out, sill_error *err) {
+    *out = s->ahead;
+    s->ahead = NULL;
+    while (!*out && !s->ended) {
         sill_row in;
         sill_error why = {0};
-        score_row *row = NULL;
-        if ((st = sill__row_next(s->next, s->user, &in, got, err)) != SILL_OK || !*got) return st;
-        for (int32_t i = 0; i < s->n_rows && !row; i++)
-            if (!s->rows[i].used) row = &s->rows[i];
-        if (!row) return SILL__BUG(err, "no slot for a row");
+        bool got;
+        sill_status st = sill__row_next(s->next, s->user, &in, &got, err);
+        if (st != SILL_OK) return st;
+        if (!got) {
+            s->ended = true;
+            break;
+        }
+        score_row *row = new_row(s);
+        if (!row) return sill__fail(err, SILL_ENOMEM, "no memory for a row");
         if ((st = read_row(s, &in, row, &why)) != SILL_OK) {
+            drop_row(s, row);
             if (sill__is_fatal(st)) {
                 if (err) *err = why;
                 return st;
@@ -237,13 +291,67 @@ static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error
         } else if (!has_window(s, row)) { /* nothing that follows anything */
             st = deliver(s, row, err);
         } else {
-            row->used = true;
-            s->current = row;
+            *out = row;
         }
         if (st != SILL_OK) return st;
     }
-    next_window(s, lane);
+    return SILL_OK;
+}
+
+/* The rows that follow FIRST with its context, as FIRST's company. Their tokens are those of the context alone up to each one's
+ * text, so they agree up to the earliest of these. */
+static sill_status find_company(score *s, score_row *first, sill__lane *lane, sill_error *err) {
+    score_row *last = first, *row;
+    size_t text = first->text;
+    int32_t longest = length_of(s, first);
+    while (first->n_company < COMPANY) {
+        sill_status st = pull(s, &row, err);
+        if (st != SILL_OK || !row) return st;
+        if (!may_share(s, row) || !same_context(first, row)) {
+            s->ahead = row;
+            break;
+        }
+        last->next = row;
+        last = row;
+        first->n_company++;
+        text = SILL_MIN(text, row->text);
+        longest = SILL_MAX(longest, length_of(s, row));
+        lane->tokens = first->ids.p;
+        lane->n = lane->max_length = (int32_t)text - 1;
+        lane->fork_length = longest;
+        lane->user = first;
+    }
+    return SILL_OK;
+}
+
+static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error *err) {
+    score *s = user;
+    sill_status st;
     *got = true;
+    if (!s->current) {
+        if ((st = pull(s, &s->current, err)) != SILL_OK) return st;
+        if (!s->current) {
+            *got = false;
+            return SILL_OK;
+        }
+        if (may_share(s, s->current) && (st = find_company(s, s->current, lane, err)) != SILL_OK) return st;
+        if (s->current->n_company > 1) {
+            s->current = NULL;
+            return SILL_OK;
+        }
+    }
+    start_window(s, s->current, 0, lane);
+    if (!has_window(s, s->current)) s->current = NULL;
+    return SILL_OK;
+}
+
+/* The next row of a company. */
+static sill_status fork_lane(void *user, sill__lane *parent, int32_t i, sill__lane *child, sill_error *err) {
+    score_row *row = parent->user;
+    (void)i;
+    (void)err;
+    parent->user = row->next;
+    start_window(user, row, (size_t)parent->n, child);
     return SILL_OK;
 }
 
@@ -275,7 +383,12 @@ static sill_status rows_done(void *user, sill__lane *lane, const sill__span *spa
                              sill__fed *then, sill_error *err) {
     score *s = user;
     score_row *row = lane->user;
-    const size_t from = (size_t)lane->index * (size_t)s->stride + (size_t)at;
+    const size_t from = (size_t)lane->index * (size_t)s->stride + (size_t)lane->base_n + (size_t)at;
+    if (lane->fork_length && !lane->parent) { /* a context */
+        lane->n_forks = row->n_company;
+        *then = SILL__FED_FORK;
+        return SILL_OK;
+    }
     if (lane->all_logits) take_logits(s, row, lane, span, from, at);
     if (span->targets) {
         memcpy(row->logprobs + from + (size_t)span->first_out + 1, span->target_logprobs, (size_t)(span->n - span->first_out) * sizeof(float));
@@ -327,23 +440,23 @@ sill_status sill_score(sill_session *session, const sill_score_options *options,
     if (!session || !next || !done)
         return sill__fail(err, SILL_EINVAL, "sill_score: session, next and done must not be NULL");
     score s = {.model = sill__session_model(session), .next = next, .done = done, .user = user,
-               .n_ctx = sill__session_n_ctx(session), .n_rows = sill__session_max_sequences(session) + 2};
+               .n_ctx = sill__session_n_ctx(session), .n_blocks = sill__session_free_blocks(session)};
     sill_status st = sill__options_read(options, &s.o, sizeof s.o, "sill_score_options", err);
     if (st == SILL_OK) st = check_options(&s, err);
     if (st == SILL_OK && s.o.boundaries) st = find_beginnings(&s, err);
     if (st != SILL_OK) return st;
     sill__str_init(&s.string, SIZE_MAX / 2);
-    s.rows = sill__calloc((size_t)s.n_rows, sizeof *s.rows);
-    sill__task task = {.user = &s, .next = next_lane, .refuse = refuse, .rows = rows_done};
-    st = s.rows ? sill__sched_run(session, &task, err) : sill__fail(err, SILL_ENOMEM, "no memory for %d rows", s.n_rows);
-    for (int32_t i = 0; s.rows && i < s.n_rows; i++) {
-        sill__ids_free(&s.rows[i].ids);
-        sill__free(s.rows[i].logprobs);
-        sill__free(s.rows[i].boundaries);
+    sill__task task = {.user = &s, .next = next_lane, .refuse = refuse, .rows = rows_done, .fork = fork_lane};
+    st = sill__sched_run(session, &task, err);
+    for (score_row *row = s.made, *next_made; row; row = next_made) {
+        next_made = row->next_made;
+        sill__ids_free(&row->ids);
+        sill__free(row->logprobs);
+        sill__free(row->boundaries);
+        sill__free(row);
     }
     sill__ids_free(&s.scratch);
     sill__str_free(&s.string);
     sill__free(s.begins);
-    sill__free(s.rows);
     return st;
 }

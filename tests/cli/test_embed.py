@@ -135,6 +135,10 @@ def contexts_as_transformers():
             assert all((a is None) == (b is None) and (a is None or abs(a - b) < 1e-4) for a, b in zip(o["logprobs"], want, strict=True)), (r, o)
             total = sum(x for x in want if x is not None)
             assert o["sum_logprob"] is None if all(x is None for x in want) else abs(o["sum_logprob"] - total) < 1e-3
+    f = write("e.jsonl", "".join(json.dumps({"c": c, "t": t}) + "\n" for c in ("I saw a film and it was", "A day", "A day") for t in (" good", " so bad", "", "s")))
+    args = ["score", f, "--text", "t", "--context", "c", "--per", "token", *M]
+    whole = sill(*args).out
+    assert whole == sill(*args, "--no-shared-prefix").out == sill(*args, "--max-sequences", "1", "--batch-tokens", "3").out
     r = sill("score", write("m.jsonl", '{"t":"a","c":"b"}\n{"t":"a"}\n{"t":"a","c":[1]}\n'), "--text", "t", "--context", "c", *M, status=3)
     assert "row 2 (line 2): the row has no context" in r.err and "row 3 (line 3): the row's context is a JSON array" in r.err
     r = sill("score", write("m.csv", "t\na\n"), "--text", "t", "--context", "c", *M, status=2)

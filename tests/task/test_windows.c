@@ -5,6 +5,8 @@
  */
 #include "records.h"
 
+#include "engine/engine.h"
+
 #define MAX_IDS 1024
 enum { MAX_ROWS = 40, MAX_WIDTH = 64 };
 
@@ -267,6 +269,157 @@ static void on(const char *name) {
 }
 
 #ifndef WINDOWS_ON_METAL /* tests/metal/test_windows.c has the rest */
+/* -------------------------------------------------------- rows that share a context */
+
+enum { MAX_ENDINGS = 60 };
+typedef struct endings {
+    test_rows source;
+    int n_done;
+    size_t n_ids[MAX_ENDINGS], n_context[MAX_ENDINGS];
+    float lp[MAX_ENDINGS][64], bounds[MAX_ENDINGS][65];
+    uint64_t computed;
+} endings;
+
+static int next_ending(void *user, sill_row *row) { return test_next(&((endings *)user)->source, row); }
+
+static int keep_ending(void *user, const sill_scored *g) {
+    endings *e = user;
+    e->n_done++;
+    if (g->status != SILL_OK) {
+        FAIL("row %d: %s", (int)g->index, g->error);
+        return 0;
+    }
+    e->n_ids[g->index] = g->n_ids;
+    e->n_context[g->index] = g->n_context;
+    memcpy(e->lp[g->index], g->logprobs, SILL_MIN(g->n_ids, 64) * sizeof(float));
+    if (g->boundaries) memcpy(e->bounds[g->index], g->boundaries, SILL_MIN(g->n_ids + 1, 65) * sizeof(float));
+    return 0;
+}
+
+static void score_endings(sill_session *s, const sill_score_options *o, const sill_row *rows, int n, endings *e) {
+    sill_error err = {0};
+    uint64_t before = sill__session_n_computed(s);
+    e->source = (test_rows){.rows = rows, .n = n};
+    CHECK_OK(sill_score(s, o, next_ending, keep_ending, e, &err), err);
+    e->computed = sill__session_n_computed(s) - before;
+}
+
+/* What a shared context leaves to compute, counted by hand: it once but for its last token, which each text has. Rows of which
+ * nothing is to be computed do not count. */
+static size_t once(const sill_row *rows, int n, bool boundaries) {
+    const sill_row *first = NULL;
+    size_t sum = 0;
+    for (int i = 0, company = 0; i < n; i++) {
+        const size_t c = rows[i].n_context_ids, t = rows[i].n_ids;
+        if (!t || (c + t < 2 && !boundaries)) continue;
+        const bool same = first && c >= 2 && company < 32 && c == first->n_context_ids && !memcmp(rows[i].context_ids, first->context_ids, c * sizeof(int32_t));
+        company = same ? company + 1 : 1;
+        if (!same) first = &rows[i];
+        sum += (same ? 1 : c) + t - !boundaries;
+    }
+    return sum;
+}
+
+/* Rows with contexts of their own and shared ones, of every length, some empty: the same bits alone, in company, shuffled, in
+ * chunks, in the smallest session, with threads, with and without sharing; and as many tokens computed as there must be. */
+static void shared_contexts_of(const char *path, sill_dtype dtype, int32_t vocab, bool words) {
+    static const struct { int batch, sequences, threads, n_ctx; bool shuffled, shared; } ways[] = {
+        {512, 64, 1, 64, false, true}, {7, 16, 2, 64, false, true}, {1, 1, 1, 64, false, true}, {64, 2, 4, 60, false, true},
+        {33, 5, 3, 64, true, true},    {512, 64, 2, 64, false, false}, {16, 1, 1, 48, false, true}};
+    static int32_t ids[MAX_ENDINGS][90];
+    static endings first, other;
+    sill_row rows[MAX_ENDINGS], mixed[MAX_ENDINGS];
+    uint64_t random = 11;
+    for (int i = 0, n_context = 0, left = 0; i < MAX_ENDINGS; i++, left--) {
+        bool fresh = left == 0;
+        if (fresh) left = i == 6 ? 40 : 1 + (int)(test_random(&random) % 5);
+        if (fresh) n_context = (int)(test_random(&random) % 33);
+        int n_text = (int)(test_random(&random) % 16);
+        for (int k = 0; k < n_context + n_text; k++)
+            ids[i][k] = k < n_context && !fresh ? ids[i - 1][k] : (int32_t)(test_random(&random) % (uint32_t)vocab);
+        rows[i] = (sill_row){.index = (uint64_t)i, .context_ids = ids[i], .n_context_ids = (size_t)n_context, .ids = ids[i] + n_context,
+                             .n_ids = (size_t)n_text};
+    }
+    for (int boundaries = 0; boundaries < 1 + words; boundaries++) {
+        uint64_t alone = 0;
+        memset(&first, 0, sizeof first);
+        for (size_t k = 0; k < SILL_ARRAY_LEN(ways); k++) {
+            sill_score_options o = {.size = sizeof o, .boundaries = boundaries, .no_shared_prefix = !ways[k].shared};
+            sill_error err = {0};
+            sill_model_options mo = {.size = sizeof mo, .device = device, .dtype = dtype, .n_threads = ways[k].threads};
+            sill_model *m = NULL;
+            CHECK_OK(sill_model_load(path, &mo, &m, &err), err);
+            REQUIRE(m);
+            sill_session *s = test_session(m, ways[k].n_ctx, ways[k].batch, ways[k].sequences);
+            REQUIRE(s);
+            memcpy(mixed, rows, sizeof mixed);
+            for (int i = MAX_ENDINGS - 1; ways[k].shuffled && i > 0; i--) {
+                int j = (int)(test_random(&random) % (uint32_t)(i + 1));
+                sill_row t = mixed[i];
+                mixed[i] = mixed[j];
+                mixed[j] = t;
+            }
+            for (int i = 0; k == 0 && i < MAX_ENDINGS; i++) {
+                score_endings(s, &o, rows + i, 1, &first);
+                alone += first.computed;
+            }
+            memset(&other, 0, sizeof other);
+            score_endings(s, &o, mixed, MAX_ENDINGS, &other);
+            CHECK_INT(other.n_done, MAX_ENDINGS);
+            for (int i = 0; i < MAX_ENDINGS; i++) {
+                CHECK_INT(other.n_context[i], rows[i].n_context_ids);
+                if (other.n_ids[i] != rows[i].n_ids || memcmp(first.lp[i], other.lp[i], sizeof first.lp[i]) ||
+                    memcmp(first.bounds[i], other.bounds[i], sizeof first.bounds[i])) {
+                    FAIL("%s dtype %d, way %d, boundaries %d: row %d differs", path, (int)dtype, (int)k, boundaries, i);
+                    break;
+                }
+            }
+            if (ways[k].shared && ways[k].n_ctx > 48) CHECK_INT(other.computed, once(mixed, MAX_ENDINGS, boundaries));
+            if (k == 0) CHECK(other.computed * 3 < alone * 2);
+            if (!ways[k].shared) CHECK_INT(other.computed, alone);
+            sill_session_free(s);
+            sill_model_free(m);
+        }
+    }
+}
+
+static void shared_contexts(void) {
+    shared_contexts_of(FIXTURES "gpt2", SILL_DTYPE_AUTO, 300, true);
+    shared_contexts_of(FIXTURES "llama", SILL_DTYPE_BF16, 512, true);
+    shared_contexts_of(FIXTURES "gpt2", SILL_DTYPE_INT8, 300, true);
+    shared_contexts_of("tests/fixtures/model/llama-blocks-gguf.gguf", SILL_DTYPE_AUTO, 61, false); /* no tokenizer: nothing tells where words begin */
+}
+
+/* Of texts: where a token holds bytes of both, the text's begin before the context's end, and what is shared is shorter. */
+static void shared_contexts_of_texts(void) {
+    static const char *const contexts[] = {"The film was", "The film was", "The film was", "The film was ", "The film was ", "The film",
+                                           "", "", "I say that", "I say that", "I say that"};
+    static const char *const some[] = {" good", "n't", " a long and winding road to nowhere", "good", "bad", " was good", "The film", "A",
+                                       "", " it is so", "'s"};
+    static endings all, alone;
+    sill_row rows[SILL_ARRAY_LEN(some)];
+    const int n = (int)SILL_ARRAY_LEN(some);
+    for (int bos = 0; bos < 2; bos++) {
+        sill_model *m = test_model(FIXTURES "gpt2", device, 1);
+        sill_session *s = test_session(m, 64, 0, 4);
+        sill_score_options o = {.size = sizeof o, .bos = bos};
+        memset(&all, 0, sizeof all);
+        memset(&alone, 0, sizeof alone);
+        REQUIRE(s);
+        for (int i = 0; i < n; i++) {
+            rows[i] = (sill_row){.index = (uint64_t)i, .context = contexts[i], .n_context_bytes = strlen(contexts[i]), .text = some[i],
+                                 .n_bytes = strlen(some[i])};
+            score_endings(s, &o, rows + i, 1, &alone);
+        }
+        score_endings(s, &o, rows, n, &all);
+        CHECK(!memcmp(all.n_ids, alone.n_ids, sizeof all.n_ids) && !memcmp(all.n_context, alone.n_context, sizeof all.n_context));
+        CHECK(!memcmp(all.lp, alone.lp, sizeof all.lp));
+        CHECK(all.n_context[0] > 1 && all.n_ids[2] > 3);
+        sill_session_free(s);
+        sill_model_free(m);
+    }
+}
+
 /* -------------------------------------------------------- score: contexts and boundaries in windows */
 
 typedef struct scores { test_rows source; int n; sill_scored got; float lp[300], bounds[301]; char error[512]; } scores;
@@ -378,6 +531,8 @@ int main(int argc, char **argv) {
     TEST(rows_that_fail_and_options_that_are_refused);
     TEST(contexts_in_windows);
     TEST(boundaries_in_windows);
+    TEST(shared_contexts);
+    TEST(shared_contexts_of_texts);
     TEST_EXIT();
 }
 #endif
