@@ -19,6 +19,7 @@ cd "$(dirname "$0")/../.."
 : "${BUILD:=build/release}" "${OUT:=$BUILD/metalcuda-logs}" "${JOBS:=4}" "${LIMIT:=600}"
 [ ! -d "$BUILD/lib" ] || export LD_LIBRARY_PATH="$PWD/$BUILD:$PWD/$BUILD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" # packed
 export BUILD SILL_METAL_LIBRARY="$BUILD/libmetalcuda.so" SILL_PACKED_MAX_MIB=0 SILL_METAL_CACHE=0
+export SILL_FIRST_USE_CHECK=0 # as in tests/run.sh: on a machine without records each process would begin with it, under each tool
 case $BUILD in /*) kernels=$BUILD ;; *) kernels=$PWD/$BUILD ;; esac # the compilers run in directories of their own
 : "${FAKEMETAL_PREBUILT:=$kernels/metalcuda-kernels}"
 export FAKEMETAL_PREBUILT
