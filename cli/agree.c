@@ -422,7 +422,6 @@ static int check_options(const agree_options *o) {
 
 int cli_agree(int argc, char **argv) {
     static agree_options o;
-    static const char *const formats[] = {"auto", "csv", "tsv", "jsonl", NULL};
     static const arg_option own[] = {
         {"coders", 0, ARG_LIST, AT(coders), 0, 0, NULL, "A,B,C", "columns of labels (may be given again)"},
         {"gold", 0, ARG_TEXT, AT(gold), 0, 0, NULL, "COLUMN", "column of the right labels, empty where there is none"},
@@ -441,9 +440,6 @@ int cli_agree(int argc, char **argv) {
         {"threads", 0, ARG_INT, AT(threads), 1, 1024, NULL, "N", "threads (default: the physical cores); no result depends on it"},
     };
     static const arg_option files[] = {
-        {"format", 0, ARG_CHOICE, AT(format), 0, 0, formats, "FORMAT", "of the input: csv, tsv, jsonl (default: by the extension)"},
-        {"encoding", 0, ARG_CHOICE, AT(encoding), 0, 0, cli_encodings, "NAME", "of the input: utf-8 (the default), latin-1, windows-1252, bytes (nothing is checked)"},
-        {"delimiter", 0, ARG_TEXT, AT(delimiter), 0, 0, NULL, "CHAR", "of a CSV (default ','; ';' or a tab when the header has no ',' but one of those)"},
         {"json", 0, ARG_FLAG, AT(json), 0, 0, NULL, NULL, "JSON instead of the table"},
         {"html", 0, ARG_TEXT, AT(html), 0, 0, NULL, "FILE", "also a page with plots, whole in one file"},
         {"overwrite", 0, ARG_FLAG, AT(overwrite), 0, 0, NULL, NULL, "replace FILE if it exists"},
@@ -453,7 +449,7 @@ int cli_agree(int argc, char **argv) {
         "How far coders agree, people or machines; how right they are where the right label is known; and what share each label has, "
         "corrected by a sample coded by hand.",
         {{"agreement", own, SILL_ARRAY_LEN(own), &o}, {"intervals", numbers, SILL_ARRAY_LEN(numbers), &o},
-         {"input and output", files, SILL_ARRAY_LEN(files), &o}, cli_general_table()}, notes, 1, 1};
+         cli_input_table(&o.in, false), {"output", files, SILL_ARRAY_LEN(files), &o}, cli_general_table()}, notes, 1, 1};
     char **args;
     int n;
     agree_data data = {.o = &o};

@@ -16,8 +16,9 @@
 
 typedef struct agree_options {
     arg_list coders, missing;
-    const char *gold, *prob, *weight, *by, *order, *delimiter, *html;
-    int level, format, encoding;
+    cli_input_options in;
+    const char *gold, *prob, *weight, *by, *order, *html;
+    int level;
     int32_t boot, bins, threads;
     uint64_t seed;
     float confidence;

@@ -487,16 +487,9 @@ static int set_order(agree_data *d) {
 }
 
 static int open_reader(const agree_options *o, const char *file, sill__reader **reader) {
-    sill_error err = {0};
-    sill__reader_options ro = {.format = (sill__format)o->format, .stop = &cli_stop, .encoding = (sill__encoding)o->encoding, .codecs = cli_codecs};
-    int status = cli_pick_delimiter("agree", o->delimiter, &ro.delimiter);
+    if (!strcmp(file, "-") && !o->in.format) return args_usage("agree", "standard input needs --format csv, tsv or jsonl");
+    int status = cli_open_reader("agree", file, &o->in, NULL, reader);
     if (status >= 0) return status;
-    if (!strcmp(file, "-") && !ro.format) return args_usage("agree", "standard input needs --format csv, tsv or jsonl");
-    sill_status s = sill__reader_open(file, &ro, reader, &err);
-    if (s != SILL_OK) {
-        status = cli_fail(&err);
-        return s == SILL_EINVAL ? EXIT_USAGE : status;
-    }
     if (sill__reader_format(*reader) == SILL__FORMAT_TXT || sill__reader_format(*reader) == SILL__FORMAT_FILE) return args_usage("agree", "%s is plain text, which has no columns", file);
     return -1;
 }

@@ -242,9 +242,12 @@ static int show_prompt(const classify_task *t, cli_run *run, const cli_engine *e
     return status;
 }
 
+static sill_status rows(cli_run *run, sill_error *err) {
+    const classify_task *t = run->task;
+    return sill_classify(run->engine->session, &t->co, cli_run_next, done, run, err);
+}
+
 static int run_classify(const classify_options *o, classify_task *t, cli_run *run, const cli_engine *engine) {
-    sill_error err = {0};
-    sill_status s;
     int status = t->zero_shot ? -1 : take_head(t, engine);
     if (status >= 0) return status;
     if (o->chat && !engine->info.is_instruct)
@@ -256,18 +259,10 @@ static int run_classify(const classify_options *o, classify_task *t, cli_run *ru
         fprintf(stderr, "sill: error: no memory for the labels\n");
         return EXIT_FAILED;
     }
-    run->task = t;
-    run->tokenizer = sill_model_tokenizer(engine->model);
-    run->engine = engine;
-    run->model_path = engine->path;
-    run->defaults = defaults_of(t);
     run->codebook_sha256 = t->book ? t->book_info.sha256 : NULL;
-    run->long_policy = o->text.long_policy;
-    status = cli_run_output(run, t->fields, t->n_fields, 1);
-    if (status >= 0) return status;
-    do s = sill_classify(engine->session, &t->co, cli_run_next, done, run, &err);
-    while (s == SILL_OK && sill__flow_more(run->flow));
-    return cli_run_end(run, s, &err, engine);
+    const cli_work work = {.fields = t->fields, .n_fields = t->n_fields, .defaults = defaults_of(t), .long_policy = o->text.long_policy,
+                           .task = t, .rows = rows};
+    return cli_run_rows(run, engine, &work);
 }
 
 static const char notes[] =
@@ -279,9 +274,10 @@ static const char notes[] =
     "prompt; --show-prompt shows what comes of it. An instruct model is asked in its chat template, which labels\n"
     "better (docs/QUALITY.md). --multi-label: labels (a JSON list) instead of label; margin is the least 2 |p - T|\n"
     "of all labels, entropy the sum. A head made for regression has no label, margin and entropy: they are null\n"
-    "(empty in CSV). Texts above the context: --long truncate labels their beginning. With the model's own head also\n"
-    "split-mean (pieces side by side) and window (they overlap by half): probabilities and logits are the means over the\n"
-    "pieces, each counted with the tokens that it adds. The summary and the record (long_rows) say how many rows that are.\n"
+    "(empty in CSV). Texts above the context: --long truncate labels their beginning, split-mean cuts them into pieces\n"
+    "side by side, window into pieces that overlap by half, each with the whole prompt around it: probabilities and\n"
+    "logits are the means over the pieces, each counted with the tokens that it adds (docs/CODEBOOK.md). error (default)\n"
+    "labels none. The summary and the record (long_rows) say how many rows that are.\n"
     "Blank lines of a plain-text file are skipped and counted.\n";
 
 /* What the options rule out by themselves. */
@@ -343,7 +339,7 @@ int cli_classify(int argc, char **argv) {
     };
     const arg_command command = {
         "classify", "FILE --text COLUMN (--labels A,B,C | --codebook BOOK) [-o OUT]", "Labels every row of a file, with the probabilities of all labels.",
-        {{"labels", own, SILL_ARRAY_LEN(own), &o}, cli_corpus_table(&o.corpus), cli_text_table(&o.text, CLI_LONG_MEAN),
+        {{"labels", own, SILL_ARRAY_LEN(own), &o}, cli_input_table(&o.corpus.in, true), cli_output_table(&o.corpus), cli_text_table(&o.text, CLI_LONG_MEAN),
          cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
     char **files;
@@ -357,7 +353,7 @@ int cli_classify(int argc, char **argv) {
     if (status >= 0) return status;
     t.zero_shot = o.labels || o.codebook;
     t.multi = o.multi_label;
-    status = cli_check_long("classify", &o.text, t.zero_shot ? CLI_LONG_CUT : CLI_LONG_MEAN);
+    status = cli_check_long("classify", &o.text, CLI_LONG_MEAN);
     if (status < 0) status = read_labels(&o, &t);
     if (status < 0) status = check_options(&o, t.multi);
     if (status < 0) status = cli_run_input(&run, "classify", files[0], &o.corpus, NULL);

@@ -47,11 +47,10 @@ arg_table cli_model_table(cli_model_options *values) {
     return (arg_table){"model", options, SILL_ARRAY_LEN(options), values};
 }
 
-arg_table cli_corpus_table(cli_corpus_options *values) {
-    typedef cli_corpus_options t;
+arg_table cli_input_table(cli_input_options *values, bool column) {
+    typedef cli_input_options t;
     static const arg_option options[] = {
-        {"text", 0, ARG_TEXT, AT(t, text), 0, 0, NULL, "COLUMN", "column (or JSONL field) of the text"},
-        {"id", 0, ARG_TEXT, AT(t, id), 0, 0, NULL, "COLUMN", "column that keys the random numbers of a row (default: its number)"},
+        {"text", 0, ARG_TEXT, AT(t, text), 0, 0, NULL, "COLUMN", "column (or JSONL field) of the text; not for plain text"},
         {"format", 0, ARG_CHOICE, AT(t, format), 0, 0, formats, "FORMAT",
          "of the input: csv, tsv, jsonl, txt (a line a row), file (a text file a row; so a directory is read) (default: by the "
          "extension, .gz or .zst left out; txt from standard input)"},
@@ -60,6 +59,14 @@ arg_table cli_corpus_table(cli_corpus_options *values) {
         {"delimiter", 0, ARG_TEXT, AT(t, delimiter), 0, 0, NULL, "CHAR",
          "of a CSV (default ','; ';' or a tab when the header has no ',' but one of those)"},
         {"max-row", 0, ARG_INT, AT(t, max_row), 1, 256, NULL, "MIB", "longest row (or file of a directory) that is read (default 16)"},
+    };
+    return (arg_table){"input", column ? options : options + 1, SILL_ARRAY_LEN(options) - !column, values};
+}
+
+arg_table cli_output_table(cli_corpus_options *values) {
+    typedef cli_corpus_options t;
+    static const arg_option options[] = {
+        {"id", 0, ARG_TEXT, AT(t, id), 0, 0, NULL, "COLUMN", "column that keys the random numbers of a row (default: its number)"},
         {"output", 'o', ARG_TEXT, AT(t, output), 0, 0, NULL, "OUT",
          "results: .csv, .tsv or .jsonl, compressed with .gz or .zst behind it, of embed also .npy (default: standard output)"},
         {"output-format", 0, ARG_CHOICE, AT(t, output_format), 0, 0, output_formats, "FORMAT",
@@ -71,7 +78,7 @@ arg_table cli_corpus_table(cli_corpus_options *values) {
          "finished rows that a kill may cost (default: those of about a second)"},
         {"progress", 0, ARG_ABOVE, AT(t, progress), 0, 1e6, NULL, "SECONDS", "between lines of progress where there is no terminal (default 30)"},
     };
-    return (arg_table){"input and output", options, SILL_ARRAY_LEN(options), values};
+    return (arg_table){"output", options, SILL_ARRAY_LEN(options), values};
 }
 
 #define TEXT_OPTIONS \
@@ -248,7 +255,7 @@ int cli_check_long(const char *command, const cli_text_options *o, cli_long how)
     const bool window = how != CLI_LONG_CUT, split = how == CLI_LONG_SCORE || how == CLI_LONG_MEAN;
     if ((o->long_policy == SILL_LONG_SPLIT_MEAN && !split) || (o->long_policy == SILL_LONG_WINDOW && !window))
         return args_usage(command, "--long %s is not for %s; it takes one of: default, error, truncate%s", policies[o->long_policy], command,
-                          window ? ", window" : strcmp(command, "classify") ? "" : " (with a model's own head also window, split-mean)");
+                          window ? ", window" : "");
     return -1;
 }
 

@@ -29,11 +29,17 @@ typedef struct cli_model_options {
     bool no_cache;
 } cli_model_options;
 
-typedef struct cli_corpus_options {
-    const char *text, *id, *output, *delimiter;
-    int format, output_format; /* sill__format; output: 0 auto, 1 csv, 2 tsv, 3 jsonl */
-    int encoding;              /* sill__encoding */
+/* A table, a text file or a directory as it is read. */
+typedef struct cli_input_options {
+    const char *text, *delimiter;
+    int format, encoding;      /* sill__format, sill__encoding */
     int32_t max_row;           /* MiB */
+} cli_input_options;
+
+typedef struct cli_corpus_options {
+    cli_input_options in;
+    const char *id, *output;
+    int output_format;         /* 0 auto, 1 csv, 2 tsv, 3 jsonl, 4 npy */
     bool overwrite, json;
     const char *shard;
     int32_t journal_rows;
@@ -49,7 +55,10 @@ typedef struct cli_general_options { bool quiet, verbose; } cli_general_options;
 extern cli_general_options cli_general;
 
 arg_table cli_model_table(cli_model_options *values);
-arg_table cli_corpus_table(cli_corpus_options *values);
+/* Every command that reads a table takes these; COLUMN false: without --text, where a command names columns itself. */
+arg_table cli_input_table(cli_input_options *values, bool column);
+/* What a run writes, row by row. */
+arg_table cli_output_table(cli_corpus_options *values);
 /* What a command does with texts that are longer than the context; what it does by default comes first. */
 typedef enum cli_long {
     CLI_LONG_CUT,        /* error, truncate */
@@ -147,10 +156,8 @@ typedef struct cli_run {
     cli_progress progress;
     sill__str json;      /* scratch for values made of JSON */
     void *task;          /* the command's own */
-    /* Set by the command before cli_run_output: what computes, the file of its model, and what options that were not given
-     * mean. */
-    const cli_engine *engine; /* NULL: a tokenizer alone */
-    const char *model_path;
+    /* Set by the command before cli_run_output: what computes, and what options that were not given mean. */
+    const cli_engine *engine; /* its model is NULL where a tokenizer alone is used, of the file at its path */
     const cli_default *defaults;
     const char *codebook_sha256; /* NULL: none */
     /* What makes it go on where it was ended (keep.c). */
@@ -204,19 +211,32 @@ int cli_run_texts(cli_run *run, const char *command, const cli_corpus_options *o
  * sill__row_free. */
 sill_status cli_read_text(const char *file, sill__encoding encoding, sill__corpus_row **row, sill_error *err);
 extern const char *const cli_encodings[]; /* choices of --encoding, in the enum's order */
-/* One character of --delimiter, or 0. -1 or the exit status. */
-int cli_pick_delimiter(const char *command, const char *text, char *out);
+/* FILE as the options say, refused by COMMAND's usage where they are wrong. -1 or the exit status, with the message told.
+ * TXT_COLUMN: see sill__reader_options. */
+int cli_open_reader(const char *command, const char *file, const cli_input_options *options, const char *txt_column, sill__reader **reader);
 /* A further column that the command reads. -1 or the exit status. */
 int cli_run_select(cli_run *run, const char *column, size_t *slot);
 /* The format that results will have. */
 sill__format cli_run_output_format(const cli_run *run);
+/* A command's task over all rows. */
+typedef struct cli_work {
+    const char *const *fields; /* (n_fields) that results have */
+    size_t n_fields;
+    int32_t n_sequences;       /* results a row; 0: 1 */
+    const cli_default *defaults; /* see cli_run */
+    int long_policy;           /* sill_long, for the summary */
+    void *task;                /* becomes run->task */
+    /* Pulls rows with cli_run_next until it returns 0 (which is not always the end: then it is called again), and answers them. */
+    sill_status (*rows)(cli_run *run, sill_error *err);
+} cli_work;
+/* Opens the output, runs and ends: the exit status. */
+int cli_run_rows(cli_run *run, const cli_engine *engine, const cli_work *work);
 /* Opens the output and the flow. */
 int cli_run_output(cli_run *run, const char *const *fields, size_t n_fields, int32_t n_sequences);
 /* The next row (a sill_next_fn whose user is the run). */
 int cli_run_next(void *run, sill_row *row);
-/* Ends the run: STATUS of the task; the engine (may be NULL) is named in the summary. Frees everything and returns
- * the exit status. */
-int cli_run_end(cli_run *run, sill_status status, const sill_error *err, const cli_engine *engine);
+/* Ends the run: STATUS of the task. Frees everything and returns the exit status. */
+int cli_run_end(cli_run *run, sill_status status, const sill_error *err);
 /* Frees everything after an early failure. */
 void cli_run_free(cli_run *run);
 

@@ -67,7 +67,7 @@ void cli_record_settings(cli_run *run, const char *const *fields, size_t n_field
     if (run->codebook_sha256) cli_settings_put(s, "codebook sha256", run->codebook_sha256);
     if (run->vector) cli_settings_putf(s, "vector", "%zu", run->vector);
     if (run->shards > 1) cli_settings_putf(s, "shard", "%u/%u", run->shard, run->shards);
-    if (!run->engine) return;
+    if (!run->engine->model) return;
     cli_settings_put(s, "device", run->engine->info.device);
     cli_settings_put(s, "dtype", run->engine->info.dtype);
     cli_settings_put(s, "kv-dtype", run->engine->kv_dtype);
@@ -110,7 +110,7 @@ static void put_json(sill__str *s, const char *value) {
 }
 
 static const char *resolved(const cli_run *run, const char *name, char text[64]) {
-    const cli_engine *e = run->engine;
+    const cli_engine *e = run->engine->model ? run->engine : NULL;
     const char *d = value_by_default(run, name);
     if (!e || d) return d;
     if (!strcmp(name, "device")) return e->info.device;
@@ -151,10 +151,10 @@ static char *take(sill__str *s, bool *ok) {
 static char *model_json(cli_run *run, bool *ok) {
     sill__str s;
     size_t n = 0;
-    char *path = realpath(run->model_path, NULL);
+    char *path = realpath(run->engine->path, NULL);
     sill__str_init(&s, (size_t)1 << 26);
     sill__str_puts(&s, "{\"file\": ");
-    put_json(&s, path ? path : run->model_path);
+    put_json(&s, path ? path : run->engine->path);
     sill__str_puts(&s, ", \"sha256\": ");
     put_json(&s, cli_identity_sha256(run->identity));
     sill__str_puts(&s, ", \"tokenizer_sha256\": ");
@@ -174,7 +174,7 @@ static char *model_json(cli_run *run, bool *ok) {
 static char *device_json(const cli_run *run, bool *ok) {
     sill__str s;
     char os[256];
-    const cli_engine *e = run->engine;
+    const cli_engine *e = run->engine->model ? run->engine : NULL;
     sill__str_init(&s, (size_t)1 << 20);
     sill__os_version(os, sizeof os);
     sill__str_puts(&s, "{\"system\": ");

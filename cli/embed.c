@@ -13,6 +13,7 @@ typedef struct embed_options {
 
 typedef struct embed_task {
     bool npy, json;
+    sill_embed_options eo;
     char *names;          /* what field names point into */
     const char **fields;
     size_t n_fields;
@@ -58,29 +59,24 @@ static int done(void *user, const sill_embedded *r) {
 
 static const cli_default defaults[] = {{"pooling", "mean"}, {"long", "error"}, {NULL, NULL}};
 
+static sill_status rows(cli_run *run, sill_error *err) {
+    const embed_task *t = run->task;
+    return sill_embed(run->engine->session, &t->eo, cli_run_next, done, run, err);
+}
+
 static int run_embed(const embed_options *o, embed_task *t, cli_run *run, const cli_engine *engine) {
-    sill_error err = {0};
-    sill_status s;
-    sill_embed_options eo = {.size = sizeof eo, .pooling = (sill_pooling)o->pooling, .normalize = o->normalize,
-                             .long_policy = (sill_long)o->text.long_policy, .tokenize_flags = o->text.special ? SILL_TOKENIZE_SPECIAL : 0};
+    t->eo = (sill_embed_options){.size = sizeof t->eo, .pooling = (sill_pooling)o->pooling, .normalize = o->normalize,
+                                 .long_policy = (sill_long)o->text.long_policy, .tokenize_flags = o->text.special ? SILL_TOKENIZE_SPECIAL : 0};
     t->npy = cli_run_output_format(run) == SILL__FORMAT_NPY;
     t->json = cli_run_output_format(run) == SILL__FORMAT_JSONL;
     if (!make_fields(t, engine->info.n_embd)) {
         fprintf(stderr, "sill: error: no memory for the columns\n");
         return EXIT_FAILED;
     }
-    run->task = t;
     run->vector = (size_t)engine->info.n_embd;
-    run->tokenizer = sill_model_tokenizer(engine->model);
-    run->engine = engine;
-    run->model_path = engine->path;
-    run->defaults = defaults;
-    run->long_policy = o->text.long_policy;
-    int status = cli_run_output(run, t->fields, t->n_fields, 1);
-    if (status >= 0) return status;
-    do s = sill_embed(engine->session, &eo, cli_run_next, done, run, &err);
-    while (s == SILL_OK && sill__flow_more(run->flow));
-    return cli_run_end(run, s, &err, engine);
+    const cli_work work = {.fields = t->fields, .n_fields = t->n_fields, .defaults = defaults, .long_policy = o->text.long_policy, .task = t,
+                           .rows = rows};
+    return cli_run_rows(run, engine, &work);
 }
 
 static const char notes[] =
@@ -103,7 +99,7 @@ int cli_embed(int argc, char **argv) {
     };
     const arg_command command = {
         "embed", "FILE [--text COLUMN] [-o OUT.npy]", "A vector for every row of a file: the model's hidden states, pooled.",
-        {{"vectors", own, SILL_ARRAY_LEN(own), &o}, cli_corpus_table(&o.corpus), cli_text_table(&o.text, CLI_LONG_MEAN),
+        {{"vectors", own, SILL_ARRAY_LEN(own), &o}, cli_input_table(&o.corpus.in, true), cli_output_table(&o.corpus), cli_text_table(&o.text, CLI_LONG_MEAN),
          cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
     char **files;

@@ -80,12 +80,15 @@ static const cli_default defaults[] = {{"max-new-tokens", "20"}, {"min-new-token
                                        {"typical-p", "1"}, {"repetition-penalty", "1"}, {"num-return-sequences", "1"}, {"seed", "0"},
                                        {"long", "error"}, {NULL, NULL}};
 
+static sill_status rows(cli_run *run, sill_error *err) {
+    const generate_task *t = run->task;
+    return sill_generate(run->engine->session, t->g, cli_run_next, row_done, 0, run, err);
+}
+
 static int run_rows(cli_run *run, generate_task *t, const cli_engine *engine) {
     const char *fields[10];
     size_t n = 0;
-    sill_error err = {0};
-    sill_status s;
-    bool named_prompt = run->options->text ? !strcmp(run->options->text, "prompt")
+    bool named_prompt = run->options->in.text ? !strcmp(run->options->in.text, "prompt")
                                            : sill__reader_format(run->reader) == SILL__FORMAT_TXT || sill__reader_format(run->reader) == SILL__FORMAT_FILE;
     t->put_prompt = !named_prompt;
     t->put_sequence = t->g->num_return_sequences > 1;
@@ -98,16 +101,10 @@ static int run_rows(cli_run *run, generate_task *t, const cli_engine *engine) {
     fields[n++] = "seed";
     if (t->put_sequence) fields[n++] = "sequence";
     if (t->put_tops) fields[n++] = "top_logprobs";
-    run->task = t;
-    run->tokenizer = t->tokenizer;
-    run->engine = engine;
-    run->model_path = engine->path;
-    run->defaults = t->o->sampling.compat ? NULL : defaults; /* a preset's are transformers' own */
-    int status = cli_run_output(run, fields, n, t->g->num_return_sequences);
-    if (status >= 0) return status;
-    do s = sill_generate(engine->session, t->g, cli_run_next, row_done, 0, run, &err);
-    while (s == SILL_OK && sill__flow_more(run->flow));
-    return cli_run_end(run, s, &err, engine);
+    const cli_work work = {.fields = fields, .n_fields = n, .n_sequences = t->g->num_return_sequences, .long_policy = t->o->text.long_policy,
+                           .defaults = t->o->sampling.compat ? NULL : defaults, /* a preset's are transformers' own */
+                           .task = t, .rows = rows};
+    return cli_run_rows(run, engine, &work);
 }
 
 /* ---- results as plain text */
@@ -247,7 +244,7 @@ int cli_generate(int argc, char **argv) {
     const arg_command command = {
         "generate", "[-m MODEL] [PROMPT...]", "Continues prompts: arguments, -f FILE, or standard input as one prompt.",
         {{"prompts", own, SILL_ARRAY_LEN(own), &o}, cli_sampling_table(&o.sampling), cli_model_table(&o.model),
-         cli_corpus_table(&o.corpus), cli_text_table(&o.text, CLI_LONG_CUT), cli_general_table()},
+         cli_input_table(&o.corpus.in, true), cli_output_table(&o.corpus), cli_text_table(&o.text, CLI_LONG_CUT), cli_general_table()},
         notes, 0, -1};
     int status = args_parse(&command, argc, argv, &prompts, &n);
     if (status < 0) status = cli_check_long("generate", &o.text, CLI_LONG_CUT);
@@ -257,7 +254,7 @@ int cli_generate(int argc, char **argv) {
         status = args_usage("generate", "prompts come from -f %s or from arguments, not both", o.file);
         goto end;
     }
-    if (!o.file && (o.corpus.text || o.corpus.id || o.corpus.format)) {
+    if (!o.file && (o.corpus.in.text || o.corpus.id || o.corpus.in.format)) {
         status = args_usage("generate", "--text, --id and --format need -f FILE");
         goto end;
     }

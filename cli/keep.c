@@ -102,7 +102,7 @@ int cli_keep_open(cli_run *run, const char *const *fields, size_t n_fields) {
     sill_error err = {0};
     if (!run->target && !cli_replay.rows) return -1;
     cli_record_settings(run, fields, n_fields);
-    run->identity = cli_identity_start(run->model_path, &cli_stop);
+    run->identity = cli_identity_start(run->engine->path, &cli_stop);
     if (run->settings.failed || !run->identity) {
         sill__fail(&err, SILL_ENOMEM, "no memory to keep rows");
         return cli_fail(&err);
@@ -156,7 +156,7 @@ sill_status cli_keep_finish(cli_run *run, sill_error *err) {
     if (s == SILL_OK) s = cli_journal_save(run->journal, seconds, err);
     if (s == SILL_OK && !cli_identity_sha256(run->identity)[0])
         s = cli_stop ? sill__fail(err, SILL_ECANCELLED, "interrupted") : sill__fail(err, SILL_EIO, "%s: the model's files cannot be read, or "
-                                                                                    "were changed while it ran", run->model_path);
+                                                                                    "were changed while it ran", run->engine->path);
     if (s == SILL_OK) s = sill__writer_finish(run->writer, err);
     if (s == SILL_OK) s = cli_record_of_run(run, seconds, &r, err);
     if (s != SILL_OK) return s;

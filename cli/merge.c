@@ -197,7 +197,13 @@ static sill_status write_record(merging *m, const sill__writer *w, const char *t
 static sill_status merge(merging *m, const merge_options *o, sill_error *err) {
     sill__writer *w = NULL;
     sill_status s = SILL_OK;
-    for (size_t i = 0; s == SILL_OK && i < m->n; i++) s = read_shard(&m->shards[i], err);
+    for (size_t i = 0; i < m->n; i++) { /* all that is wrong is told at once: each means another run to be given again */
+        sill_error why = {0};
+        if (read_shard(&m->shards[i], &why) == SILL_OK) continue;
+        if (s != SILL_OK) (void)cli_fail(err);
+        *err = why;
+        s = why.code;
+    }
     if (s == SILL_OK) s = check_shards(m, err);
     if (s != SILL_OK) return s;
     const char *format = cli_settings_get(&m->shards[0].record.settings, "output format"), *vector = cli_settings_get(&m->shards[0].record.settings, "vector");

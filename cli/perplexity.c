@@ -210,20 +210,14 @@ static const char notes[] =
 
 int cli_perplexity(int argc, char **argv) {
     static perplexity_options o;
-    static const char *const formats[] = {"auto", "csv", "tsv", "jsonl", "txt", "file", NULL};
     static const arg_option own[] = {
         {"bos", 0, ARG_FLAG, offsetof(perplexity_options, bos), 0, 0, NULL, NULL, "beginning of text in front, so that the first token is scored too"},
         {"stride", 0, ARG_INT, offsetof(perplexity_options, stride), 1, 1 << 24, NULL, "N", "tokens that each further window adds (default: half the context)"},
-        {"text", 0, ARG_TEXT, offsetof(perplexity_options, corpus.text), 0, 0, NULL, "COLUMN", "rows of a CSV, TSV or JSONL file"},
-        {"format", 0, ARG_CHOICE, offsetof(perplexity_options, corpus.format), 0, 0, formats,
-         "FORMAT", "of the input: csv, tsv, jsonl, txt"},
-        {"encoding", 0, ARG_CHOICE, offsetof(perplexity_options, corpus.encoding), 0, 0, cli_encodings, "NAME",
-         "of the input: utf-8 (the default), latin-1, windows-1252, bytes (nothing is checked)"},
         {"json", 0, ARG_FLAG, offsetof(perplexity_options, json), 0, 0, NULL, NULL, "the result as JSON"},
     };
     const arg_command command = {
         "perplexity", "FILE [--text COLUMN]", "Perplexity of a text, or of all rows of a file, under a model.",
-        {{"perplexity", own, SILL_ARRAY_LEN(own), &o}, cli_text_table(&o.text, CLI_LONG_WINDOW), cli_model_table(&o.model), cli_general_table()},
+        {{"perplexity", own, SILL_ARRAY_LEN(own), &o}, cli_input_table(&o.corpus.in, true), cli_text_table(&o.text, CLI_LONG_WINDOW), cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
     char **files;
     int n;
@@ -234,12 +228,12 @@ int cli_perplexity(int argc, char **argv) {
     if (status < 0) status = cli_check_long("perplexity", &o.text, CLI_LONG_WINDOW);
     if (status >= 0) return status;
     bool is_stdin = !strcmp(files[0], "-");
-    sill__format format = o.corpus.format ? (sill__format)o.corpus.format : is_stdin ? SILL__FORMAT_TXT : sill__format_of_path(files[0]);
+    sill__format format = o.corpus.in.format ? (sill__format)o.corpus.in.format : is_stdin ? SILL__FORMAT_TXT : sill__format_of_path(files[0]);
     if (sill__is_dir(files[0])) format = SILL__FORMAT_AUTO;
     else if (format == SILL__FORMAT_FILE) format = SILL__FORMAT_TXT;
-    if (format == SILL__FORMAT_TXT && o.corpus.text) return args_usage("perplexity", "--text needs CSV, TSV or JSONL, not plain text");
+    if (format == SILL__FORMAT_TXT && o.corpus.in.text) return args_usage("perplexity", "--text needs CSV, TSV or JSONL, not plain text");
     if (format == SILL__FORMAT_TXT) {
-        if (cli_read_text(files[0], (sill__encoding)o.corpus.encoding, &text, &err) != SILL_OK) return cli_fail(&err);
+        if (cli_read_text(files[0], (sill__encoding)o.corpus.in.encoding, &text, &err) != SILL_OK) return cli_fail(&err);
         t.text = text->cells[1].p;
         t.n_bytes = text->cells[1].n;
         status = t.n_bytes ? run_perplexity(&o, &t) : nothing("the text is empty");

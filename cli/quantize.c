@@ -86,7 +86,7 @@ static int one_text(texts *t, const char *p, size_t n) {
 static int read_texts(texts *t, const quantize_options *o) {
     size_t n;
     sill_error err = {0};
-    cli_corpus_options corpus = {.encoding = SILL__ENCODING_BYTES}; /* any bytes are tokens */
+    cli_corpus_options corpus = {.in.encoding = SILL__ENCODING_BYTES}; /* any bytes are tokens */
     if (!o->text) {
         t->name = "the sample text of sill";
         return one_text(t, cli_sample_text, sizeof cli_sample_text - 1);
@@ -99,7 +99,7 @@ static int read_texts(texts *t, const quantize_options *o) {
         memcpy(t->file, o->text, n);
         t->file[n] = 0;
         t->path = t->file;
-        corpus.text = colon + 1;
+        corpus.in.text = colon + 1;
         return read_rows(t, t->file, &corpus);
     }
     sill__format format = sill__format_of_path(o->text);

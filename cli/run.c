@@ -19,7 +19,7 @@ static bool is_npy(const char *path) {
 
 static bool is_stdin(const char *file) { return !strcmp(file, "-"); }
 
-int cli_pick_delimiter(const char *command, const char *d, char *out) {
+static int pick_delimiter(const char *command, const char *d, char *out) {
     *out = 0;
     if (!d) return -1;
     if (!strcmp(d, "\\t") || !strcmp(d, "tab")) *out = '\t';
@@ -123,34 +123,36 @@ sill_status cli_read_text(const char *file, sill__encoding encoding, sill__corpu
     return s;
 }
 
-int cli_run_input(cli_run *run, const char *command, const char *file, const cli_corpus_options *options,
-                  const char *txt_column) {
+int cli_open_reader(const char *command, const char *file, const cli_input_options *o, const char *txt_column, sill__reader **reader) {
     sill_error err = {0};
-    sill__reader_options ro = {.format = to_format(options->format), .txt_column = txt_column, .stop = &cli_stop, .encoding = (sill__encoding)options->encoding,
-                              .max_row_bytes = (size_t)options->max_row << 20, .codecs = cli_codecs};
-    int status;
-    init_run(run, command, options);
-    run->input = file;
-    status = cli_pick_delimiter(command, options->delimiter, &ro.delimiter);
-    if (status < 0) status = pick_shard(run);
-    if (status < 0) status = check_output(run);
-    if (status < 0 && is_stdin(file) && !ro.format) {
-        if (options->text) status = args_usage(command, "--text from standard input needs --format csv, tsv or jsonl");
+    sill__reader_options ro = {.format = to_format(o->format), .txt_column = txt_column, .stop = &cli_stop, .encoding = (sill__encoding)o->encoding,
+                              .max_row_bytes = (size_t)o->max_row << 20, .codecs = cli_codecs};
+    int status = pick_delimiter(command, o->delimiter, &ro.delimiter);
+    if (status >= 0) return status;
+    if (is_stdin(file) && !ro.format) {
+        if (o->text) return args_usage(command, "--text from standard input needs --format csv, tsv or jsonl");
         ro.format = SILL__FORMAT_TXT;
     }
+    sill_status s = sill__reader_open(file, &ro, reader, &err);
+    if (s == SILL_OK) return -1;
+    status = cli_fail(&err);
+    return s == SILL_EINVAL ? EXIT_USAGE : status;
+}
+
+int cli_run_input(cli_run *run, const char *command, const char *file, const cli_corpus_options *options,
+                  const char *txt_column) {
+    init_run(run, command, options);
+    run->input = file;
+    int status = pick_shard(run);
+    if (status < 0) status = check_output(run);
+    if (status < 0 && (status = cli_open_reader(command, file, &options->in, txt_column, &run->reader)) >= 0 && run->target &&
+        cli_journal_exists(run->target))
+        cli_say("finished rows are kept in %s.journal; when the input is back, the same command goes on from there", run->target);
     if (status >= 0) {
         cli_run_free(run);
         return status;
     }
-    sill_status s = sill__reader_open(file, &ro, &run->reader, &err);
-    if (s != SILL_OK) {
-        status = cli_fail(&err);
-        if (run->target && cli_journal_exists(run->target))
-            cli_say("finished rows are kept in %s.journal; when the input is back, the same command goes on from there", run->target);
-        cli_run_free(run);
-        return s == SILL_EINVAL ? EXIT_USAGE : status;
-    }
-    const char *text = options->text, *output = options->output;
+    const char *text = options->in.text, *output = options->output;
     if (output && !is_stdin(output) && sill__reader_is_file(run->reader, output)) {
         cli_run_free(run);
         return args_usage(command, "the output %s is the input; give it another name", output);
@@ -169,7 +171,7 @@ int cli_run_input(cli_run *run, const char *command, const char *file, const cli
         return status;
     }
     say_directory(run);
-    if (!ro.delimiter && sill__reader_format(run->reader) == SILL__FORMAT_CSV && sill__reader_delimiter(run->reader) != ',')
+    if (!options->in.delimiter && sill__reader_format(run->reader) == SILL__FORMAT_CSV && sill__reader_delimiter(run->reader) != ',')
         cli_say("%s: the header has no comma, values are taken as separated by %s", file,
                 sill__reader_delimiter(run->reader) == '\t' ? "tabs" : "';'");
     return -1;
@@ -240,6 +242,21 @@ int cli_run_output(cli_run *run, const char *const *fields, size_t n_fields, int
     return -1;
 }
 
+int cli_run_rows(cli_run *run, const cli_engine *engine, const cli_work *work) {
+    sill_error err = {0};
+    sill_status s;
+    run->task = work->task;
+    run->engine = engine;
+    run->tokenizer = sill_model_tokenizer(engine->model);
+    run->defaults = work->defaults;
+    run->long_policy = work->long_policy;
+    int status = cli_run_output(run, work->fields, work->n_fields, work->n_sequences);
+    if (status >= 0) return status;
+    do s = work->rows(run, &err);
+    while (s == SILL_OK && sill__flow_more(run->flow));
+    return cli_run_end(run, s, &err);
+}
+
 int cli_run_next(void *user, sill_row *row) {
     cli_run *run = user;
     int more = sill__flow_next(run->flow, row);
@@ -272,7 +289,8 @@ static void say_notes(const cli_run *run, const sill__flow_counts *c, const sill
     if (stats->blank_lines) cli_say("%llu blank lines skipped", (unsigned long long)stats->blank_lines);
 }
 
-static void say_summary(const cli_run *run, const sill__flow_counts *c, const cli_engine *engine) {
+static void say_summary(const cli_run *run, const sill__flow_counts *c) {
+    const cli_engine *engine = run->engine;
     double seconds = sill__now() - run->started;
     char failed[48] = "", kept[64] = "", tokens[64] = "";
     if (c->failed) snprintf(failed, sizeof failed, " (%llu failed)", (unsigned long long)c->failed);
@@ -281,7 +299,7 @@ static void say_summary(const cli_run *run, const sill__flow_counts *c, const cl
     cli_say("%s: %llu rows%s%s in %.2f s, %.1f rows/s%s%s%s", run->command, (unsigned long long)c->written, failed, kept, seconds,
             seconds > 0 ? (double)(c->written - c->kept) / seconds : 0.0, tokens, run->options->output ? " -> " : "",
             run->options->output ? run->options->output : "");
-    if (!engine || !engine->model) return;
+    if (!engine->model) return;
     const sill_model_info *i = &engine->info;
     const char *name = strrchr(engine->path, '/');
     bool hint = !strcmp(i->stored_type, "F32") && !strcmp(i->dtype, "f32") && strncmp(i->device, "ref", 3);
@@ -323,7 +341,7 @@ static void tell_replay(cli_run *run) {
     if (run->identity) snprintf(cli_replay.model_sha256, sizeof cli_replay.model_sha256, "%s", cli_identity_sha256(run->identity));
 }
 
-int cli_run_end(cli_run *run, sill_status status, const sill_error *err, const cli_engine *engine) {
+int cli_run_end(cli_run *run, sill_status status, const sill_error *err) {
     sill_error own = {0};
     sill__flow_counts c = sill__flow_get_counts(run->flow);
     sill__reader_stats stats = sill__reader_get_stats(run->reader);
@@ -351,7 +369,7 @@ int cli_run_end(cli_run *run, sill_status status, const sill_error *err, const c
     say_notes(run, &c, &stats);
     say_failures(run, &c);
     if (status == SILL_OK) {
-        say_summary(run, &c, engine);
+        say_summary(run, &c);
         if (cli_replay.rows) tell_replay(run);
         exit_status = c.failed ? EXIT_ROWS : EXIT_OK;
     } else {

@@ -21,6 +21,7 @@ typedef struct score_task {
     int per;
     bool corrected, context;
     const sill_tokenizer *tokenizer;
+    sill_score_options so;
     sill__str bytes; /* of one token, behind those of the one before it */
 } score_task;
 
@@ -167,39 +168,32 @@ static int done(void *user, const sill_scored *r) {
     return sill__flow_commit(run->flow);
 }
 
-static int run_score(const score_options *o, cli_run *run, cli_engine *engine) {
+static sill_status rows(cli_run *run, sill_error *err) {
+    const score_task *t = run->task;
+    return sill_score(run->engine->session, &t->so, cli_run_next, done, run, err);
+}
+
+static int run_score(const score_options *o, cli_run *run, const cli_engine *engine) {
     static const char *const fields[] = {"sum_logprob", "mean_logprob", "perplexity"};
     static const char *const by_token[] = {"ids", "tokens", "logprobs"}, *const by_word[] = {"words", "surprisals", "corrected_surprisals"};
     const char *all[10];
     size_t n = 0;
-    sill_error err = {0};
-    sill_status s;
     score_task t = {.per = o->per, .corrected = o->corrected, .context = o->context != NULL, .tokenizer = sill_model_tokenizer(engine->model)};
-    sill_score_options so = {.size = sizeof so, .bos = o->bos, .long_policy = (sill_long)o->text.long_policy, .stride = o->stride,
-                             .boundaries = o->corrected, .no_shared_prefix = o->no_shared_prefix,
-                             .tokenize_flags = o->text.special ? SILL_TOKENIZE_SPECIAL : 0};
+    t.so = (sill_score_options){.size = sizeof t.so, .bos = o->bos, .long_policy = (sill_long)o->text.long_policy, .stride = o->stride,
+                                .boundaries = o->corrected, .no_shared_prefix = o->no_shared_prefix,
+                                .tokenize_flags = o->text.special ? SILL_TOKENIZE_SPECIAL : 0};
     all[n++] = "n_tokens";
     if (o->context) all[n++] = "n_context";
     for (size_t i = 0; i < SILL_ARRAY_LEN(fields); i++) all[n++] = fields[i];
     for (size_t i = 0; o->per == PER_TOKEN && i < SILL_ARRAY_LEN(by_token); i++) all[n++] = by_token[i];
     for (size_t i = 0; o->per == PER_WORD && i < SILL_ARRAY_LEN(by_word) - !o->corrected; i++) all[n++] = by_word[i];
     sill__str_init(&t.bytes, (size_t)1 << 30);
-    run->task = &t;
-    run->tokenizer = t.tokenizer;
-    run->engine = engine;
-    run->model_path = engine->path;
     char stride[32];
     bool split = o->text.long_policy == SILL_LONG_SPLIT_MEAN;
     snprintf(stride, sizeof stride, "%d", (int)(o->stride ? o->stride : engine->plan.n_ctx / (split ? 1 : 2)));
     const cli_default defaults[] = {{"long", "window"}, {"stride", stride}, {NULL, NULL}};
-    run->defaults = defaults;
-    run->long_policy = o->text.long_policy;
-    int status = cli_run_output(run, all, n, 1);
-    if (status < 0) {
-        do s = sill_score(engine->session, &so, cli_run_next, done, run, &err);
-        while (s == SILL_OK && sill__flow_more(run->flow));
-        status = cli_run_end(run, s, &err, engine);
-    }
+    const cli_work work = {.fields = all, .n_fields = n, .defaults = defaults, .long_policy = o->text.long_policy, .task = &t, .rows = rows};
+    int status = cli_run_rows(run, engine, &work);
     sill__str_free(&t.bytes);
     return status;
 }
@@ -235,7 +229,7 @@ int cli_score(int argc, char **argv) {
     };
     const arg_command command = {
         "score", "FILE [--text COLUMN] [--per token|word|text]", "Log-probabilities of the texts of a file under a model.",
-        {{"scores", own, SILL_ARRAY_LEN(own), &o}, cli_corpus_table(&o.corpus), cli_text_table(&o.text, CLI_LONG_SCORE),
+        {{"scores", own, SILL_ARRAY_LEN(own), &o}, cli_input_table(&o.corpus.in, true), cli_output_table(&o.corpus), cli_text_table(&o.text, CLI_LONG_SCORE),
          cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
     char **files;

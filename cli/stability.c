@@ -450,7 +450,7 @@ static void free_all(stability *s) {
 
 int cli_stability(int argc, char **argv) {
     static stability_options o = {.rows = 200, .orders = 3, .shown = 10, .boot = 1000};
-    static const char *const probs[] = {"norm", "raw", "calibrated", NULL}, *const formats[] = {"auto", "csv", "tsv", "jsonl", "txt", NULL};
+    static const char *const probs[] = {"norm", "raw", "calibrated", NULL};
     static const arg_option own[] = {
         {"labels", 0, ARG_TEXT, AT(labels), 0, 0, NULL, "A,B,C", "the labels to choose from"},
         {"codebook", 0, ARG_TEXT, AT(codebook), 0, 0, NULL, "FILE", "labels, examples, paraphrases (docs/CODEBOOK.md)"},
@@ -466,16 +466,14 @@ int cli_stability(int argc, char **argv) {
         {"chat", 0, ARG_FLAG, AT(chat), 0, 0, NULL, NULL, "the model's chat template around the prompt (the default where it has one)"},
         {"no-chat", 0, ARG_FLAG, AT(no_chat), 0, 0, NULL, NULL, "no chat template"},
     };
-    static const arg_option input[] = {
-        {"text", 0, ARG_TEXT, AT(corpus.text), 0, 0, NULL, "COLUMN", "column (or JSON key) that holds the text; needed but for plain text"},
-        {"format", 0, ARG_CHOICE, AT(corpus.format), 0, 0, formats, "FORMAT", "of the input: csv, tsv, jsonl, txt (default: by the extension)"},
-        {"delimiter", 0, ARG_TEXT, AT(corpus.delimiter), 0, 0, NULL, "CHAR", "of a CSV"},
+    static const arg_option output[] = {
         {"json", 0, ARG_FLAG, AT(corpus.json), 0, 0, NULL, NULL, "the report as JSON, with the labels of all runs"},
     };
     const arg_command command = {
         "stability", "FILE --text COLUMN (--labels A,B,C --paraphrase TEXT | --codebook BOOK)",
         "How far labels depend on how the question is put: a sample of rows labelled with prompts that ought to say the same.",
-        {{"what is varied", own, SILL_ARRAY_LEN(own), &o}, {"input and output", input, SILL_ARRAY_LEN(input), &o}, cli_text_table(&o.text, CLI_LONG_CUT),
+        {{"what is varied", own, SILL_ARRAY_LEN(own), &o}, cli_input_table(&o.corpus.in, true), {"output", output, SILL_ARRAY_LEN(output), &o},
+         cli_text_table(&o.text, CLI_LONG_MEAN),
          cli_model_table(&o.model), cli_general_table()},
         notes, 1, 1};
     char **files;
@@ -486,7 +484,7 @@ int cli_stability(int argc, char **argv) {
     stability s = {.o = &o};
     int status = args_parse(&command, argc, argv, &files, &n);
     if (status >= 0) return status;
-    status = cli_check_long("stability", &o.text, false);
+    status = cli_check_long("stability", &o.text, CLI_LONG_MEAN);
     if (status < 0) status = read_book(&o, &s);
     if (status < 0) status = cli_run_input(&run, "stability", files[0], &o.corpus, NULL);
     if (status < 0) {

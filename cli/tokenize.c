@@ -110,9 +110,9 @@ static int run_rows(cli_run *run, const tokenize_options *o, const char *field, 
     sill_row row;
     int more;
     int status = -1;
-    char path[1024];
-    run->model_path = path;
-    if (open_tokenizer(o->model, path, &t, &err) != SILL_OK) status = cli_fail(&err);
+    cli_engine engine = {0};
+    run->engine = &engine;
+    if (open_tokenizer(o->model, engine.path, &t, &err) != SILL_OK) status = cli_fail(&err);
     if (status < 0) status = cli_run_output(run, &field, 1, 1);
     if (status < 0) {
         if (fn == row_to_ids) run->tokenizer = t;
@@ -123,7 +123,7 @@ static int run_rows(cli_run *run, const tokenize_options *o, const char *field, 
                 else sill__flow_fail(run->flow, row.index, row_err.msg);
             }
         } while (more == 0 && sill__flow_more(run->flow));
-        status = cli_run_end(run, more < 0 ? SILL_ECANCELLED : SILL_OK, &err, NULL);
+        status = cli_run_end(run, more < 0 ? SILL_ECANCELLED : SILL_OK, &err);
     }
     cli_run_free(run);
     sill_tokenizer_free(t);
@@ -144,7 +144,7 @@ int cli_tokenize(int argc, char **argv) {
     };
     const arg_command command = {
         "tokenize", "FILE [--text COLUMN]", "Adds ids, the token ids of every row's text.",
-        {{"tokenizer", own, SILL_ARRAY_LEN(own), &o}, cli_corpus_table(&o.corpus), cli_general_table()}, NULL, 1, 1};
+        {{"tokenizer", own, SILL_ARRAY_LEN(own), &o}, cli_input_table(&o.corpus.in, true), cli_output_table(&o.corpus), cli_general_table()}, NULL, 1, 1};
     char **files;
     int n;
     cli_run run;
@@ -162,16 +162,16 @@ int cli_detokenize(int argc, char **argv) {
     };
     const arg_command command = {
         "detokenize", "FILE [--ids COLUMN]", "Adds text, the bytes that every row's token ids stand for. A line of a .txt file is one list of ids.",
-        {{"tokenizer", own, SILL_ARRAY_LEN(own), &o}, cli_corpus_table(&o.corpus), cli_general_table()}, NULL, 1, 1};
+        {{"tokenizer", own, SILL_ARRAY_LEN(own), &o}, cli_input_table(&o.corpus.in, true), cli_output_table(&o.corpus), cli_general_table()}, NULL, 1, 1};
     char **files;
     int n;
     cli_run run;
     int status = args_parse(&command, argc, argv, &files, &n);
     if (status >= 0) return status;
-    if (o.corpus.text) return args_usage("detokenize", "--text is for texts; the column of the ids is named with --ids");
+    if (o.corpus.in.text) return args_usage("detokenize", "--text is for texts; the column of the ids is named with --ids");
     bool is_stdin = !strcmp(files[0], "-");
-    sill__format format = o.corpus.format ? (sill__format)o.corpus.format : is_stdin ? SILL__FORMAT_TXT : sill__format_of_path(files[0]);
-    if (format != SILL__FORMAT_TXT) o.corpus.text = o.ids ? o.ids : "ids";
+    sill__format format = o.corpus.in.format ? (sill__format)o.corpus.in.format : is_stdin ? SILL__FORMAT_TXT : sill__format_of_path(files[0]);
+    if (format != SILL__FORMAT_TXT) o.corpus.in.text = o.ids ? o.ids : "ids";
     status = cli_run_input(&run, "detokenize", files[0], &o.corpus, "ids");
     run.json_text = true; /* a JSONL row's [1,2] is what is read here */
     return status < 0 ? run_rows(&run, &o, "text", row_to_text) : status;

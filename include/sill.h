@@ -336,10 +336,10 @@ typedef enum sill_long {
     SILL_LONG_ERROR,
     SILL_LONG_TRUNCATE,    /* generate: keeps the end of the prompt; others: keep the start */
     SILL_LONG_WINDOW,      /* windows that overlap: each adds the tokens of a stride (half a window, but for score); embed
-                              and heads: the mean of the windows, each counted with the tokens that it adds */
-    SILL_LONG_SPLIT_MEAN   /* windows side by side, each a text of its own (BOS in front where a text has it); the mean,
-                              each counted with its tokens. Both are for score, embed and classification heads, WINDOW also
-                              for perplexity */
+                              and classify: the mean of the windows, each counted with the tokens that it adds */
+    SILL_LONG_SPLIT_MEAN   /* windows side by side, each a text of its own (BOS in front where a text has it, the whole prompt
+                              around it where there is one); the mean, each counted with its tokens. Both are for score,
+                              embed and classify, WINDOW also for perplexity */
 } sill_long;
 
 /* ---- generate */
@@ -574,7 +574,8 @@ typedef struct sill_classified {
     int32_t truncated;
     const uint8_t *chosen;     /* (n_labels) multi-label: 1 for the labels that are given; else NULL */
     int32_t n_chosen;
-    int32_t n_windows;         /* a head: 1, or more where the long-text policy cut the text: probs and logits are then means */
+    int32_t n_windows;         /* 1, or more where the long-text policy cut the text: probs and logits are then means over the
+                                  pieces, each counted with the tokens of the text that it adds; raw, norm, calibrated too */
 } sill_classified;
 
 typedef int (*sill_classified_fn)(void *user, const sill_classified *result);

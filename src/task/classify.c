@@ -8,93 +8,7 @@
 
 typedef sill__cls cls;
 typedef sill__cls_row cls_row;
-
-/* ---------------------------------------------------------------- rows */
-
-static sill_status too_long(const cls *c, size_t n, size_t limit, sill_error *why) {
-    return sill__fail(why, SILL_ERANGE, "the prompt with the text has %zu tokens, more than the %zu that fit into the session's %d "
-                      "positions; shorten the text or choose the long policy truncate (--long truncate)", n, limit, c->n_ctx);
-}
-
-static sill_status count_tokens(cls *c, const sill_row *in, cls_row *row, sill_error *why) {
-    row->n_tokens = in->n_ids;
-    if (in->ids) return SILL_OK;
-    c->scratch.n = 0;
-    sill_status st = sill__ids_text(&c->scratch, c->model->tokenizer, in->text, in->n_bytes,
-                                    c->prompt.chat ? 0 : c->o.tokenize_flags, why); /* no control tokens inside a message */
-    row->n_tokens = c->scratch.n;
-    return st;
-}
-
-static sill_status read_prompt(cls *c, sill_row *in, cls_row *row, sill_error *why) {
-    size_t limit = (size_t)SILL_MAX(0, c->n_ctx - (c->longest - 1));
-    sill_status st = sill__prompt_ids(&c->prompt, in, 0, &row->ids, why);
-    if (st == SILL_OK) st = count_tokens(c, in, row, why);
-    if (st != SILL_OK || row->ids.n <= limit) return st;
-    if (c->o.long_policy != SILL_LONG_TRUNCATE) return too_long(c, row->ids.n, limit, why);
-    row->truncated = true;
-    return sill__prompt_truncate(&c->prompt, in, 0, limit, &row->ids, why);
-}
-
-/* The prompts of all labels, one behind the other, into row->forks. */
-static sill_status all_prompts(cls *c, sill_row *in, cls_row *row, bool cut, size_t limit, size_t *longest, sill_error *why) {
-    sill_status st = SILL_OK;
-    row->forks.n = 0;
-    *longest = 0;
-    for (int32_t i = 0; st == SILL_OK && i < c->n_labels; i++) {
-        st = cut ? sill__prompt_truncate(&c->prompt, in, (size_t)i, limit, &c->scratch, why)
-                 : sill__prompt_ids(&c->prompt, in, (size_t)i, &c->scratch, why);
-        row->prompt_starts[i] = row->forks.n;
-        if (st == SILL_OK) st = sill__ids_put(&row->forks, c->scratch.p, c->scratch.n, why);
-        *longest = SILL_MAX(*longest, c->scratch.n);
-    }
-    row->prompt_starts[c->n_labels] = row->forks.n;
-    return st;
-}
-
-/* What the prompts of all labels begin with goes into row->ids; what each goes on with, and behind it all tokens of yes or no but
- * the last, stays in row->forks: once where both words are one token, else once for each. */
-static sill_status cut_prompts(cls *c, cls_row *row, sill_error *why) {
-    const int32_t *first = row->forks.p;
-    size_t same = row->prompt_starts[1] - 1;
-    sill_status st = SILL_OK;
-    for (int32_t i = 1; i < c->n_labels; i++) {
-        const int32_t *p = row->forks.p + row->prompt_starts[i];
-        size_t n = SILL_MIN(same, row->prompt_starts[i + 1] - row->prompt_starts[i] - 1), k = 0;
-        while (k < n && p[k] == first[k]) k++;
-        same = k;
-    }
-    if (!same) return sill__fail(why, SILL_EINVAL, "the prompts of the labels have no beginning in common; put words in front of {text}");
-    row->ids.n = 0;
-    if ((st = sill__ids_put(&row->ids, first, same, why)) != SILL_OK) return st;
-    size_t copies = c->n_longer ? 2 : 1;
-    c->scratch.n = 0;
-    for (int32_t k = 0; st == SILL_OK && k < c->n_forks; k++) {
-        size_t label = (size_t)k / copies, word = (size_t)k % copies, from = row->prompt_starts[label] + same;
-        row->fork_starts[k] = c->scratch.n;
-        st = sill__ids_put(&c->scratch, row->forks.p + from, row->prompt_starts[label + 1] - from, why);
-        if (st == SILL_OK && copies == 2) st = sill__ids_put(&c->scratch, c->label_ids.p + c->starts[word], sill__cls_length(c, (int32_t)word) - 1, why);
-    }
-    row->fork_starts[c->n_forks] = c->scratch.n;
-    sill__ids prompts = row->forks;
-    row->forks = c->scratch;
-    c->scratch = prompts;
-    return st;
-}
-
-static sill_status read_questions(cls *c, sill_row *in, cls_row *row, sill_error *why) {
-    size_t limit = (size_t)SILL_MAX(0, c->n_ctx - (c->longest - 1)), longest;
-    sill_status st = count_tokens(c, in, row, why);
-    if (st == SILL_OK) st = all_prompts(c, in, row, false, limit, &longest, why);
-    if (st == SILL_OK && longest > limit) {
-        if (c->o.long_policy != SILL_LONG_TRUNCATE) return too_long(c, longest, limit, why);
-        row->truncated = true;
-        st = all_prompts(c, in, row, true, limit, &longest, why); /* each may shorten the text for those before it */
-        if (st == SILL_OK) st = all_prompts(c, in, row, false, limit, &longest, why);
-        if (st == SILL_OK && longest > limit) return too_long(c, longest, limit, why);
-    }
-    return st == SILL_OK ? cut_prompts(c, row, why) : st;
-}
+typedef sill__cls_text cls_text;
 
 static void start_prompt(cls *c, cls_row *row, sill__lane *lane) {
     int32_t n = (int32_t)row->ids.n, same = 0, longest = c->n_longer ? n + c->longest - 1 : 0;
@@ -113,26 +27,46 @@ static void start_prompt(cls *c, cls_row *row, sill__lane *lane) {
     lane->max_length = n;
     lane->fork_length = longest;
     row->n_open = c->n_forks;
-    for (int32_t i = 0; c->multi && i < c->n_words; i++) row->sums[i] = 0;
+    lane->user = row;
 }
+
+/* The piece is finished; its text, where that was the last. */
+static sill_status finish(cls *c, cls_row *row, sill_error *err) {
+    cls_text *text = row->text;
+    row->used = false;
+    text->n_open--;
+    return text->n_open == 0 && text != c->current ? sill__cls_deliver(c, text, err) : SILL_OK;
+}
+
+static sill_status take(void *user, const sill_row *in, sill_error *why) {
+    cls *c = user;
+    cls_text *text = NULL;
+    for (int32_t i = 0; i < c->n_rows && !text; i++)
+        if (!c->texts[i].used) text = &c->texts[i];
+    if (!text) return SILL__BUG(why, "no slot for a text");
+    sill_status st = sill__cls_text_begin(c, in, text, why);
+    text->used = st == SILL_OK;
+    if (text->used) c->current = text;
+    return st;
+}
+
+static sill_status not_taken(void *user, uint64_t index, const sill_error *why, sill_error *err) { return sill__cls_failed(user, index, why, err); }
 
 static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error *err) {
     cls *c = user;
+    const sill__pull pull = {.next = c->next, .user = c->user, .task = c, .take = take, .failed = not_taken};
     sill_status st;
     for (;;) {
-        sill_row in;
         sill_error why = {0};
         cls_row *row = NULL;
-        if ((st = sill__row_next(c->next, c->user, &in, got, err)) != SILL_OK || !*got) return st;
+        if (!c->current && ((st = sill__row_pull(&pull, got, err)) != SILL_OK || !*got)) return st;
         for (int32_t i = 0; i < c->n_rows && !row; i++)
             if (!c->rows[i].used) row = &c->rows[i];
-        if (!row) return SILL__BUG(err, "no slot for a row");
-        row->index = in.index;
-        row->truncated = false;
-        st = (c->multi ? read_questions : read_prompt)(c, &in, row, &why);
-        if (st == SILL_OK) {
+        if (!row) return SILL__BUG(err, "no slot for a piece");
+        cls_text *text = c->current;
+        if ((st = sill__cls_text_piece(c, row, got, &why)) == SILL_OK && *got) {
             row->used = true;
-            lane->user = row;
+            text->n_open++;
             start_prompt(c, row, lane);
             return SILL_OK;
         }
@@ -140,45 +74,38 @@ static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error
             if (err) *err = why;
             return st;
         }
-        if (!c->have_content_free) {
-            if (err) *err = why;
-            sill__fail_context(err, "content-free input");
-            return st;
-        }
-        if ((st = sill__cls_failed(c, in.index, &why, err)) != SILL_OK) return st;
+        if (st != SILL_OK) text->why = why;
+        c->current = NULL;
+        if (text->n_open == 0 && (st = sill__cls_deliver(c, text, err)) != SILL_OK) return st;
     }
 }
 
 static sill_status refuse(void *user, sill__lane *lane, int64_t need, int64_t have, sill_error *err) {
     cls *c = user;
     cls_row *row = lane->user;
-    sill_error why = {0};
-    sill__fail(&why, SILL_ENOFIT, "the prompt and its labels need %lld positions and the session has room for %lld",
+    sill__fail(&row->text->why, SILL_ENOFIT, "the prompt and its labels need %lld positions and the session has room for %lld",
                (long long)need, (long long)have);
-    row->used = false;
-    if (!c->have_content_free) {
-        if (err) *err = why;
-        return why.code;
-    }
-    return sill__cls_failed(c, row->index, &why, err);
+    if (c->current == row->text) c->current = NULL;
+    return finish(c, row, err);
 }
 
 static sill_status rows_done(void *user, sill__lane *lane, const sill__span *span, int32_t at, bool last,
                              sill__fed *then, sill_error *err) {
     cls *c = user;
     cls_row *row = lane->user;
+    double *sums = sill__cls_sums(c, row);
     (void)at;
     *then = SILL__FED_DONE;
     if (lane->parent) { /* a longer label: its tokens after the first; a question: the first of both words, or all of one */
         for (int32_t i = 0; span->targets && i < span->n - span->first_out; i++)
-            row->sums[lane->index] += (double)span->target_logprobs[i];
+            sums[lane->index] += (double)span->target_logprobs[i];
         for (int32_t i = 0; last && i < lane->n_last_targets; i++)
-            row->sums[i * c->n_labels + lane->index] = (double)span->target_logprobs[i];
-        return last && --row->n_open == 0 ? sill__cls_deliver(c, row, err) : SILL_OK;
+            sums[i * c->n_labels + lane->index] = (double)span->target_logprobs[i];
+        return last && --row->n_open == 0 ? finish(c, row, err) : SILL_OK;
     }
     if (!last) return SILL_OK;
-    for (int32_t i = 0; !c->multi && i < c->n_labels; i++) row->sums[i] = (double)span->target_logprobs[i];
-    if (!c->n_forks) return sill__cls_deliver(c, row, err);
+    for (int32_t i = 0; !c->multi && i < c->n_labels; i++) sums[i] = (double)span->target_logprobs[i];
+    if (!c->n_forks) return finish(c, row, err);
     lane->n_forks = c->n_forks;
     *then = SILL__FED_FORK;
     return SILL_OK;
@@ -301,10 +228,9 @@ static sill_status prepare_labels(cls *c, const sill__task *task, sill_error *er
     if (st == SILL_OK) st = make_words(c, err);
     if (st != SILL_OK) return st;
     for (int32_t i = 0; i < c->n_rows; i++) {
-        c->rows[i].sums = sill__calloc((size_t)c->n_words, sizeof(double));
         if (c->multi) c->rows[i].prompt_starts = sill__calloc((size_t)c->n_labels + 1, sizeof(size_t));
         if (c->multi) c->rows[i].fork_starts = sill__calloc((size_t)c->n_forks + 1, sizeof(size_t));
-        if (!c->rows[i].sums || (c->multi && (!c->rows[i].fork_starts || !c->rows[i].prompt_starts)))
+        if (c->multi && (!c->rows[i].fork_starts || !c->rows[i].prompt_starts))
             return sill__fail(err, SILL_ENOMEM, "no memory for %d labels", c->n_labels);
     }
     if (!c->o.no_shared_prefix && (st = share_prefix(c, err)) != SILL_OK) return st;
@@ -331,9 +257,8 @@ static sill_status check_numbers(const sill_classify_options *o, sill_error *err
         return sill__fail(err, SILL_ERANGE, "threshold is %g, expected a probability (0: 0.5)", (double)o->threshold);
     if (!(o->min_confidence >= 0 && o->min_confidence <= 1))
         return sill__fail(err, SILL_ERANGE, "min_confidence is %g, expected a probability (0: none)", (double)o->min_confidence);
-    if ((o->labels || o->codebook) && o->long_policy != SILL_LONG_DEFAULT && o->long_policy != SILL_LONG_ERROR && o->long_policy != SILL_LONG_TRUNCATE)
-        return sill__fail(err, SILL_EUNSUPPORTED, "a long text can be refused or truncated where labels are given, not split or "
-                          "windowed: that is for a model's own classification head");
+    if ((unsigned)o->long_policy > SILL_LONG_SPLIT_MEAN)
+        return sill__fail(err, SILL_EINVAL, "long_policy %d is none of sill_long's values", (int)o->long_policy);
     return SILL_OK;
 }
 
@@ -383,7 +308,10 @@ void sill__cls_free(cls *c) {
         sill__ids_free(&c->rows[i].forks);
         sill__free(c->rows[i].fork_starts);
         sill__free(c->rows[i].prompt_starts);
-        sill__free(c->rows[i].sums);
+    }
+    for (int32_t i = 0; c->texts && i < c->n_rows; i++) {
+        sill__free(c->texts[i].sums);
+        sill__free(c->texts[i].weights);
     }
     sill__prompt_free(&c->prompt);
     sill__ids_free(&c->label_ids);
@@ -396,7 +324,10 @@ void sill__cls_free(cls *c) {
     sill__free(c->content_free);
     sill__free(c->work);
     sill__free(c->out);
+    sill__free(c->mean);
     sill__free(c->chosen);
+    sill__free(c->ends);
+    sill__free(c->texts);
     sill__free(c->rows);
 }
 
@@ -414,10 +345,12 @@ sill_status sill_classify(sill_session *session, const sill_classify_options *op
     if (c.model->tokenizer && sill__tokenizer_add_bos(c.model->tokenizer)) c.flags |= SILL_TOKENIZE_BOS;
     sill__task task = {.user = &c, .next = next_lane, .refuse = refuse, .rows = rows_done, .fork = fork_lane};
     c.rows = sill__calloc((size_t)c.n_rows, sizeof *c.rows);
+    c.texts = sill__calloc((size_t)c.n_rows, sizeof *c.texts);
+    c.mean = sill__calloc(4 * (size_t)c.n_labels, sizeof *c.mean);
     c.out = sill__calloc(4 * (size_t)c.n_labels, sizeof *c.out);
     c.work = sill__calloc(2 * (size_t)c.n_labels, sizeof *c.work);
     c.chosen = sill__calloc((size_t)c.n_labels, sizeof *c.chosen);
-    if (!c.rows || !c.out || !c.work || !c.chosen) st = sill__fail(err, SILL_ENOMEM, "no memory for %d labels", c.n_labels);
+    if (!c.rows || !c.texts || !c.mean || !c.out || !c.work || !c.chosen) st = sill__fail(err, SILL_ENOMEM, "no memory for %d labels", c.n_labels);
     if (st == SILL_OK && !c.labels) st = sill__cls_head(&c, err);
     if (st == SILL_OK && c.labels) st = prepare_labels(&c, &task, err);
     if (st == SILL_OK && c.labels) st = sill__sched_run(session, &task, err);

@@ -1,6 +1,6 @@
 /*
- * classify.h - what the two halves of classification share: classify.c makes lanes of rows, classify_result.c makes results of
- * what comes back; head.c runs classification heads.
+ * classify.h - what the parts of classification share: classify_pieces.c makes prompts of rows, classify.c lanes of prompts,
+ * classify_result.c results of what comes back; head.c runs classification heads.
  */
 #ifndef SILL_TASK_CLASSIFY_H
 #define SILL_TASK_CLASSIFY_H
@@ -8,16 +8,28 @@
 #include "task/prompt.h"
 #include "task/windows.h"
 
-typedef struct sill__cls_row {
+/* A row's text: one piece, or several where it is longer than the prompt leaves room for. */
+typedef struct sill__cls_text {
     bool used, truncated;
     uint64_t index;
     size_t n_tokens;
+    int32_t n_pieces, n_open; /* started; of these not finished */
+    double *sums;        /* (n_pieces, n_words) log-likelihoods */
+    double *weights;     /* (n_pieces) tokens that a piece adds to those before it */
+    size_t cap;          /* pieces */
+    sill_error why;      /* what failed: the text has no result */
+} sill__cls_text;
+
+/* A piece under way. */
+typedef struct sill__cls_row {
+    bool used;
+    sill__cls_text *text;
+    int32_t piece;
     sill__ids ids;       /* the prompt; multi-label: what the prompts of all labels begin with */
     sill__ids forks;     /* multi-label: what they go on with, and the words behind it */
     size_t *fork_starts; /* multi-label: (n_forks + 1) into forks */
     size_t *prompt_starts; /* multi-label: (n_labels + 1) into forks while it still holds whole prompts */
-    double *sums;        /* (n_words) log-likelihoods */
-    int32_t n_open;
+    int32_t n_open;      /* forks */
 } sill__cls_row;
 
 typedef struct sill__cls {
@@ -44,10 +56,17 @@ typedef struct sill__cls {
     bool have_content_free;
     /* the call */
     uint32_t flags;
-    sill__cls_row *rows;
+    sill__cls_row *rows;   /* (n_rows) */
+    sill__cls_text *texts; /* (n_rows) */
+    sill__cls_text *current; /* of which more pieces are to be started */
+    sill_row whole;      /* as the source gave it */
+    size_t *ends;        /* (n_ends + 1) bytes (of ids: ids) of the current text before its token i */
+    size_t n_ends, ends_cap;
+    size_t at, covered, body; /* tokens: where the next piece begins; those in a piece before it; the most of a piece */
     sill__ids scratch;
     float *out;          /* (4, n_labels) */
-    double *work;        /* (n_labels) */
+    double *work;        /* (n_words) */
+    double *mean;        /* (4, n_labels) */
     uint8_t *chosen;     /* (n_labels) */
     sill_next_fn next;
     sill_classified_fn done;
@@ -60,8 +79,15 @@ static inline size_t sill__cls_length(const sill__cls *c, int32_t word) { return
 sill_status sill__cls_options(sill__cls *c, const sill_classify_options *options, sill_error *err);
 void sill__cls_free(sill__cls *c);
 
-/* A row's result to the caller; the row is free again. */
-sill_status sill__cls_deliver(sill__cls *c, sill__cls_row *row, sill_error *err);
+/* classify_pieces.c: a row becomes a text, and c->current its next piece, ready to run, in ROW; c->current is NULL behind its last.
+ * *got false: it had no further piece. The errors are the row's. */
+sill_status sill__cls_text_begin(sill__cls *c, const sill_row *in, sill__cls_text *text, sill_error *why);
+sill_status sill__cls_text_piece(sill__cls *c, sill__cls_row *row, bool *got, sill_error *why);
+
+static inline double *sill__cls_sums(const sill__cls *c, const sill__cls_row *row) { return row->text->sums + (size_t)row->piece * (size_t)c->n_words; }
+
+/* A text's result to the caller; the text is free again. */
+sill_status sill__cls_deliver(sill__cls *c, sill__cls_text *text, sill_error *err);
 /* MEAN (2, n_labels): a head's outputs, and what they say. */
 sill_status sill__cls_deliver_scores(sill__cls *c, const sill__windows_row *row, const double *mean, sill_error *err);
 /* All rows through the model's head. */

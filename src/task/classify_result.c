@@ -10,14 +10,6 @@ sill_status sill__cls_failed(sill__cls *c, uint64_t index, const sill_error *why
     return call_done(c, &r, err);
 }
 
-/* The error of a row whose numbers are none. */
-static sill_status overflowed(sill__cls *c, sill__cls_row *row, const char *what, double value, sill_error *err) {
-    sill_error why = {0};
-    row->used = false;
-    sill__overflowed(what, value, &why);
-    return sill__cls_failed(c, row->index, &why, err);
-}
-
 static void softmax(const double *x, int32_t n, float *out) {
     double best = x[0], sum = 0;
     for (int32_t i = 1; i < n; i++) best = x[i] > best ? x[i] : best;
@@ -65,38 +57,69 @@ static void to_probs(const sill__cls *c, const double *x, float *out) {
         for (int32_t i = 0; i < c->n_labels; i++) out[i] = sigmoid(x[i] - x[c->n_labels + i]);
 }
 
-sill_status sill__cls_deliver(sill__cls *c, sill__cls_row *row, sill_error *err) {
-    int32_t n = c->n_labels;
+/* The error of a text, or of the content-free input, which ends the call. */
+static sill_status no_result(sill__cls *c, const sill__cls_text *text, const sill_error *why, sill_error *err) {
+    if (c->have_content_free) return sill__cls_failed(c, text->index, why, err);
+    if (err) *err = *why;
+    sill__fail_context(err, "content-free input");
+    return why->code;
+}
+
+/* The probabilities that sums (n_words) are worth: raw, norm, calibrated, then the logits, each (n_labels). */
+static void read_sums(sill__cls *c, const double *sums, float *out) {
+    const int32_t n = c->n_labels;
+    to_probs(c, sums, out);
+    for (int32_t i = 0; i < c->n_words; i++) c->work[i] = sums[i] / (double)sill__cls_length(c, c->multi ? i / n : i);
+    to_probs(c, c->work, out + n);
+    for (int32_t i = 0; i < c->n_words; i++) c->work[i] = sums[i] - c->content_free[i];
+    to_probs(c, c->work, out + 2 * n);
+    for (int32_t i = 0; i < n; i++) out[3 * n + i] = (float)(c->multi ? sums[i] - sums[n + i] : sums[i]);
+}
+
+/* The means over a text's pieces into c->out, in the order of the text, so that they are the same bits whatever finished first. */
+static void read_pieces(sill__cls *c, const sill__cls_text *text) {
+    const int32_t n = 4 * c->n_labels;
+    double weight = 0;
+    for (int32_t i = 0; i < n; i++) c->mean[i] = 0;
+    for (int32_t k = 0; k < text->n_pieces; k++) {
+        read_sums(c, text->sums + (size_t)k * (size_t)c->n_words, c->out);
+        for (int32_t i = 0; i < n; i++) c->mean[i] += text->weights[k] * (double)c->out[i];
+        weight += text->weights[k];
+    }
+    for (int32_t i = 0; text->n_pieces > 1 && i < n; i++) c->out[i] = (float)(c->mean[i] / weight);
+}
+
+static sill_status tell(sill__cls *c, const sill__cls_text *text, sill_error *err) {
+    const int32_t n = c->n_labels;
     float *raw = c->out, *norm = raw + n, *calibrated = norm + n, *logits = calibrated + n;
-    double worst = 0;
-    for (int32_t i = 0; i < c->n_words; i++)
-        if (!sill__is_logprob(row->sums[i])) worst = row->sums[i];
-    if (!c->have_content_free) { /* the content-free input's own row */
-        if (!sill__is_logprob(worst)) {
-            sill__overflowed("the log-probability of a label", worst, err);
-            sill__fail_context(err, "content-free input");
-            return SILL_EDEVICE;
+    sill_error why = {0};
+    if (text->why.code != SILL_OK) return no_result(c, text, &text->why, err);
+    for (size_t i = 0; i < (size_t)text->n_pieces * (size_t)c->n_words; i++)
+        if (!sill__is_logprob(text->sums[i])) {
+            sill__overflowed("the log-probability of a label", text->sums[i], &why);
+            return no_result(c, text, &why, err);
         }
-        memcpy(c->content_free, row->sums, (size_t)c->n_words * sizeof *row->sums);
+    if (!c->have_content_free) { /* the content-free input's own row */
+        memcpy(c->content_free, text->sums, (size_t)c->n_words * sizeof *text->sums);
         c->have_content_free = true;
-        row->used = false;
         return SILL_OK;
     }
-    if (!sill__is_logprob(worst)) return overflowed(c, row, "the log-probability of a label", worst, err);
-    to_probs(c, row->sums, raw);
-    for (int32_t i = 0; i < c->n_words; i++) c->work[i] = row->sums[i] / (double)sill__cls_length(c, c->multi ? i / n : i);
-    to_probs(c, c->work, norm);
-    for (int32_t i = 0; i < c->n_words; i++) c->work[i] = row->sums[i] - c->content_free[i];
-    to_probs(c, c->work, calibrated);
-    for (int32_t i = 0; i < n; i++) logits[i] = (float)(c->multi ? row->sums[i] - row->sums[n + i] : row->sums[i]);
-    sill_classified r = {.index = row->index, .n_labels = n, .raw = raw, .norm = norm, .calibrated = calibrated,
-                         .logits = logits, .n_tokens = row->n_tokens, .truncated = row->truncated};
+    read_pieces(c, text);
+    sill_classified r = {.index = text->index, .n_labels = n, .raw = raw, .norm = norm, .calibrated = calibrated, .logits = logits,
+                         .n_tokens = text->n_tokens, .truncated = text->truncated, .n_windows = text->n_pieces};
     r.probs = c->o.prob == SILL_PROB_RAW ? raw : c->o.prob == SILL_PROB_CALIBRATED ? calibrated : norm;
     for (int32_t i = 0; i < n; i++) /* all labels at -infinity */
-        if (isnan(r.probs[i])) return overflowed(c, row, "the probability of a label", NAN, err);
+        if (isnan(r.probs[i])) {
+            sill__overflowed("the probability of a label", NAN, &why);
+            return sill__cls_failed(c, text->index, &why, err);
+        }
     decide(c, &r, !c->multi);
-    sill_status st = call_done(c, &r, err);
-    row->used = false;
+    return call_done(c, &r, err);
+}
+
+sill_status sill__cls_deliver(sill__cls *c, sill__cls_text *text, sill_error *err) {
+    sill_status st = tell(c, text, err);
+    text->used = false;
     return st;
 }
 

@@ -8,6 +8,20 @@ sill_status sill__row_next(sill_next_fn next, void *user, sill_row *row, bool *g
     return r < 0 ? sill__fail(err, SILL_ECANCELLED, "cancelled by the source of rows") : SILL_OK;
 }
 
+sill_status sill__row_pull(const sill__pull *p, bool *got, sill_error *err) {
+    for (;;) {
+        sill_row in;
+        sill_error why = {0};
+        sill_status st = sill__row_next(p->next, p->user, &in, got, err);
+        if (st != SILL_OK || !*got || (st = p->take(p->task, &in, &why)) == SILL_OK) return st;
+        if (sill__is_fatal(st)) {
+            if (err) *err = why;
+            return st;
+        }
+        if ((st = p->failed(p->task, in.index, &why, err)) != SILL_OK) return st;
+    }
+}
+
 sill_status sill__ids_known(const sill_model *model, const sill__ids *ids, sill_error *err) {
     for (size_t i = 0; i < ids->n; i++)
         if (ids->p[i] < 0 || ids->p[i] >= model->config.n_vocab)

@@ -57,7 +57,8 @@ static sill_status call_done(score *s, const sill_scored *r, sill_error *err) {
     return s->done(s->user, r) ? sill__fail(err, SILL_ECANCELLED, "cancelled by the caller") : SILL_OK;
 }
 
-static sill_status row_failed(score *s, uint64_t index, const sill_error *why, sill_error *err) {
+static sill_status row_failed(void *user, uint64_t index, const sill_error *why, sill_error *err) {
+    score *s = user;
     sill_scored r = {.index = index, .status = why->code, .error = why->msg};
     return call_done(s, &r, err);
 }
@@ -120,13 +121,11 @@ static sill_status deliver(score *s, score_row *row, sill_error *err) {
 
 /* ---------------------------------------------------------------- rows */
 
-static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-
 /* Context and text as one string into row->ids, and where the text begins. */
 static sill_status read_strings(score *s, const sill_row *in, score_row *row, sill_error *why) {
     size_t n = in->n_context_bytes, at = 0;
     const sill_tokenizer *t = s->model->tokenizer;
-    while (n && is_space(in->context[n - 1])) n--;
+    while (n && sill__is_space(in->context[n - 1])) n--;
     sill__str_clear(&s->string);
     if (!sill__str_put(&s->string, in->context, in->n_context_bytes) || !sill__str_put(&s->string, in->text, in->n_bytes))
         return sill__fail(why, SILL_ENOMEM, "no memory for a context of %zu bytes", in->n_context_bytes);
@@ -265,37 +264,29 @@ static bool same_context(const score_row *a, const score_row *b) {
                       : !memcmp(a->context_ids, b->context_ids, a->n_context * sizeof *a->context_ids);
 }
 
-/* The next row of which something is to be computed, those that fail told; NULL at the end. */
+static sill_status take(void *user, const sill_row *in, sill_error *why) {
+    score *s = user;
+    score_row *row = new_row(s);
+    if (!row) return sill__fail(why, SILL_ENOMEM, "no memory for a row");
+    sill_status st = read_row(s, in, row, why);
+    if (st == SILL_OK) s->ahead = row;
+    else drop_row(s, row);
+    return st;
+}
+
+/* The next row of which something is to be computed; NULL at the end. */
 static sill_status pull(score *s, score_row **out, sill_error *err) {
+    const sill__pull from = {.next = s->next, .user = s->user, .task = s, .take = take, .failed = row_failed};
+    sill_status st = SILL_OK;
+    for (bool got = true; !s->ended && !(s->ahead && has_window(s, s->ahead)); s->ended = !got) {
+        score_row *bare = s->ahead; /* nothing in it follows anything */
+        s->ahead = NULL;
+        if (bare && (st = deliver(s, bare, err)) != SILL_OK) return st;
+        if ((st = sill__row_pull(&from, &got, err)) != SILL_OK) return st;
+    }
     *out = s->ahead;
     s->ahead = NULL;
-    while (!*out && !s->ended) {
-        sill_row in;
-        sill_error why = {0};
-        bool got;
-        sill_status st = sill__row_next(s->next, s->user, &in, &got, err);
-        if (st != SILL_OK) return st;
-        if (!got) {
-            s->ended = true;
-            break;
-        }
-        score_row *row = new_row(s);
-        if (!row) return sill__fail(err, SILL_ENOMEM, "no memory for a row");
-        if ((st = read_row(s, &in, row, &why)) != SILL_OK) {
-            drop_row(s, row);
-            if (sill__is_fatal(st)) {
-                if (err) *err = why;
-                return st;
-            }
-            st = row_failed(s, in.index, &why, err);
-        } else if (!has_window(s, row)) { /* nothing that follows anything */
-            st = deliver(s, row, err);
-        } else {
-            *out = row;
-        }
-        if (st != SILL_OK) return st;
-    }
-    return SILL_OK;
+    return st;
 }
 
 /* The rows that follow FIRST with its context, as FIRST's company. Their tokens are those of the context alone up to each one's
@@ -410,7 +401,7 @@ static sill_status find_beginnings(score *s, sill_error *err) {
     for (int32_t i = 0; i < n; i++) {
         size_t bytes = 0;
         const char *p = sill__tokenizer_bytes(s->model->tokenizer, i, &bytes);
-        s->begins[i] = sill__tokenizer_is_special(s->model->tokenizer, i) || (p && bytes && is_space(p[0]));
+        s->begins[i] = sill__tokenizer_is_special(s->model->tokenizer, i) || (p && bytes && sill__is_space(p[0]));
     }
     return SILL_OK;
 }

@@ -1,7 +1,8 @@
 /* windows.c - see windows.h. */
 #include "task/windows.h"
 
-static sill_status row_failed(sill__windows *w, uint64_t index, const sill_error *why, sill_error *err) {
+static sill_status row_failed(void *user, uint64_t index, const sill_error *why, sill_error *err) {
+    sill__windows *w = user;
     sill__windows_row none = {.index = index};
     return w->done(w->task, &none, NULL, why, err);
 }
@@ -89,31 +90,27 @@ static void next_window(sill__windows *w, sill__lane *lane) {
     if (w->n_started == row->n_windows) w->current = NULL;
 }
 
+static sill_status take(void *user, const sill_row *in, sill_error *why) {
+    sill__windows *w = user;
+    sill__windows_row *row = NULL;
+    for (int32_t i = 0; i < w->n_rows && !row; i++)
+        if (!w->rows[i].used) row = &w->rows[i];
+    if (!row) return SILL__BUG(why, "no slot for a row");
+    sill_status st = read_row(w, in, row, why);
+    if (st != SILL_OK) return st;
+    row->used = true;
+    w->current = row;
+    w->n_started = 0;
+    return SILL_OK;
+}
+
 static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error *err) {
     sill__windows *w = user;
-    sill_status st;
-    while (!w->current) {
-        sill_row in;
-        sill_error why = {0};
-        sill__windows_row *row = NULL;
-        if ((st = sill__row_next(w->next, w->user, &in, got, err)) != SILL_OK || !*got) return st;
-        for (int32_t i = 0; i < w->n_rows && !row; i++)
-            if (!w->rows[i].used) row = &w->rows[i];
-        if (!row) return SILL__BUG(err, "no slot for a row");
-        if ((st = read_row(w, &in, row, &why)) == SILL_OK) {
-            row->used = true;
-            w->current = row;
-            w->n_started = 0;
-        } else if (sill__is_fatal(st)) {
-            if (err) *err = why;
-            return st;
-        } else if ((st = row_failed(w, in.index, &why, err)) != SILL_OK) {
-            return st;
-        }
-    }
-    next_window(w, lane);
+    const sill__pull pull = {.next = w->next, .user = w->user, .task = w, .take = take, .failed = row_failed};
     *got = true;
-    return SILL_OK;
+    sill_status st = w->current ? SILL_OK : sill__row_pull(&pull, got, err);
+    if (st == SILL_OK && *got) next_window(w, lane);
+    return st;
 }
 
 static sill_status refuse(void *user, sill__lane *lane, int64_t need, int64_t have, sill_error *err) {

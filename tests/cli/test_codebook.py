@@ -107,6 +107,36 @@ def several_labels():
     assert sill(*film, "--no-shared-prefix").out == sill(*film).out == sill(*film, "--max-sequences", "2", "--batch-tokens", "7").out
 
 
+def long_texts_in_pieces():
+    """A piece is labelled as the text alone, and counts with its tokens; the summary and the record count such rows."""
+    book = write("pieces.json", json.dumps({"labels": ["good", "bad"], "prompt": "{text}\nIt is"}))
+    args = ["classify", "--text", "text", *M, "--codebook", book, "--no-chat", "--all-probs"]
+    texts = ["yes no yes no good bad " * 6, "short", "x" * 75]
+    f = write("pieces.csv", "text\n" + "".join(t + "\n" for t in texts))
+    n = {len(r["ids"]) for r in sill("tokenize", write("x.jsonl", '{"text":"x"}\n{"text":"xx"}\n{"text":"xxx"}\n'), "--text", "text", *M).objects()}
+    assert n == {1, 2, 3}  # "x" is a token of its own: the pieces of the third text are known
+    for policy, says in (("split-mean", "split into pieces"), ("window", "read in windows that overlap"), ("truncate", "left out")):
+        r = sill(*args, f, "--ctx", "40", "--long", policy, "-o", path(f"{policy}.jsonl"))
+        assert f"rows longer than the context of 40 tokens: 2, " in r.err and says in r.err, r.err
+        assert json.loads(read(f"{policy}.jsonl.run.json"))["long_rows"] == 2
+    frame = json.loads(sill(*args, write("e.jsonl", '{"text":""}\n'), "--show-prompt", "--json").text().split("\n")[0])["n_tokens"]
+    word = max(len(r["ids"]) for r in sill("tokenize", write("w.jsonl", '{"text":" good"}\n{"text":" bad"}\n'), "--text", "text", *M).objects())
+    body = 40 - frame - (word - 1)
+    for policy, step in (("split-mean", body), ("window", body // 2)):
+        starts, done, pieces = 0, 0, []
+        while done < 75:
+            end = min(starts + body, 75)
+            pieces.append((end - starts, end - done))
+            done, starts = end, starts + step
+        alone = sill(*args, write("p.jsonl", "".join(json.dumps({"text": "x" * k}) + "\n" for k, _ in pieces))).objects()
+        whole = [json.loads(line) for line in read(f"{policy}.jsonl").decode().split("\n") if line][2]
+        assert len(pieces) > 2 and sum(w for _, w in pieces) == 75
+        for key in ("probs", "probs_raw", "probs_norm", "probs_calibrated"):
+            for label in ("good", "bad"):
+                want = sum(w * a[key][label] for (_, w), a in zip(pieces, alone)) / 75
+                assert math.isclose(whole[key][label], want, rel_tol=1e-5), (policy, key, label)
+
+
 def confidence():
     f = rows()
     args = ["classify", f, "--text", "text", *M, "--labels", "good,bad,the end", "--json", "--needs-human-below", "0"]
@@ -227,6 +257,6 @@ def heads_as_the_pipeline():
     assert "labels" in sill("classify", f, "--text", "t", "-m", path("head-gpt2"), "--multi-label").objects()[0]
 
 
-for t in (the_prompt_is_shown, the_manual_is_true, several_labels, confidence, mistakes, a_changed_codebook_does_not_go_on, heads_as_the_pipeline):
+for t in (the_prompt_is_shown, the_manual_is_true, several_labels, long_texts_in_pieces, confidence, mistakes, a_changed_codebook_does_not_go_on, heads_as_the_pipeline):
     test(t)
 end()

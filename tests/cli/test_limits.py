@@ -34,7 +34,6 @@ def refused_before_the_model():
     wrong_usage(*classify, "--prompt", "{text} {text}", says="{text} more than once")
     wrong_usage(*classify, "--prompt", "text", says="no {text}")
     for policy in ("window", "split-mean"):
-        wrong_usage(*classify, "--long", policy, says=f"--long {policy} is not for classify")
         wrong_usage("generate", *none, "--long", policy, "x", says=f"--long {policy} is not for generate")
     for c in ("score", "embed", "classify"):
         wrong_usage(c, f, "--text", "t", "--long", "all", says="default, error, truncate, window, split-mean")

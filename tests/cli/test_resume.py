@@ -370,6 +370,8 @@ def a_shard_that_dies():
     merged = path("dies.csv.merged.csv")
     r = sill("merge", *outs, "-o", merged, status=2)
     assert "dies_2.csv is not finished" in r.err and not os.path.exists(merged), r.err
+    r = sill("merge", *outs, path("gone.csv"), path("lost.csv"), "-o", merged, status=2)  # all that is wrong at once
+    assert all(s in r.err for s in ("dies_2.csv is not finished", "gone.csv is not there", "lost.csv is not there")), r.err
     r = sill("merge", outs[0], outs[2], "-o", merged, status=2)
     assert "1 of 3 shards are missing: 2/3" in r.err, r.err
     sill(*command(f, outs[1], "--shard", "2/3"), status=None)

@@ -125,6 +125,32 @@ def the_sample_is_by_the_seed():
     assert "alpha of all 2 runs" in table and "paraphrases 1: " in table and "rows that change" in table
 
 
+def any_input():
+    """Rows of a table, of a text file and of a directory, in other encodings, packed: the same texts, the same report."""
+    texts = ["the film was good", "caf\u00e9 and bad", "na\u00efve, the end", "war", "money"]
+    with open(write("t.csv", ""), "w", encoding="utf-8", newline="") as out:
+        csv.writer(out).writerows([["text"], *([t] for t in texts)])
+    os.makedirs(path("texts"), exist_ok=True)
+    for i, t in enumerate(texts):
+        write(f"texts/{i}.txt", t)
+    more = [*M, "--labels", "good,bad", "--paraphrase", "{text} It is", "--json"]
+
+    def report(*args):
+        return {**json.loads(sill("stability", *args, *more).out), "file": None}
+    want = report(path("t.csv"), "--text", "text")
+    assert want["rows_read"] == 5 and want["failed"] == 0
+    lines = "\n".join(texts) + "\n"
+    for args in ([write("lines.txt", lines)], [write("latin.txt", lines.encode("latin-1")), "--encoding", "latin-1"], [path("texts")],
+                 [write("lines.dat", lines), "--format", "txt"], [write("t.ssv", "a;text\n" + "".join(f'1;"{t}"\n' for t in texts)),
+                 "--format", "csv", "--delimiter", ";", "--text", "text"]):
+        assert report(*args) == want, args
+    one = json.loads(sill("stability", write("one.txt", "the whole\nis one"), "--format", "file", *more).out)
+    assert one["rows_read"] == 1
+    long = write("wide.csv", "text\n" + "x" * (2 << 20) + "\ngood\n")
+    assert json.loads(sill("stability", long, "--text", "text", "--max-row", "1", *more).out)["rows_read"] == 1
+    assert report(path("latin.txt"))["rows_read"] == 3  # what is not UTF-8 is in no sample
+
+
 def what_is_refused():
     f, long = rows("rows.csv", 3), write("long.csv", "text\nshort\n" + "word " * 1000 + "\n")
     def wrong(*args, says):
@@ -144,6 +170,6 @@ def what_is_refused():
     sill("stability", write("none.csv", "text\n"), "--text", "text", *M, "--labels", "a,b", "--paraphrase", "{text} x", status=1)
 
 
-for t in (the_formula_is_the_published_one, numbers_follow_from_the_labels, runs_are_those_of_classify, the_sample_is_by_the_seed, what_is_refused):
+for t in (the_formula_is_the_published_one, numbers_follow_from_the_labels, runs_are_those_of_classify, the_sample_is_by_the_seed, any_input, what_is_refused):
     test(t)
 end()

@@ -3,7 +3,7 @@
 import os
 from clitest import *
 
-COMMANDS = ["agree", "stability", "generate", "chat", "classify", "score", "perplexity", "tokenize", "detokenize", "inspect", "plan", "bench"]
+COMMANDS = ["agree", "stability", "generate", "chat", "classify", "score", "embed", "perplexity", "tokenize", "detokenize", "inspect", "plan", "bench"]
 
 
 def help_and_version():
@@ -22,6 +22,17 @@ def help_of_every_command():
         assert r.text().startswith(f"usage: sill {c} ") and "exit status: 0 done; 1 failed; 2 wrong usage" in r.text()
         assert not r.err and sill(c, "--help").out == r.out and sill(c, "-h").out == r.out
         assert all(len(line) <= 120 and line == line.rstrip() for line in r.text().split("\n")), c
+
+
+def tables_are_read_alike():
+    """What reads a table takes all that says how."""
+    for c in COMMANDS + ["detokenize"]:
+        text = sill("help", c).text()
+        if "\ninput:\n" not in text:
+            assert c in ("chat", "inspect", "plan", "bench"), c
+            continue
+        for option in ("--format FORMAT", "--encoding NAME", "--delimiter CHAR", "--max-row MIB"):
+            assert text.count(f"  {option} ") == 1, (c, option, text)
 
 
 def wrong_usage(*args, says):
@@ -218,7 +229,7 @@ def plan_and_inspect():
     assert "family                   llama\n" in sill("inspect", "-m", STORIES).text()
 
 
-for t in (help_and_version, help_of_every_command, unknown_names_get_a_suggestion, values_are_checked, policies_in_the_help, later_options_say_so, dashes,
+for t in (help_and_version, help_of_every_command, tables_are_read_alike, unknown_names_get_a_suggestion, values_are_checked, policies_in_the_help, later_options_say_so, dashes,
           models_that_are_not_there, model_names_in_the_cache, files_that_are_not_models, inputs_that_cannot_be_read,
           outputs_that_cannot_be_written, what_would_not_fit, plan_and_inspect):
     test(t)

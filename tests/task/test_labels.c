@@ -113,6 +113,52 @@ static void books(const char *device) {
     CHECK(n_multi >= 10 && n_single >= 10); /* yes and no of several tokens, and of one */
 }
 
+/* ---- texts that are cut into pieces */
+
+static int check_long(void *user, const sill_classified *g) {
+    want *w = user;
+    w->called++;
+    if (g->status != SILL_OK) {
+        FAIL("%s", g->error);
+        return 0;
+    }
+    CHECK_INT(g->n_windows, rec_number(w->r, "windows"));
+    CHECK(!g->truncated && g->n_tokens > 40);
+    check_list(w->r, "raw", g->raw, g->n_labels, 1e-4);
+    check_list(w->r, "norm", g->norm, g->n_labels, 1e-4);
+    check_list(w->r, "calibrated", g->calibrated, g->n_labels, 1e-4);
+    check_list(w->r, "logits", g->logits, g->n_labels, 4e-4);
+    for (int32_t i = 0; i < g->n_labels; i++) CHECK(w->multi ? g->chosen[i] == (g->probs[i] >= 0.5f) : g->probs[i] <= g->probs[g->label]);
+    return 0;
+}
+
+static void long_texts(const char *device) {
+    recs rs;
+    int n = 0;
+    REQUIRE(recs_open_file(&rs, "labels.txt"));
+    while (recs_next(&rs, "long")) {
+        const rec *r = &rs.now;
+        sill_error err = {0};
+        sill_codebook_info info;
+        sill_codebook *book = book_of(rec_text(r, "book"));
+        sill_model *m = model_of(r, device);
+        sill_session *s = test_session(m, (int)rec_number(r, "n_ctx"), 0, 3);
+        REQUIRE(s && book);
+        sill_codebook_get_info(book, &info, sizeof info);
+        sill_classify_options o = {.size = sizeof o, .codebook = book, .no_chat = rec_number(r, "chat") == 0, .chat = rec_number(r, "chat") != 0,
+                                   .long_policy = strcmp(rec_text(r, "long"), "window") ? SILL_LONG_SPLIT_MEAN : SILL_LONG_WINDOW};
+        sill_row row = {.text = rec_text(r, "text"), .n_bytes = strlen(rec_text(r, "text"))};
+        want w = {.source = {.rows = &row, .n = 1}, .r = r, .multi = info.multi_label != 0};
+        CHECK_OK(sill_classify(s, &o, next_row, check_long, &w, &err), err);
+        CHECK_INT(w.called, 1);
+        sill_session_free(s);
+        sill_codebook_free(book);
+        n++;
+    }
+    recs_close(&rs);
+    CHECK(n >= 60);
+}
+
 /* ---- heads */
 
 static int check_head(void *user, const sill_classified *g) {
@@ -292,6 +338,109 @@ static void questions_share_the_text(void) {
     sill_model_free(m);
 }
 
+/* ---- long texts in company */
+
+enum { N_LONG = 24 };
+typedef struct longs {
+    test_rows source;
+    int n;
+    int32_t windows[N_LONG];
+    float probs[N_LONG][3][4], logits[N_LONG][4];
+    char error[N_LONG][256];
+} longs;
+
+static int next_long(void *user, sill_row *row) { return test_next(&((longs *)user)->source, row); }
+static int keep_long(void *user, const sill_classified *g) {
+    longs *k = user;
+    k->n++;
+    k->windows[g->index] = g->status == SILL_OK ? g->n_windows : 0;
+    snprintf(k->error[g->index], sizeof k->error[0], "%s", g->error ? g->error : "");
+    for (int32_t i = 0; g->status == SILL_OK && i < g->n_labels; i++) {
+        k->probs[g->index][0][i] = g->raw[i];
+        k->probs[g->index][1][i] = g->norm[i];
+        k->probs[g->index][2][i] = g->calibrated[i];
+        k->logits[g->index][i] = g->logits[i];
+    }
+    return 0;
+}
+
+static void label_long(sill_session *s, const sill_classify_options *o, const sill_row *rows, int n, longs *k) {
+    sill_error err = {0};
+    int32_t before = sill__session_free_blocks(s);
+    k->source = (test_rows){.rows = rows, .n = n};
+    CHECK_OK(sill_classify(s, o, next_long, keep_long, k, &err), err);
+    CHECK_INT(sill__session_free_blocks(s), before);
+}
+
+/* The same bits alone, in company, in chunks, backwards, with one text at a time and without the shared prefix; a text of one piece
+ * as it is without the policy; rows of ids too. */
+static void long_texts_in_company(void) {
+    static const struct { int batch, sequences; bool turned, anew; } ways[] = {{0, 8, false, false}, {5, 3, true, false}, {0, 1, false, true}};
+    static const char *const books_of[] = {"film", "topics"};
+    static char words[N_LONG][700];
+    static int32_t ids[200];
+    static longs alone, all;
+    sill_row rows[N_LONG], turned[N_LONG];
+    uint64_t random = 5;
+    for (int i = 0; i < N_LONG; i++) {
+        static const char *const some[] = {"war ", "good ", "The film was ", "x", "\n\n", "\xe6\x98\xa0\xe7\x94\xbb ", "yes, ", "   ", "money\n"};
+        for (int k = (int)(test_random(&random) % (i % 3 ? 60 : 3)); k >= 0; k--)
+            strcat(words[i], some[test_random(&random) % SILL_ARRAY_LEN(some)]);
+        rows[i] = (sill_row){.index = (uint64_t)i, .text = words[i], .n_bytes = strlen(words[i])};
+    }
+    for (int i = 0; i < 200; i++) ids[i] = 3 + i * 7 % 300;
+    rows[4] = (sill_row){.index = 4, .ids = ids, .n_ids = 200};
+    rows[9] = (sill_row){.index = 9, .ids = ids, .n_ids = 7};
+    for (size_t b = 0; b < 2; b++)
+        for (int policy = SILL_LONG_WINDOW; policy <= SILL_LONG_SPLIT_MEAN; policy++) {
+            sill_model *m = test_model(FIXTURES "labels-gpt2", "cpu", 2);
+            sill_codebook *book = book_of(books_of[b]);
+            sill_classify_options o = {.size = sizeof o, .codebook = book, .no_chat = 1, .long_policy = (sill_long)policy};
+            int32_t *prompt;
+            const int n_ctx = 30 + (int)SILL_MAX(prompt_tokens(m, &o, "", 0, &prompt), b ? 180 : 0);
+            sill_free(prompt);
+            int several = 0, single = 0;
+            memset(&alone, 0, sizeof alone);
+            for (size_t k = 0; k < SILL_ARRAY_LEN(ways); k++) {
+                sill_session *s = test_session(m, n_ctx, ways[k].batch, ways[k].sequences);
+                REQUIRE(s && book);
+                o.no_shared_prefix = ways[k].anew;
+                for (int i = 0; i < N_LONG; i++) {
+                    turned[i] = rows[ways[k].turned ? N_LONG - 1 - i : i];
+                    if (k == 0) label_long(s, &o, rows + i, 1, &alone);
+                }
+                memset(&all, 0, sizeof all);
+                label_long(s, &o, turned, N_LONG, &all);
+                CHECK_INT(all.n, N_LONG);
+                CHECK(!memcmp(all.windows, alone.windows, sizeof all.windows) && !memcmp(all.probs, alone.probs, sizeof all.probs) &&
+                      !memcmp(all.logits, alone.logits, sizeof all.logits));
+                sill_session_free(s);
+            }
+            o.long_policy = SILL_LONG_ERROR;
+            sill_session *s = test_session(m, n_ctx, 0, 4);
+            memset(&all, 0, sizeof all);
+            label_long(s, &o, rows, N_LONG, &all);
+            for (int i = 0; i < N_LONG; i++) {
+                several += alone.windows[i] > 1;
+                single += alone.windows[i] == 1;
+                CHECK(alone.windows[i] > 0);
+                CHECK(alone.windows[i] > 1 ? strstr(all.error[i], "split-mean") != NULL : !memcmp(all.probs[i], alone.probs[i], sizeof all.probs[i]));
+            }
+            if (several < 5 || single < 5) FAIL("%s: %d texts in pieces, %d not", books_of[b], several, single);
+            /* No room for a piece; the content-free text is never cut. */
+            o.long_policy = (sill_long)policy;
+            o.content_free = words[0];
+            sill_session *tight = test_session(m, n_ctx - 30, 0, 2);
+            sill_error err = {0};
+            all.source = (test_rows){.rows = rows, .n = 1};
+            if (b == 0 && tight) CHECK(sill_classify(tight, &o, next_long, keep_long, &all, &err) == SILL_ERANGE && strstr(err.msg, "content-free input"));
+            sill_session_free(tight);
+            sill_session_free(s);
+            sill_codebook_free(book);
+            sill_model_free(m);
+        }
+}
+
 /* ---- what is said of the probabilities */
 
 static void thresholds(void) {
@@ -398,12 +547,17 @@ static void long_texts_of_several_labels(void) {
 
 static void ref_books(void) { books("ref"); }
 static void cpu_books(void) { books("cpu"); }
+static void ref_long_texts(void) { long_texts("ref"); }
+static void cpu_long_texts(void) { long_texts("cpu"); }
 static void ref_heads(void) { heads("ref"); }
 static void cpu_heads(void) { heads("cpu"); }
 
 int main(int argc, char **argv) {
     TEST(ref_books);
     TEST(cpu_books);
+    TEST(ref_long_texts);
+    TEST(cpu_long_texts);
+    TEST(long_texts_in_company);
     TEST(ref_heads);
     TEST(cpu_heads);
     TEST(the_prefix_is_computed_once);

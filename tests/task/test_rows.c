@@ -227,7 +227,7 @@ static void prompts_and_labels_that_are_refused(void) {
     sill_classify_options bad[] = {
         {.labels = labels, .n_labels = 2, .prompt = "no place"}, {.labels = labels, .n_labels = 2, .prompt = "{text} {text}"},
         {.labels = same, .n_labels = 2}, {.labels = empty, .n_labels = 2}, {.labels = labels, .n_labels = 0},
-        {.labels = NULL}, {.labels = labels, .n_labels = 2, .long_policy = SILL_LONG_WINDOW},
+        {.labels = NULL}, {.labels = labels, .n_labels = 2, .long_policy = (sill_long)9},
         {.labels = labels, .n_labels = 2, .prob = (sill_prob)7}};
     for (size_t i = 0; i < SILL_ARRAY_LEN(bad); i++) {
         bad[i].size = sizeof bad[i];
