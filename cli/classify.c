@@ -247,6 +247,25 @@ static sill_status rows(cli_run *run, sill_error *err) {
     return sill_classify(run->engine->session, &t->co, cli_run_next, done, run, err);
 }
 
+/* The mean log-probability of a token favours words of several tokens, of which the later ones are certain: told once. */
+static sill_status tell_lengths(const classify_task *t, const cli_engine *engine, sill_error *err) {
+    size_t least = SIZE_MAX, most = 0;
+    if (!t->zero_shot || t->multi || t->o->prob != SILL_PROB_NORM) return SILL_OK;
+    for (size_t i = 0; i < t->n_labels; i++) {
+        int32_t *ids;
+        size_t n, n_prompt;
+        sill_status s = sill_classify_prompt(engine->model, &t->co, "", 0, (int32_t)i, &ids, &n, &n_prompt, err);
+        if (s != SILL_OK) return s;
+        sill_free(ids);
+        least = SILL_MIN(least, n - n_prompt);
+        most = SILL_MAX(most, n - n_prompt);
+    }
+    if (least < most)
+        cli_say("the labels have %zu to %zu tokens, and --prob norm favours some of them for that; compare --prob calibrated (--all-probs"
+                " gives both), or take words of one length in a codebook", least, most);
+    return SILL_OK;
+}
+
 static int run_classify(const classify_options *o, classify_task *t, cli_run *run, const cli_engine *engine) {
     int status = t->zero_shot ? -1 : take_head(t, engine);
     if (status >= 0) return status;
@@ -254,6 +273,8 @@ static int run_classify(const classify_options *o, classify_task *t, cli_run *ru
         return args_usage("classify", "--chat: %s has no chat template that is known here; leave it out for a plain prompt", engine->path);
     fill_options(t);
     if (o->show_prompt) return show_prompt(t, run, engine);
+    sill_error err = {0};
+    if (tell_lengths(t, engine, &err) != SILL_OK) return cli_fail(&err);
     t->json = cli_run_output_format(run) == SILL__FORMAT_JSONL;
     if (!make_fields(t)) {
         fprintf(stderr, "sill: error: no memory for the labels\n");

@@ -38,6 +38,16 @@ def wrong(*args, says=()):
     return r
 
 
+def words_of_other_lengths_are_told():
+    args = ["classify", rows(), "--text", "text", *PLAIN, "--labels"]
+    count = {w: len(sill("tokenize", write("w.jsonl", json.dumps({"text": w}) + "\n"), "--text", "text", *PLAIN, "--json").objects()[0]["ids"]) for w in ("day", "big", "dog")}
+    assert count["day"] == count["big"] < count["dog"], count
+    assert "tokens, and --prob norm" not in sill(*args, "day,big").err
+    assert "tokens, and --prob norm favours" in sill(*args, "day,dog").err
+    for more in (["--prob", "calibrated"], ["--prob", "raw"], ["--multi-label"], ["--quiet"]):
+        assert "tokens, and --prob norm" not in sill(*args, "day,dog", *more).err, more
+
+
 def the_prompt_is_shown():
     f, book = write("one.csv", "text\nthe {text} <|im_end|>\n"), write("film.txt", BOOK)
     front = "Say what it is: good, bad.\ngood: he likes it\n\n"
@@ -257,6 +267,6 @@ def heads_as_the_pipeline():
     assert "labels" in sill("classify", f, "--text", "t", "-m", path("head-gpt2"), "--multi-label").objects()[0]
 
 
-for t in (the_prompt_is_shown, the_manual_is_true, several_labels, long_texts_in_pieces, confidence, mistakes, a_changed_codebook_does_not_go_on, heads_as_the_pipeline):
+for t in (the_prompt_is_shown, words_of_other_lengths_are_told, the_manual_is_true, several_labels, long_texts_in_pieces, confidence, mistakes, a_changed_codebook_does_not_go_on, heads_as_the_pipeline):
     test(t)
 end()
