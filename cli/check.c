@@ -193,7 +193,7 @@ int cli_check(int argc, char **argv) {
     static const arg_option own[] = {
         {"device", 0, ARG_TEXT, offsetof(check_options, device), 0, 0, NULL, "NAME", "cpu (in every instruction set of this machine), metal; default: all that open"},
         {"model", 'm', ARG_TEXT, offsetof(check_options, model), 0, 0, NULL, "MODEL", "this model too, on a short text"},
-        {"quick", 0, ARG_FLAG, offsetof(check_options, quick), 0, 0, NULL, NULL, "operations only, as before the first use of a GPU"},
+        {"quick", 0, ARG_FLAG, offsetof(check_options, quick), 0, 0, NULL, NULL, "operations only, of which a first use of a GPU has its model's"},
         {"threads", 0, ARG_INT, offsetof(check_options, threads), 1, 1024, NULL, "N", "threads (default: the physical cores)"},
         {"output", 'o', ARG_TEXT, offsetof(check_options, output), 0, 0, NULL, "FILE", "the report (default: standard output)"},
         {"overwrite", 0, ARG_FLAG, offsetof(check_options, overwrite), 0, 0, NULL, NULL, "replace FILE if it exists"},

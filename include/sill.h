@@ -717,7 +717,7 @@ typedef struct sill_check_options {
     const char *device;    /* "cpu": every instruction set of this machine (SILL_CPU_ISA: that one alone), the large cases of
                               code that sets share on the best of them; "metal", ...; NULL or "all": all devices that open */
     const char *model;     /* this model too, on a short text: the slow part for a large one; NULL: none */
-    int32_t quick;         /* 1: operations only, each type once or twice, as before the first use of a GPU */
+    int32_t quick;         /* 1: operations only, each type once or twice; before the first use of a GPU those that the model takes */
     int32_t n_threads;     /* as in sill_model_options */
     int (*progress)(void *user, double share); /* non-zero cancels; may be NULL */
     void *user;

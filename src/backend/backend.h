@@ -211,12 +211,34 @@ typedef struct sill__train_ops {
 
 /* --------------------------------------------------------------- the table */
 
+typedef struct sill__use sill__use;
 typedef struct sill__device_options {
     int32_t n_threads;     /* 0: default */
     const char *isa;       /* NULL: environment SILL_CPU_ISA, else the best */
+    const sill__use *use;  /* the model that it is opened for, whose operations a first use is checked with; NULL: any */
 } sill__device_options;
 
 typedef enum sill__kv_type { SILL__KV_F32, SILL__KV_F16, SILL__KV_I8 } sill__kv_type;
+/* A model, as far as the check of a device's first use goes by it: which kernels its layers will take. */
+struct sill__use {
+    uint32_t types[SILL__COMPUTE_INT8 + 1]; /* by how they are computed with, a bit for each type that matrices have once
+                                             * they are imported (sill__use_type) */
+    uint32_t embed_types;  /* a bit for each stored type of the tables */
+    sill__type type, as;   /* most matrices: as stored, what they become (as in sill__weight_src), and how they are */
+    sill__compute compute; /* computed with */
+    sill__kv_type kv;      /* what a session takes by itself */
+    sill__norm_kind norm;
+    sill__act act;
+    sill__rope_kind rope;
+    int32_t rope_dims, group, n_kv_heads, head_dim; /* group: query heads that share one of keys and values */
+};
+/* The type that a matrix stored as TYPE is multiplied in. */
+static inline sill__type sill__use_type(sill__type type, sill__compute compute, sill__type as) {
+    if (compute == SILL__COMPUTE_F16) return SILL__TYPE_F16;
+    if (compute == SILL__COMPUTE_BF16) return SILL__TYPE_BF16;
+    if (compute == SILL__COMPUTE_INT8) return SILL__TYPE_I8;
+    return compute == SILL__COMPUTE_BLOCK_I8 && as != SILL__TYPE_F32 && sill__type_get(type)->block == 1 ? as : type;
+}
 typedef struct sill__kv_shape { int32_t n_layers, n_kv_heads, head_dim; sill__kv_type type; int32_t n_blocks; } sill__kv_shape;
 
 /* What is asked of a device before load: all of it must be offered. */

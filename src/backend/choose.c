@@ -24,8 +24,9 @@ static void say(bool announce, int level, const char *format, ...) {
 }
 
 /* What the check of its first use says of an open device; UNKNOWN: it could not be run, *err says why. */
-static sill__check_verdict verdict_of(const sill__backend *b, sill__device *d, sill__check_record *record, sill_error *err) {
-    return sill__check_first_use(b, d, record, err) == SILL_OK ? record->verdict : SILL__CHECK_UNKNOWN;
+static sill__check_verdict verdict_of(const sill__backend *b, sill__device *d, const sill__device_options *options,
+                                      sill__check_record *record, sill_error *err) {
+    return sill__check_first_use(b, d, options ? options->use : NULL, record, err) == SILL_OK ? record->verdict : SILL__CHECK_UNKNOWN;
 }
 
 sill_status sill__device_choose(const sill__backend *const *list, const sill__device_options *options, bool announce,
@@ -40,7 +41,7 @@ sill_status sill__device_choose(const sill__backend *const *list, const sill__de
             say(announce, 2, "device %s cannot be used: %s", list[0]->name, why.msg);
             continue;
         }
-        sill__check_verdict verdict = is_checked(list[0]) ? verdict_of(list[0], d, &record, &why) : SILL__CHECK_PASSED;
+        sill__check_verdict verdict = is_checked(list[0]) ? verdict_of(list[0], d, options, &record, &why) : SILL__CHECK_PASSED;
         if (verdict == SILL__CHECK_PASSED) {
             *ops = list[0];
             *out = d;
@@ -91,7 +92,7 @@ sill_status sill__device_open(const char *name, const sill__device_options *opti
     sill_status s = sill__backend_find(name, ops, err);
     if (s == SILL_OK) s = (*ops)->open(options, out, err);
     if (s != SILL_OK || !announce || !is_checked(*ops)) return s;
-    sill__check_verdict verdict = verdict_of(*ops, *out, &record, &why);
+    sill__check_verdict verdict = verdict_of(*ops, *out, options, &record, &why);
     if (verdict == SILL__CHECK_FAILED)
         say(true, 0, "device %s computes wrong: do not trust these numbers (%s). Please report what `sill check --device %s` and "
             "`sill doctor --report` print; --device cpu is right", (*ops)->name, record.what, (*ops)->name);

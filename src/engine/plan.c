@@ -223,9 +223,12 @@ static sill_status plan_on(const plan_job *j, const sill__backend *ops, sill__de
 
 /* Of the device that loading takes: where it is ours to choose, the first that the model and the session fit. */
 static sill_status plan_somewhere(const plan_job *j, sill_plan_info *plan, sill_error *err) {
-    const sill__device_options options = {.n_threads = j->model.n_threads}; /* scratch grows with the threads */
+    sill__use use;
+    const sill__device_options options = {.n_threads = j->model.n_threads, .use = &use}; /* scratch grows with the threads */
     char passed_over[sizeof plan->passed_over] = "";
     sill_error why = {.code = SILL_OK};
+    sill_status made = sill__model_use(j->file, j->config, j->model.dtype, &use, err);
+    if (made != SILL_OK) return made;
     for (const sill__backend *ops = NULL;;) {
         sill__device *device = NULL;
         sill_status st = sill__device_open(j->model.device, &options, false, ops, &ops, &device, &why);

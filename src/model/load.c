@@ -130,6 +130,45 @@ static sill_status check_support(const sill_model *m, const sill__slots *slots, 
     return check_largest(m, slots, err);
 }
 
+/* What a device is to be checked with before its first use for this model. */
+static sill__use use_of(const sill_model *m, const sill__slots *slots) {
+    const sill__config *c = &m->config;
+    uint64_t most = 0;
+    sill__use use = {.kv = m->compute == SILL__COMPUTE_F32 ? SILL__KV_F32 : SILL__KV_F16, .act = c->act,
+                     .norm = c->family == SILL__FAMILY_GPT2 ? SILL__NORM_LAYER : SILL__NORM_RMS, .rope = c->rope,
+                     .rope_dims = c->rope_dims, .group = c->n_heads / SILL_MAX(c->n_kv_heads, 1), .n_kv_heads = c->n_kv_heads,
+                     .head_dim = c->head_dim};
+    for (size_t i = 0; i < slots->n_weights; i++) {
+        const sill__weight_src *src = &slots->weights[i].src;
+        for (int k = 0; k < src->n_parts; k++) {
+            const sill__type type = src->parts[k]->type;
+            if (src->role == SILL__ROLE_EMBED) use.embed_types |= 1u << type;
+            else use.types[src->compute] |= 1u << sill__use_type(type, src->compute, src->as);
+        }
+        if (src->role != SILL__ROLE_BODY || src->rows * src->cols <= most) continue;
+        most = src->rows * src->cols;
+        use.type = sill__type_get(src->parts[0]->type)->weight ? src->parts[0]->type : SILL__TYPE_F32;
+        use.as = src->as;
+        use.compute = src->compute;
+    }
+    return use;
+}
+
+sill_status sill__model_use(const sill__file *file, const sill__config *config, sill_dtype dtype, sill__use *use, sill_error *err) {
+    sill__slots slots = {0};
+    sill_model m = {.config = *config, .file = (sill__file *)file};
+    sill_status s = settle_types(&m, dtype, err);
+    memset(use, 0, sizeof *use);
+    m.layers = sill__calloc((size_t)config->n_layers, sizeof *m.layers);
+    if (s == SILL_OK && !m.layers) s = sill__fail(err, SILL_ENOMEM, "no memory for %d layers", config->n_layers);
+    if (s == SILL_OK) s = sill__slots_make(&m, &slots, err);
+    if (s == SILL_OK) *use = use_of(&m, &slots);
+    sill__slots_free(&slots);
+    sill__arena_free(&m.rows8);
+    sill__free(m.layers);
+    return s;
+}
+
 /* ---------------------------------------------------------------- memory */
 
 /* What a step reads of the weights. */
@@ -347,9 +386,10 @@ static sill_status load_weights(sill_model *m, const sill_model_options *o, cons
 /* Where the device comes from: its name, or (checks) its backend and how it is to be opened. */
 typedef struct device_from { const sill__backend *ops; const sill__device_options *options; } device_from;
 
-static sill_status open_device(sill_model *m, const sill_model_options *o, const device_from *from, const sill__backend *behind,
-                               sill_error *err) {
-    sill__device_options options = {.n_threads = o->n_threads};
+static sill_status open_device(sill_model *m, const sill_model_options *o, const sill__slots *slots, const device_from *from,
+                               const sill__backend *behind, sill_error *err) {
+    const sill__use use = use_of(m, slots);
+    sill__device_options options = {.n_threads = o->n_threads, .use = &use};
     if (!from) return sill__device_open(o->device, &options, true, behind, &m->ops, &m->device, err);
     m->ops = from->ops;
     return from->ops->open(from->options, &m->device, err);
@@ -383,7 +423,7 @@ static sill_status settle_device(sill_model *m, const sill_model_options *o, con
                                  sill_error *err) {
     sill_error why = {.code = SILL_OK};
     for (const sill__backend *behind = NULL;; behind = m->ops) {
-        sill_status s = open_device(m, o, from, behind, &why);
+        sill_status s = open_device(m, o, slots, from, behind, &why);
         if (s == SILL_OK) s = check_support(m, slots, &why);
         if (s == SILL_OK) s = load_weights(m, o, slots, &why);
         if (s == SILL_OK || from || !m->device || !sill__device_may_pass(o->device, m->ops, s)) {

@@ -77,6 +77,8 @@ void sill__config_free(sill__config *config);
 /* What the weights take of the device's memory in computed form, and what loading takes on top for a moment; without loading (sill_plan). */
 sill_status sill__model_weight_bytes(const sill__file *file, const sill__config *config, const sill__backend *ops,
                                      sill__device *device, sill_dtype dtype, uint64_t *bytes, uint64_t *import, sill_error *err);
+/* What a device is to be checked with before its first use for a model. */
+sill_status sill__model_use(const sill__file *file, const sill__config *config, sill_dtype dtype, sill__use *use, sill_error *err);
 /* What a file would be computed with, without loading (sill_plan). */
 sill_status sill__model_compute(const sill__file *file, sill_dtype dtype, sill__compute *out, sill_error *err);
 /* True for an id that ends a text. */

@@ -11,6 +11,7 @@
 static char cache[] = "/tmp/sill_first_use_XXXXXX", lines[8][1024];
 static int levels[8], n_lines, n_checks;
 static bool wrong, unwilling;
+static const sill__use *use; /* the model that the device is chosen for; NULL: any */
 static char version[16];
 
 static void log_line(void *user, int level, const char *line) {
@@ -76,7 +77,7 @@ static const char *chosen(void) {
     const sill__backend *list[] = {&other, sill__backend_cpu(), NULL}, *ops = NULL;
     sill__device *d = NULL;
     sill_error err = {0};
-    CHECK_OK(sill__device_choose(list, &(sill__device_options){1, NULL}, true, &ops, &d, &err), err);
+    CHECK_OK(sill__device_choose(list, &(sill__device_options){.n_threads = 1, .use = use}, true, &ops, &d, &err), err);
     if (d) ops->close(d);
     return ops ? ops->name : "none";
 }
@@ -109,7 +110,7 @@ static void a_wrong_device_is_not_taken(void) {
     }
     wrong = false; /* `sill check` afterwards finds it right */
     sill__check_record r = {.verdict = SILL__CHECK_PASSED, .full = true, .when = "2026-01-02T03:04:05Z"};
-    REQUIRE(other.open(&(sill__device_options){1, NULL}, &device, NULL) == SILL_OK);
+    REQUIRE(other.open(&(sill__device_options){.n_threads = 1, .use = use}, &device, NULL) == SILL_OK);
     sill__check_keep(&other, device, &r);
     memset(&r, 0, sizeof r);
     char text[80];
@@ -122,8 +123,63 @@ static void a_wrong_device_is_not_taken(void) {
     CHECK_INT(n_lines, 0);
 }
 
-static void a_device_that_does_not_open(void) {
+/* Each model once, with what it takes; what is found wrong with one goes for all. */
+static void for_a_model(void) {
+    sill__use gpt2 = {.types = {[SILL__COMPUTE_F32] = 1u << SILL__TYPE_F32}, .embed_types = 1u << SILL__TYPE_F32, .norm = SILL__NORM_LAYER,
+                      .act = SILL__ACT_GELU_TANH, .group = 1, .n_kv_heads = 12, .head_dim = 64};
+    sill__use llama = {.types = {[SILL__COMPUTE_BLOCK_I8] = 1u << SILL__TYPE_Q4_1 | 1u << SILL__TYPE_Q8_0}, .embed_types = 1u << SILL__TYPE_Q8_0,
+                       .type = SILL__TYPE_Q4_1, .compute = SILL__COMPUTE_BLOCK_I8, .kv = SILL__KV_F16, .norm = SILL__NORM_RMS,
+                       .act = SILL__ACT_SWIGLU, .rope = SILL__ROPE_ADJACENT, .rope_dims = 64, .group = 3, .n_kv_heads = 3, .head_dim = 64};
+    const sill__use *const order[] = {&gpt2, &llama, &gpt2, &llama, NULL};
     make_other(false, "4");
+    for (int i = 0; i < 5; i++) {
+        n_checks = 0;
+        use = order[i];
+        CHECK_STR(chosen(), "other");
+        CHECK((n_checks > 0) == (i < 2));
+    }
+    use = &llama;
+    llama.head_dim = 128; /* another model */
+    wrong = true;
+    CHECK_STR(chosen(), "cpu");
+    use = &gpt2;
+    n_checks = 0;
+    CHECK_STR(chosen(), "cpu");
+    CHECK_INT(n_checks, 0);
+    use = NULL;
+}
+
+/* What is left out for a model is what it does not have. */
+static void cases_of_a_model(void) {
+    static sill__check_target t;
+    sill_error err = {0};
+    sill__use q8 = {.types = {[SILL__COMPUTE_BLOCK_I8] = 1u << SILL__TYPE_Q8_0}, .embed_types = 1u << SILL__TYPE_F16, .type = SILL__TYPE_F16,
+                    .as = SILL__TYPE_Q8_0, .compute = SILL__COMPUTE_BLOCK_I8, .kv = SILL__KV_F16, .norm = SILL__NORM_RMS,
+                    .act = SILL__ACT_SWIGLU, .rope = SILL__ROPE_HALF, .rope_dims = 80, .group = 2, .n_kv_heads = 4, .head_dim = 80};
+    make_other(false, "5");
+    REQUIRE(other.open(&(sill__device_options){.n_threads = 1}, &device, NULL) == SILL_OK);
+    sill__check_target_init(&t, &other, device, NULL);
+    t.use = &q8;
+    CHECK_OK(sill__check_ops(&t, 1, SILL__CHECK_QUICK, NULL, NULL, &err), err);
+    CHECK(sill__check_passed(&t));
+    static const char *const wanted[] = {"product, q8_0", "product, q8 at load", "norm, bias, activation, residual", "embedding", "rms norm",
+                                         "attention, kv f16", "logits, q8 at load", "two layers of odd shapes",
+                                         "two layers, one interactive text", "same bits, two layers", "same bits, attention"};
+    static const char *const absent[] = {"product, f32", "product, f16", "product, int8", "product, q4_1", "layer norm", "attention, kv f32",
+                                         "attention, kv int8", "logits, f32"};
+    for (int i = 0; i < t.n_lines; i++)
+        for (size_t k = 0; k < SILL_ARRAY_LEN(absent); k++)
+            if (!strcmp(t.lines[i].name, absent[k])) FAIL("%s", absent[k]);
+    for (size_t k = 0; k < SILL_ARRAY_LEN(wanted); k++) {
+        bool found = false;
+        for (int i = 0; i < t.n_lines; i++) found = found || (!strcmp(t.lines[i].name, wanted[k]) && t.lines[i].n_cases > 0 && !t.lines[i].n_skipped);
+        if (!found) FAIL("%s is missing", wanted[k]);
+    }
+    cpu()->close(device);
+}
+
+static void a_device_that_does_not_open(void) {
+    make_other(false, "9");
     unwilling = true;
     CHECK_STR(chosen(), "cpu");
     CHECK_INT(n_lines, 0); /* nothing is wrong */
@@ -133,7 +189,7 @@ static void told_once(void) {
     const sill__backend *list[] = {&other, sill__backend_cpu(), NULL}, *ops;
     sill__device *d;
     sill_error err = {0};
-    make_other(true, "5");
+    make_other(true, "10");
     CHECK_OK(sill__device_choose(list, NULL, false, &ops, &d, &err), err);
     CHECK_STR(ops->name, "cpu");
     cpu()->close(d);
@@ -161,7 +217,7 @@ static void damaged_records(void) {
         fclose(f);
     }
     closedir(d);
-    REQUIRE(other.open(&(sill__device_options){1, NULL}, &device, NULL) == SILL_OK);
+    REQUIRE(other.open(&(sill__device_options){.n_threads = 1, .use = use}, &device, NULL) == SILL_OK);
     CHECK(!sill__check_recall(&other, device, &r));
     CHECK_INT(r.verdict, SILL__CHECK_UNKNOWN);
     cpu()->close(device);
@@ -197,6 +253,8 @@ int main(int argc, char **argv) {
     sill_set_log(log_line, NULL);
     TEST(what_was_found_is_kept);
     TEST(a_wrong_device_is_not_taken);
+    TEST(for_a_model);
+    TEST(cases_of_a_model);
     TEST(a_device_that_does_not_open);
     TEST(told_once);
     TEST(damaged_records);

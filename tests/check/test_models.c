@@ -14,7 +14,7 @@ static sill__device *device;
 static const sill__batch *batch;
 static enum { NONE, VALUE, COMPANY, THREADS } at_fault;
 static int n_threads;
-static const sill__device_options options = {2, NULL};
+static const sill__device_options options = {.n_threads = 2};
 static const sill__backend *cpu(void) { return sill__backend_cpu(); }
 
 static sill_status open_faulty(const sill__device_options *o, sill__device **out, sill_error *err) {

@@ -146,7 +146,7 @@ static void make_faulty(fault f) {
     faulty.tap = tap;
     faulty.head = head;
     faulty.kv_copy = kv_copy;
-    if (faulty.open(&(sill__device_options){2, NULL}, &device, &err) != SILL_OK) FAIL("%s", err.msg);
+    if (faulty.open(&(sill__device_options){.n_threads = 2}, &device, &err) != SILL_OK) FAIL("%s", err.msg);
     sill__check_target_init(&target, &faulty, device, NULL);
 }
 
@@ -186,7 +186,7 @@ static void every_instruction_set_passes(void) {
     for (int i = 0; sill__cpu_isas[i]; i++) {
         sill_error err = {0};
         if (!sill__cpu_isas[i]->available()) continue;
-        REQUIRE(cpu()->open(&(sill__device_options){2, sill__cpu_isas[i]->name}, &device, &err) == SILL_OK);
+        REQUIRE(cpu()->open(&(sill__device_options){.n_threads = 2, .isa = sill__cpu_isas[i]->name}, &device, &err) == SILL_OK);
         sill__check_target_init(&target, cpu(), device, NULL);
         CHECK_OK(sill__check_ops(&target, 1, SILL__CHECK_QUICK, NULL, NULL, &err), err);
         const sill__check_line *failed = sill__check_first_failed(&target);
@@ -204,7 +204,7 @@ static void lesser_sets_share_large_cases(void) {
     sill_error err = {0};
     for (int i = 0; sill__cpu_isas[i] && n < 8; i++) {
         if (!sill__cpu_isas[i]->available()) continue;
-        REQUIRE(cpu()->open(&(sill__device_options){2, sill__cpu_isas[i]->name}, &device, &err) == SILL_OK);
+        REQUIRE(cpu()->open(&(sill__device_options){.n_threads = 2, .isa = sill__cpu_isas[i]->name}, &device, &err) == SILL_OK);
         sill__check_target_init(&t[n++], cpu(), device, sill__cpu_isas[i]->name);
     }
     CHECK_OK(sill__check_kind("product", t, n, SILL__CHECK_QUICK, &err), err);

@@ -159,7 +159,7 @@ static inline bool session_open(world *w) {
 
 static inline bool world_open(world *w, const sill__backend *ops, const char *isa, int n_threads, const shape *s, const tensors *t) {
     sill_error err = {0};
-    sill__device_options options = {n_threads, isa};
+    sill__device_options options = {.n_threads = n_threads, .isa = isa};
     memset(w, 0, sizeof *w);
     w->ops = ops;
     w->s = s;

@@ -85,7 +85,7 @@ static void instruction_sets_by_name(void) {
     sill_error err = {0};
     char name[64], want[64];
     for (int i = 0; sill__cpu_isas[i]; i++) {
-        sill__device_options options = {1, sill__cpu_isas[i]->name};
+        sill__device_options options = {.n_threads = 1, .isa = sill__cpu_isas[i]->name};
         sill_status s = sill__backend_cpu()->open(&options, &d, &err);
         CHECK_INT(s, sill__cpu_isas[i]->available() ? SILL_OK : SILL_EUNSUPPORTED);
         if (s != SILL_OK) continue;
@@ -124,7 +124,7 @@ static void what_it_supports(void) {
     sill__device *d = NULL;
     sill_error err = {0};
     sill__type types[] = {SILL__TYPE_F32, SILL__TYPE_Q6_K, SILL__TYPE_I64};
-    REQUIRE(sill__backend_cpu()->open(&(sill__device_options){1, NULL}, &d, &err) == SILL_OK);
+    REQUIRE(sill__backend_cpu()->open(&(sill__device_options){.n_threads = 1}, &d, &err) == SILL_OK);
     const sill__backend *ops = sill__backend_cpu();
     sill__need need = {.types = types, .n_types = 2, .kv = SILL__KV_F16, .head_dim = 80};
     CHECK_OK(ops->supports(d, &need, &err), err);
@@ -210,7 +210,7 @@ static void failing_allocations_leave_nothing(void) {
         sill__weight_src src = {.parts = {&t.in}, .n_parts = 1, .rows = 2 * (uint64_t)s->n_ff, .cols = (uint64_t)s->width};
         sill_error err = {0};
         sill__alloc_fail_at(n);
-        bool ok = ops->open(&(sill__device_options){2, NULL}, &d, &err) == SILL_OK &&
+        bool ok = ops->open(&(sill__device_options){.n_threads = 2}, &d, &err) == SILL_OK &&
                   ops->weight_import(d, &src, &weight, &err) == SILL_OK &&
                   ops->kv_create(d, &shape_of, &kv, &err) == SILL_OK &&
                   ops->queue_create(d, &(sill__queue_shape){8, 8, 100, 100, 0}, &q, &err) == SILL_OK;

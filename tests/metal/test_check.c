@@ -1,9 +1,10 @@
 /*
  * test_check.c - `sill check` of the Metal device on the fake Metal, from its public function: opening, operations, small
- * models, the report. The first-use check here; all of it with SILL_TEST_FULL=1 (tools/test_all.sh), some minutes.
+ * models, the report. The first-use check here; with SILL_TEST_FULL=1 (tools/test_all.sh) all of it, and that alone.
  */
 #include "metal.h"
 
+#include "backend/check/check.h"
 #include "sill.h"
 
 static char cache[] = "/tmp/sill_metal_check_XXXXXX";
@@ -54,10 +55,63 @@ static void before_the_first_use(void) {
     check(true);
 }
 static void all_of_it(void) {
-    const char *full = getenv("SILL_TEST_FULL");
     NEEDS_FAKE();
-    if (!full || strcmp(full, "1")) return;
     check(false);
+}
+
+/* For a model that is there: its own pipelines, and few others. docs/METAL.md has these numbers. */
+static int first_use(const char *name, const sill__use *use) {
+    const sill__backend *ops = sill__backend_metal();
+    sill__device *d = NULL;
+    sill__check_record record = {.verdict = SILL__CHECK_UNKNOWN};
+    sill_error err = {0};
+    run_fast();
+    CHECK_OK(ops->open(NULL, &d, &err), err);
+    if (!d) return 0;
+    CHECK_OK(sill__check_first_use(ops, d, use, &record, &err), err);
+    if (record.verdict != SILL__CHECK_PASSED) FAIL("%s: %s", name, record.what);
+    const int n = (int)sill__mtl_made_so_far().pipelines;
+    const fakemetal_totals t = fake_totals();
+    printf("  %s: %d pipelines, %d command buffers, %d kernels\n", name, n, (int)t.command_buffers, (int)t.dispatches);
+    CHECK(n > 20);
+    ops->close(d);
+    sill__mtl_forget();
+    return n;
+}
+
+static void for_a_model(void) {
+    const sill__use gpt2 = {.types = {[SILL__COMPUTE_F16] = 1u << SILL__TYPE_F16}, .embed_types = 1u << SILL__TYPE_F16, .type = SILL__TYPE_F16,
+                            .compute = SILL__COMPUTE_F16, .kv = SILL__KV_F16, .norm = SILL__NORM_LAYER, .act = SILL__ACT_GELU_TANH, .group = 1,
+                            .n_kv_heads = 12, .head_dim = 64};
+    const sill__use smollm2 = {.types = {[SILL__COMPUTE_BLOCK_I8] = 1u << SILL__TYPE_Q4_1 | 1u << SILL__TYPE_Q8_0},
+                               .embed_types = 1u << SILL__TYPE_Q8_0, .type = SILL__TYPE_Q4_1, .compute = SILL__COMPUTE_BLOCK_I8,
+                               .kv = SILL__KV_F16, .norm = SILL__NORM_RMS, .act = SILL__ACT_SWIGLU, .rope = SILL__ROPE_ADJACENT,
+                               .rope_dims = 64, .group = 3, .n_kv_heads = 3, .head_dim = 64};
+    NEEDS_FAKE();
+    CHECK(first_use("GPT-2 in f16", &gpt2) <= 70);
+    CHECK(first_use("SmolLM2 in Q4_1", &smollm2) <= 70);
+}
+
+/* The same by loading one. */
+static void a_model_that_is_loaded(void) {
+    sill_model *m = NULL;
+    sill_error err = {0};
+    sill_model_info info = {0};
+    sill_model_options o = {.size = sizeof o, .device = "metal", .n_threads = 1};
+    NEEDS_FAKE();
+    run_fast();
+    unsetenv("SILL_FIRST_USE_CHECK");
+    CHECK_OK(sill_model_load("tests/fixtures/stories260K/stories260K.gguf", &o, &m, &err), err);
+    setenv("SILL_FIRST_USE_CHECK", "0", 1);
+    REQUIRE(m);
+    const int checked = (int)sill__mtl_made_so_far().pipelines;
+    sill_model_get_info(m, &info, sizeof info);
+    CHECK(!strncmp(info.device_check, "passed ", 7));
+    sill_model_free(m);
+    printf("  stories260K: %d pipelines\n", checked);
+    CHECK(checked > 20 && checked <= 70);
+    sill__mtl_forget();
+    CHECK_INT(fake_totals().live_objects, 0);
 }
 
 /* A GPU that fails in between is not asked everything, and does not pass. */
@@ -83,9 +137,15 @@ int main(int argc, char **argv) {
     fake_open(argv[0]);
     if (!mkdtemp(cache)) return 1;
     setenv("SILL_CACHE", cache, 1);
-    TEST(before_the_first_use);
-    TEST(all_of_it);
-    TEST(a_gpu_that_is_taken_away);
+    const char *full = getenv("SILL_TEST_FULL");
+    if (full && !strcmp(full, "1")) {
+        TEST(all_of_it);
+    } else {
+        TEST(for_a_model);            /* before all was found right */
+        TEST(a_model_that_is_loaded);
+        TEST(before_the_first_use);
+        TEST(a_gpu_that_is_taken_away);
+    }
     char command[80];
     snprintf(command, sizeof command, "rm -rf %s", cache);
     return system(command) != 0 || test_bad;

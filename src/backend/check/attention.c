@@ -19,12 +19,25 @@ static const char *const kv_names[] = {"f32", "f16", "int8"};
 
 enum { KV };
 
-typedef struct inputs { sill__tensor *w; float *x; int32_t width; } inputs;
+typedef struct inputs { sill__tensor *w; float *x; int32_t width; heads own; } inputs;
 
 static const heads *shape_of(const check_case *c) { return c->spec; }
 static size_t out_width(const heads *h) { return (size_t)h->n_heads * (size_t)h->head_dim; }
 
+/* Heads as the model at hand has them, a few of them. */
+static heads heads_of(const sill__use *use) {
+    const int32_t n_kv_heads = SILL_MIN(use->n_kv_heads, 2);
+    return (heads){use->group * n_kv_heads, n_kv_heads, use->head_dim, false};
+}
+
 static bool pick_attention(check_case *c, sill__check_level level, int i) {
+    if (c->use) {
+        const heads own = heads_of(c->use);
+        c->v[KV] = c->use->kv;
+        snprintf(c->name, sizeof c->name, "%d heads of %d over %d in %s", (int)own.n_heads, (int)own.head_dim, (int)own.n_kv_heads,
+                 kv_names[c->v[KV]]);
+        return i == 0;
+    }
     const heads *list = level == SILL__CHECK_FULL ? full : quick;
     int n = level == SILL__CHECK_FULL ? (int)SILL_ARRAY_LEN(full) : (int)SILL_ARRAY_LEN(quick);
     if (i >= 3 * n) return false;
@@ -60,13 +73,17 @@ static bool make_weight(check_case *c, inputs *d) {
 }
 
 static bool make_attention(check_case *c) {
-    const heads *h = shape_of(c);
     char line[40];
     inputs *d = sill__arena_alloc(&c->arena, sizeof *d);
-    check_rng r = {0xa77e + (uint64_t)h->head_dim * 64 + (uint64_t)h->n_heads};
     size_t rows = CHECK_SEQS * (size_t)CHECK_LEN;
     if (!d) return false;
     c->data = d;
+    if (c->use) {
+        d->own = heads_of(c->use);
+        c->spec = &d->own;
+    }
+    const heads *h = shape_of(c);
+    check_rng r = {0xa77e + (uint64_t)h->head_dim * 64 + (uint64_t)h->n_heads};
     d->width = 61;
     d->x = sill__arena_alloc(&c->arena, rows * (size_t)d->width * sizeof *d->x);
     if (!d->x || !make_weight(c, d)) return false;

@@ -190,6 +190,10 @@ const check_form sill__check_forms[] = {
 };
 const int sill__check_n_forms = (int)SILL_ARRAY_LEN(sill__check_forms);
 
+bool sill__chk_uses(const check_case *c, const check_form *f) {
+    return !c->use || (c->use->types[f->compute] >> sill__use_type(f->type, f->compute, f->as) & 1) != 0;
+}
+
 int32_t sill__chk_cols(const check_form *f, int32_t n) {
     int32_t block = (int32_t)sill__type_get(f->type)->block;
     if (f->compute == SILL__COMPUTE_BLOCK_I8) block = SILL_MAX(block, 32);

@@ -9,7 +9,7 @@
 #include "backend/backend.h"
 
 typedef enum sill__check_level {
-    SILL__CHECK_QUICK, /* the first-use check: each operation and type once or twice, with few pipelines to be made */
+    SILL__CHECK_QUICK, /* the first-use check: each operation and type (of a model, see use) once or twice, with few pipelines to be made */
     SILL__CHECK_FULL
 } sill__check_level;
 
@@ -37,6 +37,7 @@ typedef struct sill__check_target {
     int n_lines;
     sill__check_line lines[SILL__CHECK_MAX_LINES];
     bool stopped;          /* a failing device is not asked everything: its errors came too often */
+    const sill__use *use;  /* QUICK: what this model takes, and no more; of the first target, for all. NULL: everything */
     double seconds;        /* that this device took */
 } sill__check_target;
 
@@ -69,11 +70,14 @@ double sill__check_distance(const float *a, const float *b, size_t n);
 typedef enum sill__check_verdict { SILL__CHECK_UNKNOWN, SILL__CHECK_PASSED, SILL__CHECK_FAILED } sill__check_verdict;
 
 /* What is known of a device, kept in checked/ of the cache directory. */
+#define SILL__CHECK_USES 32
 typedef struct sill__check_record {
     sill__check_verdict verdict;
     bool full;             /* by `sill check`, not by the first-use check */
     char when[24];         /* UTC, "2026-11-22T14:10:00Z" */
     char what[200];        /* failed: the line and its first failed case */
+    int32_t n_uses;        /* passed: the models that it holds for, by their hashes; none: for any */
+    uint64_t uses[SILL__CHECK_USES];
 } sill__check_record;
 
 /* What the record of a device goes by: sill and its kernels, the device, its driver, the operating system. */
@@ -81,8 +85,10 @@ void sill__check_key(const sill__backend *ops, const sill__device *device, char 
 /* The record of an earlier check, if there is one for exactly this device and these versions. */
 bool sill__check_recall(const sill__backend *ops, const sill__device *device, sill__check_record *record);
 void sill__check_keep(const sill__backend *ops, const sill__device *device, const sill__check_record *record);
-/* Recalls, or runs the quick check and keeps its result. A status other than OK: it could not run, nothing is kept. */
-sill_status sill__check_first_use(const sill__backend *ops, sill__device *device, sill__check_record *record, sill_error *err);
+/* Recalls, or runs the quick check with what USE takes (NULL: everything) and keeps its result beside those of other uses.
+ * A device that failed one is not asked again. A status other than OK: it could not run, nothing is kept. */
+sill_status sill__check_first_use(const sill__backend *ops, sill__device *device, const sill__use *use, sill__check_record *record,
+                                  sill_error *err);
 /* What a check found, as a record of now. */
 void sill__check_record_make(sill__check_record *record, const sill__check_target *target, bool full);
 /* "passed 2026-11-22T14:10:00Z (first use)", "failed ...", "not checked". */

@@ -23,7 +23,7 @@ typedef struct head { sill__tensor *w; float *x, *norm; check_rows rows; int32_t
 static bool pick_head(check_case *c, sill__check_level level, int i) {
     const shape *list = level == SILL__CHECK_FULL ? full : quick;
     int n = level == SILL__CHECK_FULL ? (int)SILL_ARRAY_LEN(full) : (int)SILL_ARRAY_LEN(quick), form = i / n;
-    int last = level == SILL__CHECK_FULL ? 0 : 6; /* the quick check: types of short blocks */
+    int last = level == SILL__CHECK_FULL || c->use ? 0 : 6; /* the quick check: types of short blocks */
     if (form >= N_FORMS || (last && form > last)) return false;
     const check_form *f = &sill__check_forms[form];
     const shape *s = &list[i % n];
@@ -31,6 +31,7 @@ static bool pick_head(check_case *c, sill__check_level level, int i) {
     int32_t vocab = sill__type_get(f->type)->block == 256 && s->vocab > 32000 && s->vocab < 50000 ? s->vocab / 64 : s->vocab;
     c->v[FORM] = form, c->v[VOCAB] = vocab, c->v[COLS] = sill__chk_cols(f, s->cols), c->v[TOP] = s->top;
     c->large = vocab >= CHECK_LARGE;
+    c->skip = !sill__chk_uses(c, f);
     c->v[N] = (int32_t)SILL_MAX(1, SILL_MIN(MAX_WORK / ((int64_t)vocab * c->v[COLS]), s->n));
     snprintf(c->name, sizeof c->name, "%s computed in %s, vocabulary %d, %d wide, %d rows", sill__type_get(f->type)->name, f->name,
              (int)vocab, (int)c->v[COLS], (int)c->v[N]);

@@ -46,6 +46,8 @@ struct check_case {
     const check_kind *kind;
     char name[80];
     sill__check_level level;
+    const sill__use *use;  /* NULL, or the model that the quick check is for */
+    bool skip;             /* set by pick: that model does not take it */
     bool large;            /* one set of those that share its code is enough */
     bool no_bits;          /* nothing to compare in other company */
     int32_t v[8];          /* the kind's own numbers */
@@ -115,6 +117,8 @@ typedef struct check_form { const char *name; sill__type type; sill__compute com
 extern const check_form sill__check_forms[];
 extern const int sill__check_n_forms;
 static inline bool check_plain(const check_form *f) { return sill__type_get(f->type)->block == 1; }
+/* Whether the model that is checked for has matrices of this form; true where there is none. */
+bool sill__chk_uses(const check_case *c, const check_form *f);
 /* Columns of at least N that the form's blocks fit. */
 int32_t sill__chk_cols(const check_form *f, int32_t n);
 /* The bound of a product over COLS values: for the order of the sums. */

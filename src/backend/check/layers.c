@@ -18,17 +18,42 @@ enum { O_LAST, O_TAP, O_SCORE, O_LSE, O_TARGETS, O_TOP, N_OUTS };
 
 enum { LATENCY };
 
-typedef struct model { sill__tensor *t[N_TENSORS], *made[N_TENSORS]; float *norm_w, *norm_b, *bias, *inv_freq; } model;
+typedef struct model {
+    sill__tensor *t[N_TENSORS], *made[N_TENSORS];
+    float *norm_w, *norm_b, *bias, *inv_freq;
+    sill__type as;         /* that plain types become with COMPUTE_BLOCK_I8 */
+    sill__check_shape own; /* of the model at hand */
+} model;
 
 static const sill__check_shape *shape_of(const check_case *c) { return c->spec; }
 
 /* What adds more pipelines than it says is done in the quick check with the first shape alone: scores of chosen rows, steps of
  * so many rows that qkv has their statistics taken before, other ways through the same tokens. */
-static bool whole(const check_case *c) { return c->level == SILL__CHECK_FULL || c->spec == &sill__check_layer_shapes[0]; }
+static bool scores(const check_case *c) { return c->level == SILL__CHECK_FULL || c->spec == &sill__check_layer_shapes[0]; }
+static bool whole(const check_case *c) { return c->use || scores(c); }
+
+/* A few narrow layers of the model at hand: its types, norm, activation, rotation and heads. */
+static sill__check_shape shape_for(const sill__use *use) {
+    static const double bounds[] = {[SILL__COMPUTE_F32] = 1e-11, [SILL__COMPUTE_F16] = 1e-7, [SILL__COMPUTE_BF16] = 2e-5,
+                                    [SILL__COMPUTE_BLOCK_I8] = 2e-4, [SILL__COMPUTE_INT8] = 5e-4};
+    const int32_t n_kv_heads = SILL_MIN(use->n_kv_heads, 2), wide = sill__type_get(use->type)->block == 256 ? 256 : 96;
+    const bool gpt2 = use->norm == SILL__NORM_LAYER, bias = gpt2 && (use->group + 2) * n_kv_heads * use->head_dim <= N_VECTOR;
+    sill__check_shape s = {.name = "as the model", .width = wide, .n_heads = use->group * n_kv_heads, .n_kv_heads = n_kv_heads,
+                           .head_dim = use->head_dim, .n_ff = 2 * wide, .vocab = 523, .norm = use->norm, .act = use->act, .rope = use->rope,
+                           .rope_dims = use->rope == SILL__ROPE_NONE ? 0 : use->rope_dims, .bias = bias, .positions = gpt2,
+                           .type = use->type, .compute = use->compute, .kv = use->kv, .bound = bounds[use->compute]};
+    if (use->kv == SILL__KV_F16) s.bound = SILL_MAX(s.bound, 1e-7);
+    return s;
+}
 
 static bool pick_layers(check_case *c, sill__check_level level, int i) {
     static const int quick[] = {0, 2, 4, 6, 9, 11}; /* both families, plain and block types, all caches */
     int n = level == SILL__CHECK_FULL ? (int)SILL_ARRAY_LEN(sill__check_layer_shapes) : (int)SILL_ARRAY_LEN(quick);
+    if (c->use) {
+        c->v[LATENCY] = c->no_bits = i == 1;
+        snprintf(c->name, sizeof c->name, "as the model%s", i == 1 ? ", one interactive text" : "");
+        return i < 2;
+    }
     if (i >= 2 * n) return false;
     c->spec = &sill__check_layer_shapes[level == SILL__CHECK_FULL ? i % n : quick[i % n]];
     c->v[LATENCY] = i >= n;
@@ -37,31 +62,36 @@ static bool pick_layers(check_case *c, sill__check_level level, int i) {
     return true;
 }
 
-static sill__tensor *quantized(check_case *c, const sill__tensor *t) {
-    size_t cols = (size_t)t->dims[1], row_bytes = sill__row_bytes(SILL__TYPE_Q8_0, cols), rows = (size_t)t->dims[0];
+static sill__tensor *quantized(check_case *c, const sill__tensor *t, sill__type as) {
+    size_t cols = (size_t)t->dims[1], row_bytes = sill__row_bytes(as, cols), rows = (size_t)t->dims[0];
     sill__tensor *q = sill__arena_alloc(&c->arena, sizeof *q);
     uint8_t *to = sill__arena_alloc(&c->arena, row_bytes * rows + 1);
     float *row = sill__arena_alloc(&c->arena, cols * sizeof *row);
     if (!q || !to || !row || !row_bytes) return NULL;
     for (size_t i = 0; i < rows; i++) {
         sill__dequant(t->type, t->data + i * sill__row_bytes(t->type, cols), row, cols);
-        sill__quantize(SILL__TYPE_Q8_0, row, to + i * row_bytes, cols);
+        sill__quantize(as, row, to + i * row_bytes, cols);
     }
     *q = *t;
-    q->type = SILL__TYPE_Q8_0;
+    q->type = as;
     q->data = to;
     q->bytes = row_bytes * rows;
     return q;
 }
 
 static bool make_layers(check_case *c) {
-    const sill__check_shape *s = shape_of(c);
     model *m = sill__arena_alloc(&c->arena, sizeof *m);
-    check_rng r = {0x1a7e25 + (uint64_t)(s - sill__check_layer_shapes)};
+    if (!m) return false;
+    m->as = c->use && c->use->as != SILL__TYPE_F32 ? c->use->as : SILL__TYPE_Q8_0;
+    if (c->use) {
+        m->own = shape_for(c->use);
+        c->spec = &m->own;
+    }
+    const sill__check_shape *s = shape_of(c);
+    check_rng r = {0x1a7e25 + (c->use ? 99 : (uint64_t)(s - sill__check_layer_shapes))};
     const int32_t q = s->n_heads * s->head_dim, in = s->act == SILL__ACT_SWIGLU ? 2 * s->n_ff : s->n_ff;
     const int32_t rows[] = {s->vocab, LEN, (s->n_heads + 2 * s->n_kv_heads) * s->head_dim, s->width, in, s->width, s->vocab + s->spare};
     const int32_t cols[] = {s->width, s->width, s->width, q, s->width, s->n_ff, s->width};
-    if (!m) return false;
     c->data = m;
     c->n_variants = s->compute == SILL__COMPUTE_BLOCK_I8 ? 2 : 1;
     for (int i = 0; i < N_TENSORS; i++) {
@@ -69,7 +99,7 @@ static bool make_layers(check_case *c) {
         m->t[i] = sill__chk_tensor(c, &r, plain ? SILL__TYPE_F32 : s->type, (uint64_t)rows[i], (uint64_t)cols[i], 1.7f / sqrtf((float)cols[i]));
         if (!m->t[i]) return false;
         if (s->compute != SILL__COMPUTE_BLOCK_I8 || i <= WPE || sill__type_get(m->t[i]->type)->block > 1) continue;
-        if (!(m->made[i] = quantized(c, m->t[i]))) return false;
+        if (!(m->made[i] = quantized(c, m->t[i], m->as))) return false;
     }
     m->norm_w = sill__chk_floats(c, &r, N_VECTOR, 0.5f);
     m->norm_b = sill__chk_floats(c, &r, N_VECTOR, 0.3f);
@@ -83,7 +113,7 @@ static bool make_layers(check_case *c) {
     c->need = (sill__need){.types = c->types, .n_types = 1, .embed_types = c->types, .n_embed_types = 2, .compute = s->compute,
                            .kv = s->kv, .norm = s->norm, .act = s->act, .rope = s->rope, .rope_dims = s->rope_dims,
                            .n_heads = s->n_heads, .n_kv_heads = s->n_kv_heads, .head_dim = s->head_dim};
-    const size_t n = CHECK_SEQS * LEN, widths[N_OUTS] = {(size_t)s->width, (size_t)s->width, whole(c) ? (size_t)s->n_ff : 0, 1, 2, N_TOP};
+    const size_t n = CHECK_SEQS * LEN, widths[N_OUTS] = {(size_t)s->width, (size_t)s->width, scores(c) ? (size_t)s->n_ff : 0, 1, 2, N_TOP};
     for (int i = 0; i < N_OUTS; i++) {
         sill__chk_add_out(c, c->v[LATENCY] ? "two layers, one interactive text" : "two layers of odd shapes", n * widths[i], 1.5 * sqrt(s->bound), 0);
         c->outs[i].mean = true;
@@ -105,7 +135,7 @@ static sill__weight *import(check_bench *b, const check_case *c, int i, int vari
     sill__weight_src src = {.parts = {t}, .n_parts = 1, .rows = t->dims[0], .cols = t->dims[1], .name = "check",
                             .compute = variant == 1 ? SILL__COMPUTE_F32 : s->compute,
                             .role = i <= WPE ? SILL__ROLE_EMBED : i == HEAD ? SILL__ROLE_HEAD : SILL__ROLE_BODY};
-    if (m->made[i] && variant == 0) src.as = SILL__TYPE_Q8_0;
+    if (m->made[i] && variant == 0) src.as = m->as;
     return sill__chk_import(b, &src);
 }
 
@@ -155,7 +185,7 @@ static void record(const check_case *c, check_bench *b, world *w) {
     }
     ops->tap(b->queue, &(sill__op_tap){.in = w->x, .out = w->out[O_LAST], .width = s->width, .rows = SILL__ROWS_ALL});
     ops->tap(b->queue, &(sill__op_tap){.in = w->x, .out = w->out[O_TAP], .norm = norm, .width = s->width, .rows = SILL__ROWS_OUT});
-    if (whole(c))
+    if (scores(c))
         ops->linear(b->queue, &(sill__op_linear){.in = w->x, .out = w->out[O_SCORE], .rows = SILL__ROWS_OUT, .norm = norm, .w = w->w[IN],
                                                  .act = s->act});
     ops->head(b->queue, &(sill__op_head){.in = w->x, .norm = norm, .w = w->w[HEAD], .bias = bias, .n_vocab = s->vocab,

@@ -115,6 +115,7 @@ static bool pick_linear(check_case *c, sill__check_level level, int i) {
             c->v[N] = (int32_t)SILL_MAX(2, SILL_MIN(most, s->n));
             c->large = s->rows >= CHECK_LARGE || cols >= CHECK_LARGE;
             c->v[ALONE] = with_one(c, f);
+            c->skip = !sill__chk_uses(c, f);
             snprintf(c->name, sizeof c->name, "%s computed in %s, %d x %d%s, %d rows", sill__type_get(f->type)->name, f->name,
                      (int)s->rows, (int)cols, t ? " transposed" : "", (int)c->v[N]);
             return true;
@@ -229,6 +230,11 @@ static bool pick_extras(check_case *c, sill__check_level level, int i) {
     if (level == SILL__CHECK_QUICK) i = quick_extras[i];
     const extra *e = &extras[i % n];
     const check_form *f = form_of(extra_forms[i / n]);
+    if (c->use) { /* in the form that the model has, and with what it has */
+        for (size_t k = SILL_ARRAY_LEN(extra_forms); k-- > 0;)
+            if (sill__chk_uses(c, form_of(extra_forms[k]))) f = form_of(extra_forms[k]);
+        c->skip = (e->act != SILL__ACT_NONE && e->act != c->use->act) || (e->norm != SILL__NORM_NONE && e->norm != c->use->norm);
+    }
     c->spec = e;
     c->v[FORM] = (int32_t)(f - sill__check_forms);
     c->v[ROWS] = 70 + i % 3 * 2;

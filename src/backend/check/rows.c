@@ -23,6 +23,7 @@ static bool pick_embed(check_case *c, sill__check_level level, int i) {
     c->v[TYPE] = types[i / n];
     c->v[WIDTH] = sill__chk_cols(&f, level == SILL__CHECK_FULL ? widths[i % n] : 33);
     c->v[POSITIONS] = i % 2;
+    c->skip = c->use && !(c->use->embed_types >> c->v[TYPE] & 1);
     snprintf(c->name, sizeof c->name, "%s, %d wide%s", sill__type_get(f.type)->name, (int)c->v[WIDTH],
              c->v[POSITIONS] ? ", with positions" : "");
     return true;
@@ -83,6 +84,7 @@ static bool pick_norms(check_case *c, sill__check_level level, int i) {
     int n = level == SILL__CHECK_FULL ? (int)SILL_ARRAY_LEN(widths) : 2;
     if (i >= 3 * n) return false;
     c->v[KIND] = i / n;
+    c->skip = c->use && c->v[KIND] != (int32_t)c->use->norm;
     c->v[WIDTH] = widths[level == SILL__CHECK_FULL ? i % n : 3 + i % n];
     c->v[GATHERED] = i % 2;
     snprintf(c->name, sizeof c->name, "%s, %d wide%s", names[c->v[KIND]], (int)c->v[WIDTH], c->v[GATHERED] ? ", chosen rows" : "");

@@ -229,37 +229,42 @@ static bool shared(const sill__check_target *targets, int k, const check_case *c
     return false;
 }
 
-static bool pick(check_case *c, const char *only, sill__check_level level, int *kind, int *i) {
+static bool pick(check_case *c, const char *only, sill__check_level level, const sill__use *use, int *kind, int *i) {
     for (; *kind < (int)SILL_ARRAY_LEN(kinds); ++*kind, *i = 0) {
         if (only && strcmp(only, kinds[*kind]->name)) continue;
-        memset(c, 0, sizeof *c);
-        c->kind = kinds[*kind];
-        c->level = level;
-        if (c->kind->pick(c, level, (*i)++)) return true;
+        do {
+            memset(c, 0, sizeof *c);
+            c->kind = kinds[*kind];
+            c->level = level;
+            c->use = level == SILL__CHECK_QUICK ? use : NULL;
+            if (!c->kind->pick(c, level, (*i)++)) c->kind = NULL;
+        } while (c->kind && c->skip);
+        if (c->kind) return true;
     }
     return false;
 }
 
-static int count(const char *only, sill__check_level level) {
+static int count(const char *only, sill__check_level level, const sill__use *use) {
     int n = 0, kind = 0, i = 0;
     check_case c;
-    while (pick(&c, only, level, &kind, &i)) n++;
+    while (pick(&c, only, level, use, &kind, &i)) n++;
     return n;
 }
 
 static sill_status run(const char *only, sill__check_target *targets, int n_targets, sill__check_level level,
                        sill__check_progress progress, void *user, sill_error *err) {
     check_case *cases = sill__calloc(2, sizeof *cases);
-    int total = count(only, level), done = 0, kind = 0, i = 0, errors[64] = {0}, first[SILL__COMPUTE_INT8 + 1] = {0};
+    const sill__use *use = n_targets > 0 ? targets[0].use : NULL;
+    int total = count(only, level, use), done = 0, kind = 0, i = 0, errors[64] = {0}, first[SILL__COMPUTE_INT8 + 1] = {0};
     sill_status s = SILL_OK;
     if (!cases) return sill__fail(err, SILL_ENOMEM, "no memory for a check");
     if (n_targets > (int)SILL_ARRAY_LEN(errors)) n_targets = (int)SILL_ARRAY_LEN(errors);
-    bool more = pick(&cases[0], only, level, &kind, &i);
+    bool more = pick(&cases[0], only, level, use, &kind, &i);
     if (more) prepare(&cases[0]);
     while (more && s == SILL_OK) {
         check_case *now = &cases[done % 2], *next = &cases[(done + 1) % 2];
         sill__aside aside;
-        more = pick(next, only, level, &kind, &i);
+        more = pick(next, only, level, use, &kind, &i);
         next->first = first[now->need.compute]; /* what devices did with the last one */
         bool beside = more && sill__aside_start(&aside, prepare, next);
         s = now->status;

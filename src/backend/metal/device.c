@@ -36,7 +36,8 @@ static sill_status check_gpu(sill__device *d, sill_error *err) {
     sill__plain(d->name);
     for (d->family = 0; d->family < 3 && mtl_device_is_family(d->id, MTL_FAMILY_APPLE7 + d->family); d->family++) {}
     if (d->family == 0 || !mtl_device_unified(d->id))
-        return sill__fail(err, SILL_EUNSUPPORTED, "device \"metal\" needs Apple silicon (M1 or later); this Mac has %s", d->name);
+        return sill__fail(err, SILL_EUNSUPPORTED, "device \"metal\" needs Apple silicon (M1 or later), and a virtual machine offers less; "
+                          "this Mac has %s", d->name);
     d->family += 6;
     d->working_set = mtl_device_working_set(d->id);
     d->max_buffer = mtl_device_max_buffer(d->id);

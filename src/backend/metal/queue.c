@@ -587,7 +587,7 @@ static void note_failure(sill__queue *q, mtl_id error) {
     sill__mtl_error_text(error, text, sizeof text);
     sill__plain(text);
     switch (code) {
-    case 2: what = "took longer than the system allows, or hung"; break;
+    case 2: what = "took longer than the system allows (fewer tokens a batch make shorter steps), or hung"; break;
     case 3: what = "touched memory that is not its own"; break;
     case 7: what = "may not run now (the program is in the background)"; break;
     case 8:
