@@ -1,0 +1,70 @@
+"""The package beside torch and tables: tensors come out where tensors come in, and the three programs as their users write them."""
+import numpy as np
+import torch
+
+import cases
+import checks
+from checks import ANSWERS, model, same, tokenizer
+
+import sill
+
+TESTS = [checks.pandas_polars_and_pyarrow]
+
+
+def test(fn):
+    TESTS.append(fn)
+    return fn
+
+
+@test
+def tensors_in_tensors_out():
+    t, m = tokenizer(), model()
+    e = t(cases.PROMPTS, return_tensors="pt", padding=True)
+    assert isinstance(e.input_ids, torch.Tensor) and e.input_ids.dtype == torch.int64 and e.to("cpu") is e
+    with torch.no_grad():
+        out = m.generate(**e)
+    assert isinstance(out, torch.Tensor) and out.tolist() == ANSWERS["generate"]["task/gpt2"][0][0]
+    assert t.batch_decode(out, skip_special_tokens=True) == ANSWERS["generate"]["task/gpt2"][0][1]
+    a = m(e.input_ids, attention_mask=e.attention_mask, labels=e.input_ids)
+    b = m(e.input_ids.numpy(), attention_mask=e.attention_mask.numpy(), labels=e.input_ids.numpy())
+    assert isinstance(a.logits, torch.Tensor) and a.logits.dtype == torch.float32 and np.array_equal(a.logits.numpy(), b.logits)
+    assert isinstance(a.loss, torch.Tensor) and a.loss.item() == float(b.loss) and m.device == torch.device("cpu")
+    assert m.to(torch.device("cpu")) is m and sill.AutoModelForCausalLM.from_pretrained(checks.GPT2, torch_dtype=torch.bfloat16, device="cpu").dtype == "bf16"
+    f = sill.pipeline("feature-extraction", model=checks.GPT2, device="cpu")(cases.SENTENCES[1], return_tensors=True)
+    assert isinstance(f, torch.Tensor)
+    head = model("python/head", sill.AutoModelForSequenceClassification)
+    t.pad_token = t.eos_token
+    e = t(cases.SENTENCES, return_tensors="pt", padding=True)
+    r = head(**e, labels=torch.tensor([0, 2, 1]))
+    assert isinstance(r.logits, torch.Tensor)
+    same(r.logits.tolist(), ANSWERS["classified"]["logits"])
+
+
+@test
+def the_three_programs_with_torch():
+    import tempfile
+    with tempfile.TemporaryDirectory() as d:
+        checks.hub(d)
+        assert checks.program_1()[0]["generated_text"].startswith("This is a test sentence.")
+        assert checks.program_2()[1](cases.PROMPTS[0], do_sample=False)[0]["generated_text"]
+        assert checks.program_3("pt", torch.no_grad) == ANSWERS["generate"]["task/gpt2"][0][1]
+
+
+@test
+def transformers_itself_agrees_on_new_texts():
+    """Not stored answers: other prompts, transformers beside the package."""
+    import transformers
+    transformers.logging.set_verbosity_error()
+    ours, theirs = model(), transformers.AutoModelForCausalLM.from_pretrained(checks.GPT2).eval()
+    t, u = tokenizer(), transformers.AutoTokenizer.from_pretrained(checks.GPT2)
+    u.pad_token, u.padding_side = u.eos_token, "left"
+    texts = [x[:30] for x in cases.texts(checks.FIXTURES)[:40] if x.isascii() or len(x) > 60]
+    a, b = t(texts, return_tensors="pt", padding=True), u(texts, return_tensors="pt", padding=True, return_token_type_ids=False)
+    assert torch.equal(a.input_ids, b["input_ids"]) and torch.equal(a.attention_mask, b["attention_mask"])
+    assert len(texts) > 10 and a.input_ids.shape[1] < 160, a.input_ids.shape
+    x, y = ours.generate(**a, max_new_tokens=25), theirs.generate(**b, max_new_tokens=25, pad_token_id=0)
+    assert torch.equal(x, y), (x != y).any(1).nonzero()
+
+
+if __name__ == "__main__":
+    checks.main(TESTS)
