@@ -32,7 +32,9 @@ arg_table cli_model_table(cli_model_options *values) {
     typedef cli_model_options t;
     static const arg_option options[] = {
         {"model", 'm', ARG_TEXT, AT(t, model), 0, 0, NULL, "MODEL",
-         "a directory as on the hub, a .gguf or .safetensors file, or a name in the cache (default: SmolLM2-135M-Instruct)"},
+         "a directory as on the hub, a .gguf or .safetensors file, a checkpoint (PyTorch; GPT-2 of nanoGPT, llm.c, TensorFlow), or a name in "
+         "the cache (default: SmolLM2-135M-Instruct)"},
+        {"tokenizer", 0, ARG_TEXT, AT(t, tokenizer), 0, 0, NULL, "PATH", "tokenizer of a model that brings none: a directory, tokenizer.json, vocab.json, vocab.bpe"},
         {"device", 0, ARG_TEXT, AT(t, device), 0, 0, NULL, "NAME", "auto, metal (Apple GPUs), cpu, or ref, the slow scalar reference (default auto)"},
         {"dtype", 0, ARG_CHOICE, AT(t, dtype), 0, 0, dtypes, "TYPE",
          "type computed with: auto (as stored), f32 (the parity path), f16, bf16; of floating-point weights also q8, q4, int8"},
@@ -232,7 +234,7 @@ sill_status cli_model_path(const char *name, char *path, size_t cap, sill_error 
 void cli_fill_options(const cli_model_options *o, sill_model_options *mo, sill_session_options *so) {
     uint64_t limit = (uint64_t)o->memory_mib << 20;
     *mo = (sill_model_options){.size = sizeof *mo, .device = o->device, .dtype = (sill_dtype)o->dtype, .n_threads = o->threads,
-                               .memory_limit_bytes = limit, .no_cache = o->no_cache};
+                               .memory_limit_bytes = limit, .no_cache = o->no_cache, .tokenizer = o->tokenizer};
     *so = (sill_session_options){.size = sizeof *so, .n_ctx = o->n_ctx, .batch_tokens = o->batch_tokens,
                                  .max_sequences = o->max_sequences, .kv_dtype = (sill_kv_dtype)o->kv_dtype,
                                  .memory_limit_bytes = limit};
@@ -299,7 +301,8 @@ int cli_engine_open(const char *command, const cli_model_options *options, const
     if (s == SILL_OK) sill_model_get_info(engine->model, &engine->info, sizeof engine->info);
     if (s == SILL_OK && !(needs && needs->no_text) && !sill_model_tokenizer(engine->model))
         s = sill__fail(&err, SILL_EUNSUPPORTED, "%s has no tokenizer (tokenizer.json, or vocab.json and merges.txt): texts "
-                       "cannot be read with it", engine->path);
+                       "cannot be read with it; --tokenizer PATH names one elsewhere (of GPT-2: any directory with vocab.json and "
+                       "merges.txt, or encoder.json and vocab.bpe)", engine->path);
     if (so.memory_limit_bytes) { /* the limit is for both: the session gets what the weights leave (0 would be no limit) */
         uint64_t weights = engine->info.weight_bytes;
         so.memory_limit_bytes = so.memory_limit_bytes > weights ? so.memory_limit_bytes - weights : 1;

@@ -22,7 +22,7 @@
 
 /* ---- options. Zero or NULL is "not given" unless said otherwise. */
 typedef struct cli_model_options {
-    const char *model, *device;
+    const char *model, *tokenizer, *device;
     int dtype, kv_dtype; /* sill_dtype, sill_kv_dtype */
     int32_t threads, batch_tokens, max_sequences, n_ctx;
     int32_t memory_mib;
@@ -260,6 +260,7 @@ int cli_bench(int argc, char **argv);
 int cli_check(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_quantize(int argc, char **argv);
+int cli_convert(int argc, char **argv);
 int cli_agree(int argc, char **argv);
 int cli_stability(int argc, char **argv);
 int cli_verify(int argc, char **argv);

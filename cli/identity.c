@@ -58,6 +58,14 @@ static bool of_tokenizer(const char *name) {
     return false;
 }
 
+/* Weights of other programs: of a directory they count where there are neither safetensors nor GGUF. */
+static bool of_checkpoint(const char *name) {
+    return ends(name, ".bin") || ends(name, ".pt") || ends(name, ".pth") || ends(name, ".bin.index.json") || ends(name, ".index") ||
+           strstr(name, ".data-") || !strcmp(name, "hparams.json");
+}
+
+static bool is_main(const char *name) { return ends(name, ".safetensors") || ends(name, ".gguf"); }
+
 static bool of_model(const char *name) {
     return of_tokenizer(name) || !strcmp(name, "config.json") || !strcmp(name, "generation_config.json") || ends(name, ".safetensors") ||
            ends(name, ".safetensors.index.json") || ends(name, ".gguf");
@@ -90,9 +98,11 @@ static int by_name(const void *a, const void *b) { return strcmp(*(char *const *
 static void add_dir(cli_identity *k, const char *dir) {
     char **names = NULL, path[4096];
     size_t n = 0, cap = 0;
+    bool has_main = false;
     DIR *d = opendir(dir);
     for (struct dirent *e; d && (e = readdir(d));) {
-        if (!of_model(e->d_name)) continue;
+        if (!of_model(e->d_name) && !of_checkpoint(e->d_name)) continue;
+        has_main = has_main || is_main(e->d_name);
         if (n == cap) {
             char **p = sill__realloc(names, (cap = cap ? 2 * cap : 32) * sizeof *p);
             if (!p) break;
@@ -103,7 +113,7 @@ static void add_dir(cli_identity *k, const char *dir) {
     if (d) closedir(d);
     if (n) qsort(names, n, sizeof *names, by_name);
     for (size_t i = 0; i < n; i++) {
-        if (sill__path_join(path, sizeof path, dir, names[i])) add_file(k, path, names[i]);
+        if ((of_model(names[i]) || !has_main) && sill__path_join(path, sizeof path, dir, names[i])) add_file(k, path, names[i]);
         sill__free(names[i]);
     }
     sill__free(names);
@@ -210,7 +220,7 @@ cli_identity *cli_identity_start(const char *path, const volatile int *stop) {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     if (sill__is_dir(path)) {
         add_dir(k, path);
-    } else if (ends(path, ".gguf") || !of_model(name)) {
+    } else if (ends(path, ".gguf") || (!of_model(name) && strcmp(name, "pytorch_model.bin") && !ends(path, ".index"))) {
         add_file(k, path, name);
     } else { /* one of a directory's files: the others count too */
         char *dir = slash ? sill__strndup(path, (size_t)(slash - path)) : sill__strndup(".", 1);

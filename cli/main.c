@@ -17,6 +17,7 @@ static const struct { const char *name; cli_command_fn run; const char *what; } 
     {"tokenize", cli_tokenize, "token ids of texts"},
     {"detokenize", cli_detokenize, "texts of token ids"},
     {"quantize", cli_quantize, "a smaller model, with a certificate of what was lost"},
+    {"convert", cli_convert, "a model as safetensors or GGUF, whatever file it is in"},
     {"verify", cli_verify, "whether a run's results come out the same again: a sample of its rows"},
     {"merge", cli_merge, "the outputs of shards as one file"},
     {"inspect", cli_inspect, "what is in a model file"},

@@ -145,11 +145,13 @@ typedef struct sill_model_options {
     int32_t no_cache;    /* 1: no packed copy of the weights is taken from the user's cache directory or, when the model
                             is freed, kept there. It saves the next process the packing, and changes no result
                             (docs/ENVIRONMENT.md: where, and how much) */
+    const char *tokenizer; /* where the tokenizer is, as for sill_tokenizer_load, instead of beside or in the model; NULL: there */
 } sill_model_options;
 
 /* Loads a model from PATH: a directory as on the hub (config.json, model.safetensors or an index
  * with shards, tokenizer.json or vocab.json + merges.txt) or a .gguf file or a .safetensors file with
- * its config beside it. On success *out is the caller's: free with sill_model_free.
+ * its config beside it; also pytorch_model.bin instead of safetensors, and GPT-2 as nanoGPT (ckpt.pt), llm.c (.bin) and
+ * OpenAI (model.ckpt.index, hparams.json) keep it: docs/FORMATS.md. No code of a file is run. On success *out is the caller's: free with sill_model_free.
  * Errors: ENOENT, EIO, EFORMAT (file broken), EUNSUPPORTED (family, type or device), ENOFIT, ENOMEM.
  * After failure nothing is held and *out is NULL. */
 SILL_USE_RESULT SILL_API sill_status sill_model_load(const char *path, const sill_model_options *options,
@@ -195,7 +197,7 @@ enum {
 };
 
 /* Loads a tokenizer alone: tokenizer.json, a directory, vocab.json (merges.txt beside it), or GGUF; also
- * OpenAI's encoder.json (vocab.bpe beside it), and merges.txt or vocab.bpe alone (ids in GPT-2's order).
+ * OpenAI's encoder.json (vocab.bpe beside it), merges.txt or vocab.bpe alone (ids in GPT-2's order), and llm.c's gpt2_tokenizer.bin.
  * Free with sill_tokenizer_free. */
 SILL_USE_RESULT SILL_API sill_status sill_tokenizer_load(const char *path, sill_tokenizer **out,
                                                          sill_error *err);
@@ -709,6 +711,20 @@ typedef struct sill_certificate {
  * ECANCELLED. */
 SILL_USE_RESULT SILL_API sill_status sill_quantize(const char *path, const char *out, const sill_quantize_options *options,
                                                    sill_certificate *certificate, sill_error *err);
+
+typedef struct sill_convert_options {
+    size_t size;
+    int32_t overwrite;         /* as in sill_quantize_options */
+    const char *tokenizer;     /* as in sill_model_options */
+} sill_convert_options;
+
+/* Writes the model at PATH (whatever sill_model_load takes) to OUT in another format, its weights in the types they are stored in: a
+ * GGUF where OUT ends in .gguf, with the tokenizer in it; the weights alone where it ends in .safetensors; else a directory as
+ * transformers has it, with config.json and the tokenizer's files. OUT gets its name when it is whole.
+ * Errors: EINVAL (OUT exists, or is being read), EUNSUPPORTED (what the format cannot hold; safetensors from a GGUF), those of
+ * sill_model_load, EIO. */
+SILL_USE_RESULT SILL_API sill_status sill_convert(const char *path, const char *out, const sill_convert_options *options,
+                                                  sill_error *err);
 
 /* ------------------------------------------------------------------- check */
 

@@ -34,6 +34,51 @@ sill_status sill__file_reserve(sill__file *f, size_t n, const char *path, sill_e
     return SILL_OK;
 }
 
+sill_status sill__file_tensor_new(sill__file *f, const char *path, const char *name, size_t n, sill__tensor **out, sill_error *err) {
+    if (n == 0 || n > SILL__MAX_NAME || memchr(name, 0, n))
+        return sill__fail(err, SILL_EFORMAT, "%s: the tensor name %s has %zu bytes, expected 1 to %u and no NUL among them", path,
+                          sill__show(name, SILL_MIN(n, (size_t)SILL__MAX_NAME)).text, n, SILL__MAX_NAME);
+    sill_status s = sill__file_reserve(f, 1, path, err);
+    if (s != SILL_OK) return s;
+    char *copy = sill__arena_alloc(&f->strings, n + 1);
+    if (!copy) return sill__fail(err, SILL_ENOMEM, "%s: no memory for the tensor names", path);
+    memcpy(copy, name, n);
+    *out = &f->tensors[f->n_tensors];
+    memset(*out, 0, sizeof **out);
+    (*out)->name = copy;
+    return SILL_OK;
+}
+
+sill_status sill__file_copy_new(sill__file *f, const char *path, size_t bytes, uint8_t **out, sill_error *err) {
+    uint8_t **list = sill__realloc(f->copies, (f->n_copies + 1) * sizeof *list);
+    if (list) f->copies = list;
+    uint8_t *p = list ? sill__calloc(SILL_MAX(bytes, (size_t)1), 1) : NULL;
+    if (!p) return sill__fail(err, SILL_ENOMEM, "%s: no memory for %zu bytes of a tensor that is not stored row by row", path, bytes);
+    f->copies[f->n_copies++] = *out = p;
+    return SILL_OK;
+}
+
+sill_status sill__file_set_gpt2(sill__file *f, int64_t n_layer, int64_t n_head, int64_t n_embd, int64_t n_ctx, int64_t n_vocab,
+                                const char *act, sill_error *err) {
+    sill__str s;
+    sill__str_init(&s, 4096);
+    sill__str_putf(&s, "{\n  \"activation_function\": \"%s\",\n  \"architectures\": [\"GPT2LMHeadModel\"],\n  \"attn_pdrop\": 0.0,\n", act);
+    sill__str_putf(&s, "  \"bos_token_id\": %d,\n  \"embd_pdrop\": 0.0,\n  \"eos_token_id\": %d,\n", n_vocab > 50256 ? 50256 : 0,
+                   n_vocab > 50256 ? 50256 : 0);
+    sill__str_putf(&s, "  \"layer_norm_epsilon\": 1e-05,\n  \"model_type\": \"gpt2\",\n  \"n_ctx\": %lld,\n  \"n_embd\": %lld,\n",
+                   (long long)n_ctx, (long long)n_embd);
+    sill__str_putf(&s, "  \"n_head\": %lld,\n  \"n_layer\": %lld,\n  \"n_positions\": %lld,\n  \"resid_pdrop\": 0.0,\n",
+                   (long long)n_head, (long long)n_layer, (long long)n_ctx);
+    sill__str_putf(&s, "  \"tie_word_embeddings\": true,\n  \"vocab_size\": %lld\n}\n", (long long)n_vocab);
+    if (!s.failed) sill__free(f->config);
+    if (s.failed || !(f->config = sill__strndup(s.p, s.n))) {
+        sill__str_free(&s);
+        return sill__fail(err, SILL_ENOMEM, "%s: no memory for the configuration", f->path);
+    }
+    sill__str_free(&s);
+    return SILL_OK;
+}
+
 /* Moves the span at I of the heap of N spans down to its place. Ordered by (begin, end). */
 static void sift(sill__span *a, size_t i, size_t n) {
     sill__span x = a[i];
@@ -118,6 +163,12 @@ const sill__meta *sill__file_find_meta(const sill__file *file, const char *key) 
 /* ---- access */
 
 sill__file_kind sill__file_get_kind(const sill__file *file) { return file->kind; }
+const char *sill__file_kind_name(sill__file_kind kind) {
+    static const char *const names[] = {"safetensors", "gguf", "pytorch", "nanogpt", "llm.c", "tensorflow"};
+    return names[kind];
+}
+const char *sill__file_config(const sill__file *file) { return file->config; }
+bool sill__file_is_linear(const sill__file *file) { return file->linear; }
 const char *sill__file_dir(const sill__file *file) { return file->dir; }
 const char *sill__file_path(const sill__file *file) { return file->path; }
 bool sill__file_is_part(const sill__file *file, uint64_t device, uint64_t inode) {
@@ -137,6 +188,9 @@ const sill__meta *sill__file_meta(const sill__file *file, size_t i) {
 void sill__file_close(sill__file *file) {
     if (!file) return;
     for (size_t i = 0; i < file->n_maps; i++) sill__map_close(&file->maps[i]);
+    for (size_t i = 0; i < file->n_copies; i++) sill__free(file->copies[i]);
+    sill__free(file->copies);
+    sill__free(file->config);
     sill__free(file->maps);
     sill__free(file->tensors);
     sill__free(file->meta);

@@ -35,7 +35,7 @@ typedef struct sill__tensor {
     uint64_t dims[SILL__MAX_DIMS];
     const uint8_t *data;
     size_t bytes;
-    const sill__map *map;  /* for sill__map_release */
+    const sill__map *map;  /* for sill__map_release; NULL: in memory */
 } sill__tensor;
 
 uint64_t sill__tensor_elements(const sill__tensor *t);
@@ -51,18 +51,32 @@ void sill__dequant(sill__type type, const void *src, float *dst, size_t n);
 bool sill__can_quantize(sill__type type);
 void sill__quantize(sill__type type, const float *x, void *to, size_t n);
 
-typedef enum sill__file_kind { SILL__FILE_SAFETENSORS, SILL__FILE_GGUF } sill__file_kind;
+/* Of every kind but GGUF the tensors have transformers' names. */
+typedef enum sill__file_kind {
+    SILL__FILE_SAFETENSORS, SILL__FILE_GGUF,
+    SILL__FILE_TORCH,     /* torch.save of a state_dict: pytorch_model.bin, also in shards */
+    SILL__FILE_NANOGPT,   /* torch.save of nanoGPT's checkpoint */
+    SILL__FILE_LLMC,      /* llm.c's .bin */
+    SILL__FILE_TENSORFLOW /* OpenAI's GPT-2: model.ckpt.index, .data, hparams.json */
+} sill__file_kind;
 
 typedef struct sill__file sill__file;
-/* Opens a model: a directory (model.safetensors, or model.safetensors.index.json with shards), one
- * .safetensors, or one .gguf (also as the only .gguf of a directory without safetensors). The kind is
- * told by contents, not by name. A file of another kind (a PyTorch pickle, say) is refused by name. */
+/* Opens a model: a directory, or one file. Of a directory it is the first of model.safetensors, model.safetensors.index.json with
+ * its shards, the only .gguf, pytorch_model.bin, pytorch_model.bin.index.json, TensorFlow's model.ckpt.index (or the only
+ * .index beside hparams.json), the only .pt or .pth, llm.c's only .bin. The kind of a file is told by contents, not by name. A
+ * file of another kind (HDF5, say) is refused by name. */
 sill_status sill__file_open(const char *path, sill__file **out, sill_error *err);
 /* One file that lies in memory, which must outlive it; PATH stands in messages. For checks and tests: the sanitizers see
  * the true end of the bytes, which a map's last page hides. */
 sill_status sill__file_open_memory(const void *data, size_t bytes, const char *path, sill__file **out, sill_error *err);
 void sill__file_close(sill__file *file);
 sill__file_kind sill__file_get_kind(const sill__file *file);
+/* "safetensors", "gguf", "pytorch", "nanogpt", "llm.c", "tensorflow". */
+const char *sill__file_kind_name(sill__file_kind kind);
+/* What config.json would say, where the file itself tells it (nanoGPT, llm.c, TensorFlow); NULL: it is in the directory. */
+const char *sill__file_config(const sill__file *file);
+/* GPT-2's matrices are (outputs, inputs), as torch.nn.Linear has them, not (inputs, outputs). */
+bool sill__file_is_linear(const sill__file *file);
 /* Directory that config.json and tokenizer.json are looked for in ("" for a GGUF). */
 const char *sill__file_dir(const sill__file *file);
 /* The file itself: also for a directory the .safetensors, index or .gguf that was opened in it. */

@@ -10,21 +10,20 @@
 
 #define MAX_INDEX ((size_t)64 << 20) /* bytes of model.safetensors.index.json */
 
-static const char supported[] = "sill reads safetensors and GGUF";
+static const char supported[] = "sill reads safetensors, GGUF, checkpoints of PyTorch, nanoGPT and llm.c, and TensorFlow's of GPT-2";
 
 /* ---- kinds */
 
 /* Files that are met in practice and not read: their first bytes, and what to do. */
 static const struct { const char *magic; size_t at, n; const char *what;
 } foreign[] = {
-    {"PK\3\4", 0, 4,
-     "a ZIP archive, probably a PyTorch checkpoint (.bin, .pt); save it again with safetensors"},
-    {"\x80\2", 0, 2,
-     "a Python pickle, probably an old PyTorch checkpoint (.bin, .pt); save it again with safetensors"},
-    {"\x80\3", 0, 2,
-     "a Python pickle, probably an old PyTorch checkpoint (.bin, .pt); save it again with safetensors"},
-    {"\x80\4", 0, 2,
-     "a Python pickle, probably an old PyTorch checkpoint (.bin, .pt); save it again with safetensors"},
+    {"\x80\2", 0, 2, "a Python pickle, but not one of torch.save; save the weights with safetensors"},
+    {"\x80\3", 0, 2, "a Python pickle, but not one of torch.save; save the weights with safetensors"},
+    {"\x80\4", 0, 2, "a Python pickle, but not one of torch.save; save the weights with safetensors"},
+    {"\x80\5", 0, 2, "a Python pickle, but not one of torch.save; save the weights with safetensors"},
+    {"\xc7\xd7\x34\1", 0, 4, "one of llm.c's debug states, not a model"},
+    {"\xc8\xd7\x34\1", 0, 4, "llm.c's tokenizer, not a model; name the checkpoint beside it"},
+    {"\x88\xd8\x34\1", 0, 4, "tokens that llm.c trains on, not a model"},
     {"\x89HDF\r\n\x1a\n", 0, 8, "an HDF5 file, probably a Keras checkpoint; save it again with safetensors"},
     {"lmgg", 0, 4, "a file in the old GGML format, before GGUF; convert the original model to GGUF"},
     {"fmgg", 0, 4, "a file in the old GGMF format, before GGUF; convert the original model to GGUF"},
@@ -37,8 +36,7 @@ static const struct { const char *magic; size_t at, n; const char *what;
     {"\x28\xb5\x2f\xfd", 0, 4, "zstd-compressed; unpack it first"},
     {"<!DOCTYPE", 0, 9, "a web page, not a model; the download went wrong"},
     {"<html", 0, 5, "a web page, not a model; the download went wrong"},
-    {"model_checkpoint_path", 0, 21,
-     "the state file of a TensorFlow checkpoint; take the safetensors form of the model"},
+    {"model_checkpoint_path", 0, 21, "the state file of a TensorFlow checkpoint; name the .index file beside it"},
     {"{", 0, 1, "JSON text, not weights; give the directory that it is in"},
 };
 
@@ -47,7 +45,7 @@ static bool ends_with(const char *s, const char *tail) {
     return n >= k && !memcmp(s + n - k, tail, k);
 }
 
-/* Says by name what a file is that is neither safetensors nor GGUF. */
+/* Says by name what a file is that is not read. */
 static sill_status refuse(const sill__map *map, const char *path, sill_error *err) {
     const uint8_t *p = map->data;
     const char *what = NULL;
@@ -56,10 +54,8 @@ static sill_status refuse(const sill__map *map, const char *path, sill_error *er
         if (map->bytes >= foreign[i].at + foreign[i].n &&
             !memcmp(p + foreign[i].at, foreign[i].magic, foreign[i].n))
             what = foreign[i].what;
-    /* A TensorFlow checkpoint: the index is known by its last eight bytes, the data by its name alone. */
-    if (!what && ((map->bytes >= 8 && !memcmp(p + map->bytes - 8, "\x57\xfb\x80\x8b\x24\x75\x47\xdb", 8)) ||
-                  ends_with(path, ".data-00000-of-00001")))
-        what = "a part of a TensorFlow checkpoint; take the safetensors form of the model";
+    if (!what && (strstr(path, ".data-000") || ends_with(path, ".meta")))
+        what = "a part of a TensorFlow checkpoint; name the .index file beside it";
     /* ONNX: field 1 (a small version number), then field 2 (a text) of a protocol buffer. */
     if (!what && (ends_with(path, ".onnx") || (map->bytes >= 4 && p[0] == 8 && p[1] < 32 && p[2] == 0x12)))
         what = "an ONNX model; take the safetensors form of the model";
@@ -69,7 +65,7 @@ static sill_status refuse(const sill__map *map, const char *path, sill_error *er
     if (what) return sill__fail(err, SILL_EUNSUPPORTED, "%s is %s (%s)", path, what, supported);
     return sill__fail(
         err, SILL_EFORMAT,
-        "%s is neither a safetensors nor a GGUF file (it starts with the bytes %02x %02x %02x %02x)", path,
+        "%s is neither a safetensors nor a GGUF file (it starts with the bytes %02x %02x %02x %02x), nor another that is read", path,
         p[0], map->bytes > 1 ? p[1] : 0, map->bytes > 2 ? p[2] : 0, map->bytes > 3 ? p[3] : 0);
 }
 
@@ -115,14 +111,20 @@ static sill_status read_single(sill__file *f, const char *path, sill_error *err)
         if ((s = set_text(&f->dir, "", 0, err)) != SILL_OK) return s;
         return sill__gguf_read(f, map, path, err);
     }
-    if (!looks_like_safetensors(map) &&
-        !(ends_with(path, ".safetensors") && map->bytes > 0 && map->bytes <= 8))
-        return refuse(map, path, err);
-    f->kind = SILL__FILE_SAFETENSORS;
-    if ((s = set_text(&f->dir, slash ? path : ".", slash ? n : 1, err)) != SILL_OK ||
-        (s = sill__safetensors_read(f, map, path, err)) != SILL_OK)
-        return s;
-    return sill__file_index(f, err);
+    if ((s = set_text(&f->dir, slash ? path : ".", slash ? n : 1, err)) != SILL_OK) return s;
+    if (sill__torch_is(map)) {
+        s = sill__torch_read(f, map, path, err);
+    } else if (sill__llmc_is(map)) {
+        s = sill__llmc_read(f, map, path, err);
+    } else if (sill__bundle_is(map)) {
+        s = sill__bundle_read(f, path, f->dir, err);
+    } else if (looks_like_safetensors(map) || (ends_with(path, ".safetensors") && map->bytes > 0 && map->bytes <= 8)) {
+        f->kind = SILL__FILE_SAFETENSORS;
+        s = sill__safetensors_read(f, map, path, err);
+    } else {
+        s = refuse(map, path, err);
+    }
+    return s == SILL_OK ? sill__file_index(f, err) : s;
 }
 
 static sill_status open_single(sill__file *f, const char *path, sill_error *err) {
@@ -214,7 +216,7 @@ static sill_status walk_index(shards *sh, const sill__file *f, sill_error *err) 
         }
         const sill__tensor *t =
             n <= SILL__MAX_NAME && !memchr(tensor, 0, n) ? sill__file_find(f, tensor) : NULL;
-        if (!t || strcmp(sh->names[t->map - f->maps], sh->name.p))
+        if (!t || (t->map && strcmp(sh->names[t->map - f->maps], sh->name.p))) /* no map: copied, of whichever shard */
             return sill__fail(err, SILL_EFORMAT, "%s: tensor %s is not in %s, where the index says it is",
                               sh->index, sill__show(tensor, strlen(tensor)).text,
                               sill__show(sh->name.p, sh->name.n).text);
@@ -225,6 +227,7 @@ static sill_status walk_index(shards *sh, const sill__file *f, sill_error *err) 
     return s;
 }
 
+/* Shards are safetensors, or of torch.save. */
 static sill_status open_shards(sill__file *f, const char *dir, const char *index, sill_error *err) {
     shards sh = {.index = index};
     char path[SILL__MAX_PATH];
@@ -249,7 +252,10 @@ static sill_status open_shards(sill__file *f, const char *dir, const char *index
             goto done;
         }
         s = looks_like_safetensors(&f->maps[i]) ? sill__safetensors_read(f, &f->maps[i], path, err)
+            : sill__torch_is(&f->maps[i])       ? sill__torch_read(f, &f->maps[i], path, err)
                                                 : refuse(&f->maps[i], path, err);
+        if (s == SILL_OK && f->config)
+            s = sill__fail(err, SILL_EFORMAT, "%s is a checkpoint of its own, not a shard of %s", path, index);
         if (s != SILL_OK) goto done;
     }
     if ((s = sill__file_index(f, err)) == SILL_OK) s = walk_index(&sh, f, err);
@@ -263,33 +269,65 @@ done:
 
 /* ---- directories */
 
-/* What of interest lies in a directory that has no model.safetensors. */
+/* What of interest lies in a directory that has no model.safetensors: of each kind how many, and the first by name,
+ * whatever order the directory is in. */
 typedef struct listing {
-    char gguf[256], other[256]; /* a .gguf; a checkpoint of another kind */
-    int n_gguf;
+    struct { char first[256]; int n; } gguf, index, pt, llmc, other;
 } listing;
 
+/* NAME counts as one more of these. */
+#define LIST(of, name, n_name)                                                                               \
+    do {                                                                                                     \
+        if (!(of).n++ || strcmp((name), (of).first) < 0) memcpy((of).first, (name), (n_name) + 1);           \
+    } while (0)
+
+/* A .bin of llm.c's: many programs use the ending. */
+static bool is_llmc(const char *dir, const char *name) {
+    char path[SILL__MAX_PATH];
+    sill__map map;
+    if (!sill__path_join(path, sizeof path, dir, name) || !sill__is_file(path) || sill__map_open(path, &map, NULL) != SILL_OK) return false;
+    bool is = sill__llmc_is(&map);
+    sill__map_close(&map);
+    return is;
+}
+
 static void list_dir(const char *dir, listing *l) {
-    static const char *const tails[] = {".bin",  ".pt",      ".pth",   ".h5", ".ckpt",
-                                        ".onnx", ".msgpack", ".index", ".pb", ".npz"};
+    static const char *const tails[] = {".bin", ".h5", ".ckpt", ".onnx", ".msgpack", ".pb", ".npz"};
     memset(l, 0, sizeof *l);
     DIR *d = opendir(dir);
     if (!d) return;
     for (struct dirent *e; (e = readdir(d));) {
-        size_t n = strlen(e->d_name);
-        if (n >= sizeof l->gguf || e->d_name[0] == '.') continue;
-        if (ends_with(e->d_name, ".gguf")) {
-            l->n_gguf++;
-            /* The first by name, whatever order the directory is in. */
-            if (!l->gguf[0] || strcmp(e->d_name, l->gguf) < 0) memcpy(l->gguf, e->d_name, n + 1);
+        const char *name = e->d_name;
+        size_t n = strlen(name);
+        if (n >= sizeof l->gguf.first || name[0] == '.') continue;
+        if (ends_with(name, ".gguf")) LIST(l->gguf, name, n);
+        if (ends_with(name, ".index")) LIST(l->index, name, n);
+        if (ends_with(name, ".pt") || ends_with(name, ".pth")) LIST(l->pt, name, n);
+        if (ends_with(name, ".bin") && is_llmc(dir, name)) {
+            LIST(l->llmc, name, n);
+            continue;
         }
         for (size_t i = 0; i < SILL_ARRAY_LEN(tails); i++)
-            if (ends_with(e->d_name, tails[i]) && (!l->other[0] || strcmp(e->d_name, l->other) < 0)) {
-                memcpy(l->other, e->d_name, n + 1);
+            if (ends_with(name, tails[i])) {
+                LIST(l->other, name, n);
                 break;
             }
     }
     closedir(d);
+}
+
+/* The one file of a kind. */
+static sill_status open_only(sill__file *f, const char *dir, const char *ending, const char *first, int n, sill_error *err) {
+    char path[SILL__MAX_PATH];
+    if (n > 1)
+        return sill__fail(err, SILL_EINVAL, "%s holds %d %s files; name one of them (%s, for example)", dir, n, ending,
+                          sill__show(first, strlen(first)).text);
+    if (!sill__path_join(path, sizeof path, dir, first)) return sill__fail(err, SILL_ERANGE, "%s: a path that is too long", dir);
+    return open_single(f, path, err);
+}
+
+static bool there(char path[SILL__MAX_PATH], const char *dir, const char *name) {
+    return sill__path_join(path, SILL__MAX_PATH, dir, name) && sill__is_file(path);
 }
 
 static sill_status open_dir(sill__file *f, const char *dir, sill_error *err) {
@@ -297,26 +335,22 @@ static sill_status open_dir(sill__file *f, const char *dir, sill_error *err) {
     listing l;
     if (!sill__path_join(path, sizeof path - 32, dir, "model.safetensors.index.json"))
         return sill__fail(err, SILL_ERANGE, "a path of more than %u bytes", SILL__MAX_PATH - 33);
-    bool has_index = sill__is_file(path);
-    sill__path_join(path, sizeof path, dir, "model.safetensors");
-    if (sill__is_file(path)) return open_single(f, path, err);
-    if (has_index) {
-        sill__path_join(path, sizeof path, dir, "model.safetensors.index.json");
-        return open_shards(f, dir, path, err);
-    }
+    if (there(path, dir, "model.safetensors")) return open_single(f, path, err);
+    if (there(path, dir, "model.safetensors.index.json")) return open_shards(f, dir, path, err);
     list_dir(dir, &l);
-    if (l.n_gguf == 1 && sill__path_join(path, sizeof path, dir, l.gguf)) return open_single(f, path, err);
-    if (l.n_gguf > 1)
-        return sill__fail(err, SILL_EINVAL, "%s holds %d .gguf files; name one of them (%s, for example)",
-                          dir, l.n_gguf, sill__show(l.gguf, strlen(l.gguf)).text);
-    if (l.other[0])
-        return sill__fail(err, SILL_EUNSUPPORTED,
-                          "%s holds no model.safetensors, only %s, which is not supported; save the model "
-                          "again with safetensors "
-                          "(%s)",
-                          dir, sill__show(l.other, strlen(l.other)).text, supported);
-    return sill__fail(err, SILL_ENOENT,
-                      "%s holds no model.safetensors, model.safetensors.index.json or .gguf file", dir);
+    if (l.gguf.n) return open_only(f, dir, ".gguf", l.gguf.first, l.gguf.n, err);
+    if (there(path, dir, "pytorch_model.bin")) return open_single(f, path, err);
+    if (there(path, dir, "pytorch_model.bin.index.json")) return open_shards(f, dir, path, err);
+    if (there(path, dir, "model.ckpt.index")) return open_single(f, path, err);
+    if (l.index.n) return open_only(f, dir, ".index", l.index.first, l.index.n, err);
+    if (there(path, dir, "ckpt.pt")) return open_single(f, path, err);
+    if (l.pt.n) return open_only(f, dir, ".pt", l.pt.first, l.pt.n, err);
+    if (l.llmc.n) return open_only(f, dir, ".bin", l.llmc.first, l.llmc.n, err);
+    if (l.other.n)
+        return sill__fail(err, SILL_EUNSUPPORTED, "%s holds no model.safetensors, only %s, which is not supported; save the model again with "
+                          "safetensors (%s)", dir, sill__show(l.other.first, strlen(l.other.first)).text, supported);
+    return sill__fail(err, SILL_ENOENT, "%s holds no model.safetensors, model.safetensors.index.json or .gguf file, nor a checkpoint of "
+                      "another kind", dir);
 }
 
 sill_status sill__file_open(const char *path, sill__file **out, sill_error *err) {

@@ -78,7 +78,7 @@ static sill_status check(const sill__file *file, sill__config *c, sill_error *er
     };
     const char *path = sill__file_path(file), *dir = sill__file_dir(file);
     char config[4096];
-    if (sill__file_get_kind(file) == SILL__FILE_SAFETENSORS &&
+    if (sill__file_get_kind(file) != SILL__FILE_GGUF && !sill__file_config(file) &&
         sill__path_join(config, sizeof config, *dir ? dir : ".", "config.json"))
         path = config;
     for (size_t i = 0; i < SILL_ARRAY_LEN(limits); i++)

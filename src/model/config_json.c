@@ -270,27 +270,31 @@ static void read_head(fields *f, const sill__file *file, sill__config *c) {
     else wrong(f, "problem_type", "one that transformers knows");
 }
 
-/* Opens and checks one JSON file of the model's directory. ENOENT is left to the caller. */
-static sill_status open_fields(fields *f, const char *dir, const char *name, char *path, size_t cap, char **text,
-                               sill_error *err) {
+/* Checks that the text is one object. */
+static sill_status check_fields(fields *f, const char *path, const char *text, sill_error *err) {
     sill__json j;
-    memset(f, 0, sizeof *f);
-    *text = NULL;
-    if (!sill__path_join(path, cap, *dir ? dir : ".", name))
-        return sill__fail(err, SILL_ERANGE, "the path of the model is too long");
-    if (!sill__is_file(path)) return SILL_ENOENT;
-    sill_status s = sill__read_file(path, CONFIG_MAX, text, &f->n, err);
-    if (s != SILL_OK) return s;
-    sill__json_init(&j, *text, f->n);
+    sill__json_init(&j, text, f->n);
     if (sill__json_peek(&j) != SILL__JSON_OBJECT) {
         if (!j.message) return sill__fail(err, SILL_EFORMAT, "%s is no JSON object", path);
         return sill__json_fail(&j, path, err);
     }
     if (!sill__json_skip(&j) || !sill__json_finish(&j)) return sill__json_fail(&j, path, err);
     f->path = path;
-    f->text = *text;
+    f->text = text;
     f->err = err;
     return SILL_OK;
+}
+
+/* Opens and checks one JSON file of the model's directory. ENOENT is left to the caller. */
+static sill_status open_fields(fields *f, const char *dir, const char *name, char *path, size_t cap, char **text,
+                               sill_error *err) {
+    memset(f, 0, sizeof *f);
+    *text = NULL;
+    if (!sill__path_join(path, cap, *dir ? dir : ".", name))
+        return sill__fail(err, SILL_ERANGE, "the path of the model is too long");
+    if (!sill__is_file(path)) return SILL_ENOENT;
+    sill_status s = sill__read_file(path, CONFIG_MAX, text, &f->n, err);
+    return s == SILL_OK ? check_fields(f, path, *text, err) : s;
 }
 
 static void read_family(fields *f, const sill__file *file, sill__config *c) {
@@ -326,8 +330,14 @@ static void read_family(fields *f, const sill__file *file, sill__config *c) {
 sill_status sill__config_json(const sill__file *file, sill__config *c, sill_error *err) {
     fields f;
     char path[4096], *text = NULL;
-    const char *dir = sill__file_dir(file);
-    sill_status s = open_fields(&f, dir, "config.json", path, sizeof path, &text, err);
+    const char *dir = sill__file_dir(file), *own = sill__file_config(file);
+    sill_status s;
+    if (own) {
+        f = (fields){.n = strlen(own)};
+        s = check_fields(&f, sill__file_path(file), own, err);
+    } else {
+        s = open_fields(&f, dir, "config.json", path, sizeof path, &text, err);
+    }
     if (s == SILL_ENOENT)
         s = sill__fail(err, SILL_ENOENT, "%s: there is no config.json beside the weights", *dir ? dir : ".");
     if (s == SILL_OK) {
@@ -337,7 +347,7 @@ sill_status sill__config_json(const sill__file *file, sill__config *c, sill_erro
         s = f.status;
     }
     sill__free(text);
-    if (s != SILL_OK) return s;
+    if (s != SILL_OK || own) return s;
     /* transformers generates by this file where there is one: the ends of text that it names replace those above. */
     s = open_fields(&f, dir, "generation_config.json", path, sizeof path, &text, err);
     if (s == SILL_OK) {

@@ -179,7 +179,7 @@ static sill_status from_hub(const sill__file *file, const sill__config *c, sill_
         else snprintf(copy->name, sizeof copy->name, "%s", to);
         bool qk = in_layer && !gpt2 && (starts(to, "attn_q.") || starts(to, "attn_k."));
         if (qk) copy->rotary_heads = (uint64_t)(starts(to, "attn_q.") ? c->n_heads : c->n_kv_heads);
-        if (gpt2 && in_layer && copy->n_dims == 2) turn(copy);
+        if (gpt2 && in_layer && copy->n_dims == 2 && !sill__file_is_linear(file)) turn(copy);
         if (copy->n_dims == 1 || !strcmp(to, "position_embd.weight")) copy->type = SILL__TYPE_F32;
         else shrink(e, copy, in_layer ? body : outer);
     }
@@ -193,7 +193,7 @@ static sill_status expressible(const sill__config *c, sill_error *err) {
     else if (c->family == SILL__FAMILY_GPT2 && c->act != SILL__ACT_GELU_TANH) what = "GPT-2 with an activation other than gelu_new";
     else if (c->attn_scale_by_layer) what = "scale_attn_by_inverse_layer_idx";
     else if (c->family == SILL__FAMILY_GPT2 && c->attn_scale == 1 && c->head_dim != 1) what = "scale_attn_weights false";
-    return what ? sill__fail(err, SILL_EUNSUPPORTED, "%s does not fit a GGUF; --to int8 keeps it", what) : SILL_OK;
+    return what ? sill__fail(err, SILL_EUNSUPPORTED, "%s does not fit a GGUF; safetensors keep it (sill quantize --to int8 does too)", what) : SILL_OK;
 }
 
 static void make_meta(const sill__config *c, const char *name, sill__gguf_head *h) {
@@ -227,6 +227,21 @@ static void make_meta(const sill__config *c, const char *name, sill__gguf_head *
 #undef KEY
 }
 
+/* GGUF's number for the type of most weights in matrices. */
+static uint32_t file_type(const sill__export *e) {
+    static const struct { sill__type type; uint32_t number; } numbers[] = {
+        {SILL__TYPE_F32, 0}, {SILL__TYPE_F16, 1}, {SILL__TYPE_Q4_0, 2}, {SILL__TYPE_Q4_1, 3}, {SILL__TYPE_Q8_0, 7}, {SILL__TYPE_Q5_0, 8},
+        {SILL__TYPE_Q5_1, 9}, {SILL__TYPE_Q4_K, 15}, {SILL__TYPE_Q5_K, 17}, {SILL__TYPE_Q6_K, 18}, {SILL__TYPE_BF16, 32}};
+    uint64_t count[SILL__TYPE_COUNT] = {0};
+    sill__type best = SILL__TYPE_F32;
+    for (size_t i = 0; i < e->n; i++)
+        if (e->copies[i].n_dims == 2 && (count[e->copies[i].type] += e->copies[i].dims[0] * e->copies[i].dims[1]) > count[best])
+            best = e->copies[i].type;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(numbers); i++)
+        if (numbers[i].type == best) return numbers[i].number;
+    return 0;
+}
+
 /* Codes without their scales are no weights. */
 static sill_status check_source(const sill__file *file, sill_error *err) {
     return sill__rows8_any(file) ? sill__fail(err, SILL_EUNSUPPORTED, "%s holds weights quantized as int8; quantize the original",
@@ -247,9 +262,60 @@ sill_status sill__export_gguf(const sill__file *file, const sill__config *c, con
         if (tokenizer) s = sill__tokenizer_to_gguf(tokenizer, (uint32_t)c->n_vocab, &e->head, err);
     }
     if (s == SILL_OK) {
-        sill__gguf_u32(&e->head, "general.file_type", body == SILL__TYPE_Q8_0 ? 7 : body == SILL__TYPE_Q4_1 ? 3 : 2);
+        sill__gguf_u32(&e->head, "general.file_type", body == SILL__TYPE_Q8_0 ? 7 : body == SILL__TYPE_Q4_1 ? 3 : file_type(e));
         sill__gguf_u32(&e->head, "general.quantization_version", 2);
         if (e->head.text.failed) s = sill__fail(err, SILL_ENOMEM, "no memory for the metadata");
+    }
+    if (s != SILL_OK) sill__export_free(e);
+    return s;
+}
+
+/* ---- safetensors */
+
+/* True for what the model is made of: buffers, and what training left, are not. */
+static bool is_of_model(const sill__file *file, const sill__config *c, const sill__tensor *t, bool *matrix) {
+    const bool gpt2 = c->family == SILL__FAMILY_GPT2;
+    const char *name = inner_name(file, c, t->name), *rest;
+    int32_t layer;
+    *matrix = false;
+    if (!strcmp(t->name, "score.weight")) return c->n_labels > 0;
+    if (!strcmp(t->name, "lm_head.weight")) return c->n_labels == 0;
+    if (!name) return false;
+    if (layer_of(name, gpt2 ? "h." : "layers.", &layer, &rest) && layer < c->n_layers) {
+        *matrix = t->n_dims == 2;
+        return gpt2 ? find_rule(gpt2_layer, SILL_ARRAY_LEN(gpt2_layer), rest) != NULL
+                    : find_rule(llama_layer, SILL_ARRAY_LEN(llama_layer), rest) != NULL;
+    }
+    return gpt2 ? find_rule(gpt2_outer, SILL_ARRAY_LEN(gpt2_outer), name) != NULL
+                : find_rule(llama_outer, SILL_ARRAY_LEN(llama_outer), name) != NULL;
+}
+
+/* The head is the embedding's bytes, which transformers ties by the configuration. */
+static bool is_tied_copy(const sill__file *file, const sill__config *c, const sill__tensor *t) {
+    static const char *const names[] = {"transformer.wte.weight", "wte.weight", "model.embed_tokens.weight", "embed_tokens.weight"};
+    for (size_t i = 0; c->tied && !strcmp(t->name, "lm_head.weight") && i < SILL_ARRAY_LEN(names); i++) {
+        const sill__tensor *w = sill__file_find(file, names[i]);
+        if (w && w->type == t->type && w->bytes == t->bytes && !memcmp(w->data, t->data, t->bytes)) return true;
+    }
+    return false;
+}
+
+sill_status sill__export_plain(const sill__file *file, const sill__config *config, sill__export *e, sill_error *err) {
+    sill_status s = check_source(file, err);
+    memset(e, 0, sizeof *e);
+    sill__gguf_init(&e->head);
+    if (s == SILL_OK && sill__file_get_kind(file) == SILL__FILE_GGUF)
+        s = sill__fail(err, SILL_EUNSUPPORTED, "%s: safetensors are not written from a GGUF; take the checkpoint that it was made of",
+                       sill__file_path(file));
+    for (size_t i = 0; s == SILL_OK && i < sill__file_n_tensors(file); i++) {
+        const sill__tensor *t = sill__file_tensor(file, i);
+        bool matrix;
+        if (!is_of_model(file, config, t, &matrix) || is_tied_copy(file, config, t)) continue;
+        sill__copy *c = add(e, t, err);
+        if (!c) s = SILL_ENOMEM;
+        else if (strlen(t->name) >= sizeof c->name) s = sill__fail(err, SILL_EUNSUPPORTED, "the tensor name %.64s... is too long", t->name);
+        else snprintf(c->name, sizeof c->name, "%s", t->name);
+        if (s == SILL_OK && matrix && config->family == SILL__FAMILY_GPT2 && sill__file_is_linear(file)) turn(c);
     }
     if (s != SILL_OK) sill__export_free(e);
     return s;
@@ -304,7 +370,7 @@ sill_status sill__export_int8(const sill__file *file, const sill__config *config
         if (strlen(t->name) + 8 >= sizeof e->copies->name)
             s = sill__fail(err, SILL_EUNSUPPORTED, "the tensor name %.64s... is too long", t->name);
         else if (is_layer_matrix(file, config, t))
-            s = add_int8(t, config->family == SILL__FAMILY_GPT2, e, err);
+            s = add_int8(t, config->family == SILL__FAMILY_GPT2 && !sill__file_is_linear(file), e, err);
         else {
             sill__copy *c = add(e, t, err);
             if (c) snprintf(c->name, sizeof c->name, "%s", t->name);

@@ -24,6 +24,9 @@ sill_status sill__export_gguf(const sill__file *file, const sill__config *config
 /* safetensors as bitsandbytes keeps LLM.int8: the matrices of the layers as I8 (outputs, inputs), their row scales
  * (SCB, the greatest magnitude of a row) and weight_format beside them; the rest as stored. */
 sill_status sill__export_int8(const sill__file *file, const sill__config *config, sill__export *out, sill_error *err);
+/* safetensors as transformers keeps the model: the tensors it is made of, in the types they are stored in; GPT-2's matrices as
+ * Conv1D has them. Not from a GGUF. */
+sill_status sill__export_plain(const sill__file *file, const sill__config *config, sill__export *out, sill_error *err);
 void sill__export_free(sill__export *e);
 
 #endif

@@ -71,6 +71,8 @@ void sill__slots_weight(sill__slots *s, sill__weight **to, sill__role role, cons
                         uint64_t cols, int flags);
 void sill__slots_vector(sill__slots *s, sill__ref *to, const sill__part *parts, int n_parts);
 bool sill__slots_has(const sill__slots *s, const sill__part *part);
+/* Both are there and are the same bytes of the file: tied weights as torch.save keeps them. */
+bool sill__slots_same(const sill__slots *s, const sill__part *a, const sill__part *b);
 
 /* ---- LLM.int8 as stored: rows8.c */
 

@@ -43,6 +43,7 @@ void sill__gpt2_slots(sill__slots *s) {
     uint64_t n = (uint64_t)c->n_embd, vocab = (uint64_t)c->n_vocab, ff = (uint64_t)c->n_ff;
     names t = sill__file_get_kind(m->file) == SILL__FILE_GGUF ? gguf_names : hub_names;
     if (sill__file_find(m->file, "transformer.h.0.ln_1.weight")) t.prefix = "transformer.";
+    if (sill__file_is_linear(m->file)) t.transposed = 0;
 
     sill__part wte = sill__part_of(vocab, "%s%s.weight", t.prefix, t.wte);
     sill__part wpe = sill__part_of((uint64_t)c->n_ctx, "%s%s.weight", t.prefix, t.wpe);
@@ -68,7 +69,7 @@ void sill__gpt2_slots(sill__slots *s) {
         sill__slots_weight(s, &m->score, SILL__ROLE_BODY, &score, 1, n, 0);
     } else {
         /* A head of its own is used where there is one, also when the configuration calls it tied. */
-        bool own = !c->tied || sill__slots_has(s, &head);
+        bool own = !c->tied || (sill__slots_has(s, &head) && !sill__slots_same(s, &head, &wte));
         sill__slots_weight(s, &m->head, SILL__ROLE_HEAD, own ? &head : &wte, 1, n, SILL__SLOT_PADDED);
     }
 }

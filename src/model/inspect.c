@@ -131,7 +131,7 @@ sill_status sill_inspect(const char *path, char **json, sill_error *err) {
     }
     sill__str_puts(&o, "{\"path\": ");
     put_text(&o, path);
-    sill__str_putf(&o, ", \"format\": \"%s\",\n", sill__file_get_kind(file) == SILL__FILE_GGUF ? "gguf" : "safetensors");
+    sill__str_putf(&o, ", \"format\": \"%s\",\n", sill__file_kind_name(sill__file_get_kind(file)));
     sill_error why = {0};
     sill_tokenizer *t = NULL;
     s = sill__tokenizer_from_file(file, &t, &why);

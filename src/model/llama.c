@@ -81,7 +81,7 @@ void sill__llama_slots(sill__slots *s) {
         sill__slots_weight(s, &m->score, SILL__ROLE_BODY, &score, 1, n, 0);
     } else {
         /* A head of its own is used where there is one, also when the configuration calls it tied. */
-        bool own = !c->tied || sill__slots_has(s, &head);
+        bool own = !c->tied || (sill__slots_has(s, &head) && !sill__slots_same(s, &head, &wte));
         sill__slots_weight(s, &m->head, SILL__ROLE_HEAD, own ? &head : &wte, 1, n, SILL__SLOT_PADDED);
     }
 }

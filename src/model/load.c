@@ -353,15 +353,16 @@ static void warn_unused(const sill_model *m, const sill__slots *slots) {
 /* ------------------------------------------------------------------ load */
 
 /* The tokenizer is read beside the weights: it is one thread's work, and a good part of a start from the packed copy. */
-typedef struct tokenizer_job { const sill__file *file; sill_tokenizer *tokenizer; sill_status status; sill_error err; } tokenizer_job;
+typedef struct tokenizer_job { const sill__file *file; const char *path; sill_tokenizer *tokenizer; sill_status status; sill_error err; } tokenizer_job;
 
 static void read_tokenizer(void *arg) {
     tokenizer_job *job = arg;
-    job->status = sill__tokenizer_from_file(job->file, &job->tokenizer, &job->err);
+    job->status = job->path ? sill_tokenizer_load(job->path, &job->tokenizer, &job->err)
+                            : sill__tokenizer_from_file(job->file, &job->tokenizer, &job->err);
 }
 
 static sill_status take_tokenizer(sill_model *m, const tokenizer_job *job, sill_error *err) {
-    if (job->status == SILL_ENOENT) return SILL_OK;
+    if (job->status == SILL_ENOENT && !job->path) return SILL_OK;
     if (job->status != SILL_OK) {
         if (err) *err = job->err;
         return job->status;
@@ -444,7 +445,7 @@ static sill_status load(const sill_model_options *o, const device_from *from, si
     if (!m->layers) return sill__fail(err, SILL_ENOMEM, "no memory for %d layers", m->config.n_layers);
     s = sill__slots_make(m, slots, err);
     if (s != SILL_OK) return s;
-    tokenizer_job job = {.file = m->file};
+    tokenizer_job job = {.file = m->file, .path = o->tokenizer};
     sill__aside aside;
     bool beside = sill__aside_start(&aside, read_tokenizer, &job);
     if (!beside) read_tokenizer(&job);

@@ -19,6 +19,12 @@ bool sill__slots_has(const sill__slots *s, const sill__part *part) {
     return sill__file_find(s->model->file, part->name) != NULL;
 }
 
+bool sill__slots_same(const sill__slots *s, const sill__part *a, const sill__part *b) {
+    const sill__tensor *x = sill__file_find(s->model->file, a->name), *y = sill__file_find(s->model->file, b->name);
+    return x && y && x->data == y->data && x->bytes == y->bytes && x->type == y->type && x->n_dims == y->n_dims &&
+           !memcmp(x->dims, y->dims, sizeof x->dims[0] * (size_t)x->n_dims);
+}
+
 static void shape_text(const uint64_t *dims, int n, char *out, size_t cap) {
     size_t at = 0;
     out[0] = 0;

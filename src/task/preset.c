@@ -314,7 +314,7 @@ static sill_status put_options(const files *f, const values *x, sill_generate_op
 static sill_status open_files(const sill_model *model, files *f, sill_error *err) {
     const char *dir = sill__file_dir(model->file);
     f->model = NULL;
-    if (sill__file_get_kind(model->file) == SILL__FILE_GGUF) return SILL_OK; /* holds no such parameters */
+    if (sill__file_get_kind(model->file) == SILL__FILE_GGUF || sill__file_config(model->file)) return SILL_OK; /* holds no such parameters */
     sill_status s = open_source(dir, FILE_CONFIG, &f->config, err);
     if (s == SILL_ENOENT) return sill__fail(err, s, "%s is not there any more", f->config.path);
     if (s == SILL_OK) s = refuse_prefix(whole(&f->config), err);

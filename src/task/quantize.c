@@ -13,7 +13,6 @@
 #include "corpus/corpus.h"
 #include "model/export.h"
 
-#define SMALL_FILE_MAX ((size_t)512 << 20)
 #define FEW_TOKENS 100 /* with fewer the standard error itself is a guess: single tokens of text weigh too much in it */
 #define FEW_ROWS 30    /* with fewer, what is so of these texts says little of others */
 
@@ -31,129 +30,12 @@ const char *sill__certainty_name(sill_certainty c) {
     return all[c];
 }
 
-/* ---- small files */
-
-static sill_status put_file(const char *path, const void *bytes, size_t n, sill_error *err) {
-    sill__out *out;
-    sill_status s = sill__out_create(path, &out, err);
-    if (s != SILL_OK) return s;
-    if ((s = sill__out_put(out, bytes, n, err)) == SILL_OK) return sill__out_finish(out, NULL, err);
-    sill__out_drop(out);
-    return s;
-}
-
-/* TEXT, a JSON object, with SAID as its first member and without members of the name KEY: of equal keys others take the last. */
-static bool replace_member(const char *text, size_t n, const char *key, const char *said, sill__str *out) {
-    sill__json j;
-    char name[64];
-    size_t length;
-    sill__json_init(&j, text, n);
-    if (!sill__json_enter(&j, SILL__JSON_OBJECT)) return false;
-    const char *from = j.p, *last = from;
-    sill__str_put(out, text, (size_t)(from - text));
-    sill__str_puts(out, said);
-    for (bool first = true; sill__json_next_member(&j, name, sizeof name, &length); first = false, last = from = j.p) {
-        if (!sill__json_skip(&j)) break;
-        if (length == strlen(key) && !memcmp(name, key, length)) continue;
-        const char *comma = first ? NULL : memchr(from, ',', (size_t)(j.p - from));
-        if (comma) from = comma + 1;
-        sill__str_puts(out, ",");
-        sill__str_put(out, from, (size_t)(j.p - from));
-    }
-    sill__str_put(out, last, (size_t)(text + n - last));
-    return !j.message;
-}
-
-/* DIR's config.json with what transformers needs to know of the weights. */
-static sill_status write_config(const char *from, const char *to, sill_error *err) {
-    static const char said[] =
-        "\n  \"quantization_config\": {\n    \"_load_in_4bit\": false,\n    \"_load_in_8bit\": true,\n"
-        "    \"bnb_4bit_compute_dtype\": \"float32\",\n    \"bnb_4bit_quant_storage\": \"uint8\",\n    \"bnb_4bit_quant_type\": \"fp4\",\n"
-        "    \"bnb_4bit_use_double_quant\": false,\n    \"llm_int8_enable_fp32_cpu_offload\": false,\n"
-        "    \"llm_int8_has_fp16_weight\": false,\n    \"llm_int8_skip_modules\": null,\n    \"llm_int8_threshold\": 6.0,\n"
-        "    \"load_in_4bit\": false,\n    \"load_in_8bit\": true,\n    \"quant_method\": \"bitsandbytes\"\n  }";
-    char *text;
-    size_t n;
-    sill__str s;
-    sill_status st = sill__read_file(from, SMALL_FILE_MAX, &text, &n, err);
-    if (st != SILL_OK) return st;
-    sill__str_init(&s, n + sizeof said + 1);
-    if (!replace_member(text, n, "quantization_config", said, &s)) st = sill__fail(err, SILL_EFORMAT, "%s is no JSON object", from);
-    else if (s.failed) st = sill__fail(err, SILL_ENOMEM, "no memory for %s", from);
-    else st = put_file(to, s.p, s.n, err);
-    sill__str_free(&s);
-    sill__free(text);
-    return st;
-}
-
-static bool has(const char *dir, const char *name) {
-    char path[SILL__OUT_PATH];
-    return sill__path_join(path, sizeof path, dir, name) && sill__is_file(path);
-}
-
-/* The file of DIR that is written as NAME: OpenAI's names of GPT-2's tokenizer are not read by transformers. */
-static const char *source_of(const char *dir, const char *name) {
-    const bool vocab = !strcmp(name, "vocab.json"), merges = !strcmp(name, "merges.txt");
-    if ((!vocab && !merges) || has(dir, "tokenizer.json") || (has(dir, "vocab.json") && has(dir, "merges.txt")) ||
-        !has(dir, "encoder.json") || !has(dir, "vocab.bpe"))
-        return name;
-    return vocab ? "encoder.json" : "vocab.bpe";
-}
-
-static sill_status copy_companions(const char *from_dir, const char *to_dir, sill_error *err) {
-    char from[SILL__OUT_PATH], to[SILL__OUT_PATH], *text;
-    size_t n;
-    sill_status s = SILL_OK;
-    const char *dir = *from_dir ? from_dir : ".";
-    if (!sill__path_join(from, sizeof from, dir, "config.json") || !sill__path_join(to, sizeof to, to_dir, "config.json"))
-        return sill__fail(err, SILL_ERANGE, "%s: the path is too long", to_dir);
-    s = write_config(from, to, err);
-    for (const char *const *name = sill__model_files; s == SILL_OK && *name; name++) {
-        if (!strcmp(*name, "config.json") || !strcmp(*name, "model.safetensors")) continue;
-        if (!sill__path_join(from, sizeof from, dir, source_of(dir, *name)) || !sill__is_file(from)) continue;
-        if (!sill__path_join(to, sizeof to, to_dir, *name)) return sill__fail(err, SILL_ERANGE, "%s: the path is too long", to_dir);
-        s = sill__read_file(from, SMALL_FILE_MAX, &text, &n, err);
-        if (s == SILL_OK) {
-            s = put_file(to, text, n, err);
-            sill__free(text);
-        }
-    }
-    return s;
-}
-
 /* ---- the weights */
 
 static void hash_model(const sill__file *f, job *j) {
     uint8_t digest[32];
     sill__file_hash(f, digest, &j->c.bytes_before);
     sill__sha256_hex(digest, j->c.before_sha256);
-}
-
-/* The last part of the model's path, without the end of a file's name: general.name. */
-static void base_name(const char *path, char out[128]) {
-    size_t n = strlen(path);
-    while (n > 1 && path[n - 1] == '/') n--;
-    size_t from = n;
-    while (from > 0 && path[from - 1] != '/') from--;
-    snprintf(out, 128, "%.*s", (int)SILL_MIN(n - from, (size_t)127), path + from);
-    char *dot = strrchr(out, '.');
-    if (dot && dot != out && (!strcmp(dot, ".gguf") || !strcmp(dot, ".safetensors"))) *dot = 0;
-    sill__plain(out);
-}
-
-/* Where the weights go: the partial output itself, or a file in it. */
-static sill_status create_weights(job *j, sill__out **out, sill_error *err) {
-    char weights[SILL__OUT_PATH];
-    sill_status s = sill__output_claim(&j->out, err);
-    if (s != SILL_OK) return s;
-    if (!j->out.directory) {
-        int fd = fcntl(j->out.lock, F_DUPFD_CLOEXEC, 0);
-        return fd < 0 ? sill__fail(err, SILL_EIO, "cannot write %s: %s", j->out.partial, strerror(errno))
-                      : sill__out_adopt(fd, j->out.partial, out, err);
-    }
-    if (!sill__path_join(weights, sizeof weights, j->out.partial, "model.safetensors"))
-        return sill__fail(err, SILL_ERANGE, "%s: the path is too long", j->out.partial);
-    return sill__out_create(weights, out, err);
 }
 
 static sill_status export_file(job *j, const sill__file *f, const sill__config *config, const sill_tokenizer *t, sill_error *err) {
@@ -163,7 +45,7 @@ static sill_status export_file(job *j, const sill__file *f, const sill__config *
     sill__out *out = NULL;
     char name[128];
     uint8_t digest[32];
-    base_name(j->path, name);
+    sill__model_base_name(j->path, name);
     sill_status s = directory ? sill__export_int8(f, config, &e, err)
                               : sill__export_gguf(f, config, t, name, body[j->o.to], SILL__TYPE_Q8_0, &e, err);
     if (s != SILL_OK) return s;
@@ -171,7 +53,7 @@ static sill_status export_file(job *j, const sill__file *f, const sill__config *
         s = sill__fail(err, SILL_EUNSUPPORTED, "%s: nothing in it becomes smaller with %s: it is quantized already, or its rows are no "
                        "multiples of 32", j->path, names[j->o.to]);
     if (s == SILL_OK) hash_model(f, j);
-    if (s == SILL_OK) s = create_weights(j, &out, err);
+    if (s == SILL_OK) s = sill__output_weights(&j->out, &out, err);
     if (s == SILL_OK) {
         s = directory ? sill__safetensors_write(e.copies, e.n, out, err) : sill__gguf_write(&e.head, e.copies, e.n, out, err);
         if (s != SILL_OK) {
@@ -182,7 +64,7 @@ static sill_status export_file(job *j, const sill__file *f, const sill__config *
         }
     }
     if (s == SILL_OK) sill__sha256_hex(digest, j->c.after_sha256);
-    if (s == SILL_OK && directory) s = copy_companions(sill__file_dir(f), j->out.partial, err);
+    if (s == SILL_OK && directory) s = sill__model_dir_write(f, NULL, NULL, j->out.partial, true, err);
     sill__export_free(&e);
     return s;
 }
@@ -211,7 +93,7 @@ static sill_status check(const job *j, const sill__file *f, const sill__config *
     const sill__output_reads reads = {.file = f, .model = j->path, .text = j->o.text_path};
     sill_status s = sill__output_check(&j->out, &reads, err);
     if (s == SILL_OK && j->o.n_texts && (j->o.n_labels || config->n_labels)) s = check_rows(&j->o, err);
-    if (s != SILL_OK || !(j->o.n_texts || (sill__file_get_kind(f) == SILL__FILE_SAFETENSORS && !j->out.directory))) return s;
+    if (s != SILL_OK || !(j->o.n_texts || (sill__file_get_kind(f) != SILL__FILE_GGUF && !j->out.directory))) return s;
     s = sill__tokenizer_from_file(f, t, &why);
     if (s == SILL_ENOENT && !j->o.n_texts) return SILL_OK; /* a model alone */
     if (s == SILL_ENOENT)
@@ -315,7 +197,7 @@ static sill_status write_record(const job *j, sill_error *err) {
     put_number(&s, "threshold_changed_percent", c->max_changed);
     sill__str_putf(&s, ", \"certainty\": \"%s\", \"passed\": %s, \"forced\": %s\n}\n", sill__certainty_name(c->certainty), c->passed ? "true" : "false", c->forced ? "true" : "false");
     sill_status st = s.failed ? sill__fail(err, SILL_ENOMEM, "no memory for the certificate")
-                              : put_file(j->out.record_partial, s.p, s.n, err);
+                              : sill__put_file(j->out.record_partial, s.p, s.n, err);
     sill__str_free(&s);
     return st;
 }
@@ -440,7 +322,8 @@ sill_status sill_quantize(const char *path, const char *out, const sill_quantize
     if (s == SILL_OK) {
         j->out.directory = j->o.to == SILL_QUANTIZE_INT8;
         j->out.overwrite = j->o.overwrite;
-        j->out.kind = names[j->o.to];
+        j->out.program = "sill quantize";
+        snprintf(j->out.kind, sizeof j->out.kind, "--to %s", names[j->o.to]);
         s = sill__output_names(&j->out, out, err);
     }
     if (s == SILL_OK) s = run(j, err);

@@ -32,13 +32,27 @@ sill_status sill__certify(const char *before, const char *after, const char *spo
 extern const char *const sill__model_files[];
 
 typedef struct sill__output {
-    const char *kind;      /* "q8", for messages */
+    const char *program;   /* "sill quantize", for messages, as is kind: "--to q8" */
+    char kind[32];
     bool directory, overwrite;
     int lock;              /* of the partial output while this run owns it; -1 before */
     bool keep;             /* only giving it its name failed: it stays */
     char out[SILL__OUT_PATH], partial[SILL__OUT_PATH], record[SILL__OUT_PATH], record_partial[SILL__OUT_PATH],
         spool[SILL__OUT_PATH], old[SILL__OUT_PATH];
 } sill__output;
+
+/* ---- model_dir.c: what a model's directory holds */
+
+struct sill__out;
+/* A new file of these bytes. */
+sill_status sill__put_file(const char *path, const void *bytes, size_t n, sill_error *err);
+/* Into TO_DIR: config.json (F's own or that of its directory; with INT8 also what transformers needs to know of int8 weights), and
+ * the files beside F's weights. The tokenizer's are those beside them, or at TOKENIZER_PATH when it is not NULL; where there are none,
+ * TOKENIZER (may be NULL) is written as vocab.json and merges.txt. */
+sill_status sill__model_dir_write(const sill__file *f, const char *tokenizer_path, const sill_tokenizer *tokenizer, const char *to_dir,
+                                  bool int8, sill_error *err);
+/* The last part of the model's path, without the end of a file's name: general.name. */
+void sill__model_base_name(const char *path, char out[128]);
 
 /* What is read, and so never written. */
 typedef struct sill__output_reads { const sill__file *file; const char *model, *text; } sill__output_reads;
@@ -51,6 +65,8 @@ sill_status sill__output_names(sill__output *o, const char *out, sill_error *err
 sill_status sill__output_check(const sill__output *o, const sill__output_reads *r, sill_error *err);
 /* Creates the partial output, or takes over one that was left, and locks it until sill__output_end. */
 sill_status sill__output_claim(sill__output *o, sill_error *err);
+/* Where the weights go: the partial output itself, or a file in it. Claims it. */
+sill_status sill__output_weights(sill__output *o, struct sill__out **out, sill_error *err);
 /* Gives it its name, and the certificate beside it with RECORD. */
 sill_status sill__output_publish(sill__output *o, bool record, sill_error *err);
 /* Removes what this run created and did not publish; gives the lock back. */

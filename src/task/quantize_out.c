@@ -46,7 +46,8 @@ sill_status sill__output_names(sill__output *o, const char *out, sill_error *err
 /* ---- what must not be lost */
 
 const char *sill__output_is_read(const sill__output_reads *r, const struct stat *st) {
-    static const char *const more[] = {"model.safetensors.index.json", "encoder.json", "vocab.bpe", NULL};
+    static const char *const more[] = {"model.safetensors.index.json", "pytorch_model.bin.index.json", "encoder.json", "vocab.bpe", "hparams.json",
+                                       "gpt2_tokenizer.bin", NULL};
     const char *const *const lists[] = {sill__model_files, more};
     char path[SILL__OUT_PATH];
     if (is_at(r->model, st) || is_at(sill__file_path(r->file), st)) return "the model itself";
@@ -68,7 +69,7 @@ static bool is_ours(const char *name) {
 }
 
 /* A directory may be replaced when it holds nothing but files with names that are written here. */
-static sill_status check_entries(const char *path, const sill__output_reads *r, sill_error *err) {
+static sill_status check_entries(const char *program, const char *path, const sill__output_reads *r, sill_error *err) {
     char inside[SILL__OUT_PATH];
     sill_status s = SILL_OK;
     struct stat st, at;
@@ -78,8 +79,8 @@ static sill_status check_entries(const char *path, const sill__output_reads *r, 
         if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
         const char *what = NULL;
         if (!is_ours(e->d_name) || !sill__path_join(inside, sizeof inside, path, e->d_name) || !there(inside, &st) || !S_ISREG(st.st_mode))
-            s = sill__fail(err, SILL_EINVAL, "%s holds %.200s, which sill quantize does not write: it is not replaced; name a new output",
-                           path, e->d_name);
+            s = sill__fail(err, SILL_EINVAL, "%s holds %.200s, which %s does not write: it is not replaced; name a new output",
+                           path, e->d_name, program);
         else if (r && stat(inside, &at) == 0 && (what = sill__output_is_read(r, &at)))
             s = sill__fail(err, SILL_EINVAL, "%s is %s; name another output", inside, what);
     }
@@ -109,12 +110,12 @@ sill_status sill__output_check(const sill__output *o, const sill__output_reads *
         if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
             return sill__fail(err, SILL_EINVAL, "%s is neither a file nor a directory", paths[i]);
         if (S_ISDIR(st.st_mode) != directory)
-            return sill__fail(err, SILL_EINVAL, "%s is a %s, but --to %s writes a %s", paths[i], directory ? "file" : "directory",
+            return sill__fail(err, SILL_EINVAL, "%s is a %s, but %s writes a %s", paths[i], directory ? "file" : "directory",
                               o->kind, directory ? "directory" : "file");
         if (!o->overwrite)
             return sill__fail(err, SILL_EINVAL, "%s exists%s; --overwrite replaces it", paths[i],
                               i >= 2 ? " (another run writes it, or was interrupted)" : "");
-        sill_status s = directory ? check_entries(paths[i], r, err) : SILL_OK;
+        sill_status s = directory ? check_entries(o->program, paths[i], r, err) : SILL_OK;
         if (s != SILL_OK) return s;
     }
     if (o->directory && there(o->out, &st) && there(o->old, &at))
@@ -177,7 +178,7 @@ sill_status sill__output_claim(sill__output *o, sill_error *err) {
         else unlink(o->partial);
         s = sill__fail(err, SILL_EINVAL, "%s: another run gives it its name just now", o->out);
     }
-    if (!made && o->directory && (s = check_entries(o->partial, NULL, err)) == SILL_OK) empty_directory(o->partial);
+    if (!made && o->directory && (s = check_entries(o->program, o->partial, NULL, err)) == SILL_OK) empty_directory(o->partial);
     if (!made && !o->directory && ftruncate(o->lock, 0) != 0) s = sill__fail(err, SILL_EIO, "cannot write %s: %s", o->partial, strerror(errno));
     if (s == SILL_OK) {
         if (o->overwrite) unlink(o->record_partial); /* regular files: sill__output_check; they may be left without the model */

@@ -123,6 +123,8 @@ sill_status sill__tok_index(sill_tokenizer *t, size_t n_merges, sill_error *err)
 /* Merge of the given rank, both sides as files write them. */
 sill_status sill__tok_merge_written(sill_tokenizer *t, const char *left, size_t n_left, const char *right,
                                     size_t n_right, uint32_t rank, sill_error *err);
+/* The same by the tokens' ids, which must be there. */
+sill_status sill__tok_merge_ids(sill_tokenizer *t, uint32_t left, uint32_t right, uint32_t rank, uint32_t id, sill_error *err);
 /* The same from one string "LEFT RIGHT". */
 sill_status sill__tok_merge_line(sill_tokenizer *t, const char *line, size_t n, uint32_t rank, sill_error *err);
 /* SentencePiece's merges: every split of every normal token, ranked by the tokens' scores (n of them). */
@@ -197,6 +199,9 @@ sill_status sill__tok_load_json(const char *path, const char *dir, sill_tokenize
 /* vocab.json + merges.txt, or merges.txt alone (VOCAB NULL: ids in GPT-2's order). */
 sill_status sill__tok_load_pair(const char *vocab, const char *merges, const char *dir, sill_tokenizer **out,
                                 sill_error *err);
+/* llm.c's gpt2_tokenizer.bin. */
+sill_status sill__tok_load_llmc(const char *path, sill_tokenizer **out, sill_error *err);
+bool sill__tok_is_llmc(const sill__map *map);
 /* tokenizer_config.json, special_tokens_map.json, config.json, chat_template.jinja in DIR, where they exist;
  * then the names that special tokens usually have. */
 sill_status sill__tok_load_config(sill_tokenizer *t, const char *dir, sill_error *err);

@@ -195,6 +195,7 @@ static sill_status load_dir(const char *dir, sill_tokenizer **out, sill_error *e
     if (there(a, dir, "tokenizer.json")) return sill__tok_load_json(a, dir, out, err);
     for (size_t i = 0; i < SILL_ARRAY_LEN(pairs); i++)
         if (there(a, dir, pairs[i][0]) && there(b, dir, pairs[i][1])) return sill__tok_load_pair(a, b, dir, out, err);
+    if (there(a, dir, "gpt2_tokenizer.bin")) return sill__tok_load_llmc(a, out, err);
     if (there(a, dir, "tokenizer.model"))
         return sill__fail(err, SILL_EUNSUPPORTED, "%s: a tokenizer.model alone is not read; tokenizer.json is needed "
                           "(transformers writes it: AutoTokenizer.from_pretrained(...).save_pretrained(...))", dir);
@@ -263,12 +264,13 @@ sill_status sill_tokenizer_load(const char *path, sill_tokenizer **out, sill_err
     bool gguf = map.bytes >= 4 && !memcmp(map.data, "GGUF", 4);
     while (i < map.bytes && (map.data[i] == ' ' || map.data[i] == '\n' || map.data[i] == '\r' || map.data[i] == '\t')) i++;
     bool json = i < map.bytes && map.data[i] == '{';
-    bool merges = map.bytes >= 9 && !memcmp(map.data, "#version:", 9);
+    bool merges = map.bytes >= 9 && !memcmp(map.data, "#version:", 9), llmc = sill__tok_is_llmc(&map);
     if (json) s = load_json_path(path, dir, (const char *)map.data, map.bytes, out, err);
     sill__map_close(&map);
     if (gguf) return load_gguf_path(path, out, err);
+    if (llmc) return sill__tok_load_llmc(path, out, err);
     if (json) return s;
     if (merges) return sill__tok_load_pair(NULL, path, dir, out, err);
     return sill__fail(err, SILL_EFORMAT, "%s: not a tokenizer (tokenizer.json, vocab.json with merges.txt, a directory "
-                      "with them, or GGUF)", path);
+                      "with them, llm.c's gpt2_tokenizer.bin, or GGUF)", path);
 }

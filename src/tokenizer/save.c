@@ -187,3 +187,53 @@ sill_status sill__tokenizer_to_gguf(const sill_tokenizer *t, uint32_t n_vocab, s
     if (t->chat_template) sill__gguf_string(h, "tokenizer.chat_template", t->chat_template, strlen(t->chat_template));
     return st;
 }
+
+/* ---- GPT-2's pair of files */
+
+static sill_status put_file(const char *dir, const char *name, const sill__str *s, sill_error *err) {
+    char path[4096];
+    sill__out *out;
+    if (s->failed) return sill__fail(err, SILL_ENOMEM, "no memory for %s", name);
+    if (!sill__path_join(path, sizeof path, dir, name)) return sill__fail(err, SILL_ERANGE, "%s: the path is too long", dir);
+    sill_status st = sill__out_create(path, &out, err);
+    if (st != SILL_OK) return st;
+    if ((st = sill__out_put(out, s->p, s->n, err)) == SILL_OK) return sill__out_finish(out, NULL, err);
+    sill__out_drop(out);
+    return st;
+}
+
+sill_status sill__tokenizer_save_pair(const sill_tokenizer *t, const char *dir, sill_error *err) {
+    sill__str file, text;
+    size_t n = 0;
+    if (t->kind != SILL__TOK_BPE_BYTES || t->pre != SILL__PRE_GPT2 || t->ignore_merges)
+        return sill__fail(err, SILL_EUNSUPPORTED, "the tokenizer (%s) does not fit vocab.json and merges.txt, which are GPT-2's; put its "
+                          "tokenizer.json beside the weights", sill__tokenizer_pre(t));
+    sill__merge_slot *merges = merges_of(t, &n);
+    if (!merges) return sill__fail(err, SILL_ENOMEM, "no memory for the merges");
+    sill__str_init(&file, (size_t)1 << 30);
+    sill__str_init(&text, 4 * SILL__TOKEN_MAX_BYTES);
+    sill__str_puts(&file, "{");
+    for (uint32_t i = 0; i < t->n; i++) {
+        if (t->tokens[i].attr == SILL__ATTR_HOLE) continue;
+        written(t, i, &text);
+        if (file.n > 1) sill__str_puts(&file, ", ");
+        sill__put_json_string(&file, text.p ? text.p : "", text.n);
+        sill__str_putf(&file, ": %u", i);
+    }
+    sill__str_puts(&file, "}\n");
+    sill_status s = put_file(dir, "vocab.json", &file, err);
+    sill__str_clear(&file);
+    sill__str_puts(&file, "#version: 0.2\n");
+    for (size_t i = 0; i < n; i++)
+        for (int k = 0; k < 2; k++) {
+            written(t, k ? merges[i].right : merges[i].left - 1, &text);
+            sill__str_put(&file, text.p ? text.p : "", text.n);
+            sill__str_puts(&file, k ? "\n" : " ");
+        }
+    sill__free(merges);
+    if (s == SILL_OK && text.failed) s = sill__fail(err, SILL_ENOMEM, "no memory for the merges");
+    if (s == SILL_OK) s = put_file(dir, "merges.txt", &file, err);
+    sill__str_free(&text);
+    sill__str_free(&file);
+    return s;
+}

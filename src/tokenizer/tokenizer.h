@@ -36,6 +36,9 @@ uint32_t sill__tokenizer_missing_bytes(const sill_tokenizer *t);
 /* Appends the tokenizer as GGUF metadata for a model of N_VOCAB rows. EUNSUPPORTED for more tokens than rows. */
 struct sill__gguf_head;
 sill_status sill__tokenizer_to_gguf(const sill_tokenizer *t, uint32_t n_vocab, struct sill__gguf_head *head, sill_error *err);
+/* Writes GPT-2's pair of files, vocab.json and merges.txt, into DIR; neither may exist. EUNSUPPORTED for other tokenizers than
+ * byte-level ones with GPT-2's rules. */
+sill_status sill__tokenizer_save_pair(const sill_tokenizer *t, const char *dir, sill_error *err);
 /* SHA-256 over the tokenizer's defining contents. */
 void sill__tokenizer_hash(const sill_tokenizer *t, uint8_t out[32]);
 

@@ -422,6 +422,10 @@ static sill_status add_merge(sill_tokenizer *t, uint32_t left, uint32_t right, u
     return s == SILL_OK ? grow_merges(t, err) : s;
 }
 
+sill_status sill__tok_merge_ids(sill_tokenizer *t, uint32_t left, uint32_t right, uint32_t rank, uint32_t id, sill_error *err) {
+    return add_merge(t, left, right, rank, id, err);
+}
+
 sill_status sill__tok_merge_written(sill_tokenizer *t, const char *left, size_t n_left, const char *right,
                                     size_t n_right, uint32_t rank, sill_error *err) {
     uint8_t bytes[2 * SILL__TOKEN_MAX_BYTES];

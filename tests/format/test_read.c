@@ -273,8 +273,10 @@ static void directories(void) {
     refused("", SILL_EINVAL, "empty");
     refused(in_dir("absent"), SILL_ENOENT, "absent: no such file");
     refused(dir, SILL_ENOENT, "holds no model.safetensors, model.safetensors.index.json or .gguf file");
-    copy("tiny.safetensors", "pytorch_model.bin"); /* contents do not matter: the name is not looked for */
-    refused(dir, SILL_EUNSUPPORTED, "only pytorch_model.bin, which is not supported");
+    copy("tiny.safetensors", "tf_model.h5"); /* contents do not matter: the name is not looked for */
+    refused(dir, SILL_EUNSUPPORTED, "only tf_model.h5, which is not supported");
+    copy("tiny.safetensors", "pytorch_model.bin"); /* contents decide here too */
+    opens(dir, in_dir("pytorch_model.bin"), SILL__FILE_SAFETENSORS);
     copy("tiny.gguf", "b.gguf");
     opens(dir, in_dir("b.gguf"), SILL__FILE_GGUF);
     copy("tiny.gguf", "a.gguf");
@@ -298,7 +300,7 @@ static void directories(void) {
     sill__file_close(f);
     CHECK_INT(chdir(from), 0);
     static const char *const made[] = {"a.gguf", "b.gguf", "c.gguf", "named.safetensors", "model.safetensors",
-                                       "pytorch_model.bin", "model.safetensors.index.json"};
+                                       "pytorch_model.bin", "tf_model.h5", "model.safetensors.index.json"};
     for (size_t i = 0; i < SILL_ARRAY_LEN(made); i++) drop(made[i]);
     mkdir(in_dir("model.safetensors"), 0700);
     refused(dir, SILL_ENOENT, "holds no model.safetensors");
@@ -311,13 +313,13 @@ static void directories(void) {
 
 static void foreign_files_are_refused_by_name(void) {
     static const struct { const char *name, *data; size_t n; sill_status code; const char *text; } files[] = {
-        {"pytorch_model.bin", "PK\3\4\0\0\0\0\0\0 ", 11, SILL_EUNSUPPORTED, "PyTorch checkpoint"},
-        {"old.pt", "\x80\2\x8a\nl\xfc\x9c", 7, SILL_EUNSUPPORTED, "pickle"},
+        {"pytorch_model.bin", "PK\3\4\0\0\0\0\0\0 ", 11, SILL_EFORMAT, "the ZIP archive has no end"},
+        {"old.pt", "\x80\2\x8a\nl\xfc\x9c", 7, SILL_EUNSUPPORTED, "pickle, but not one of torch.save"},
         {"weights.h5", "\x89HDF\r\n\x1a\n1234", 12, SILL_EUNSUPPORTED, "HDF5"},
         {"ggml.bin", "tjgg\3\0\0\0....", 12, SILL_EUNSUPPORTED, "GGJT"},
         {"ggml-model.bin", "lmgg\3\0\0\0....", 12, SILL_EUNSUPPORTED, "GGML"},
         {"model.onnx", "\x08\x07\x12\x07pytorch", 11, SILL_EUNSUPPORTED, "ONNX"},
-        {"model.ckpt.index", "12345678\x57\xfb\x80\x8b\x24\x75\x47\xdb", 16, SILL_EUNSUPPORTED, "TensorFlow checkpoint"},
+        {"debug_state.bin", "\xc7\xd7\x34\1\2\0\0\0", 8, SILL_EUNSUPPORTED, "debug states"},
         {"model.ckpt.data-00000-of-00001", "\1\2\3\4", 4, SILL_EUNSUPPORTED, "TensorFlow checkpoint"},
         {"checkpoint", "model_checkpoint_path: \"model.ckpt\"", 34, SILL_EUNSUPPORTED, "TensorFlow checkpoint"},
         {"flax_model.msgpack", "\xde\0\1\2\3", 5, SILL_EUNSUPPORTED, "Flax"},

@@ -9,7 +9,7 @@ set -u
 cd "$(dirname "$0")/../.."
 seconds=${1:-20}
 [ $# -gt 0 ] && shift
-all=(json safetensors gguf csv jsonl codebook tokenizer tokenize)
+all=(json safetensors gguf torch pickle llmc tensorflow csv jsonl codebook tokenizer tokenize)
 names=("${@:-${all[@]}}")
 : "${FUZZ_DIR:=build/fuzz}" "${FUZZ_CC:=clang}"
 mkdir -p "$FUZZ_DIR"
@@ -33,6 +33,10 @@ PY
 }
 seed_safetensors() { cp tests/fixtures/format/tiny.safetensors tests/fixtures/format/sharded/*.safetensors "$1"; }
 seed_gguf() { cp tests/fixtures/format/*.gguf "$1"; }
+seed_torch() { cp tests/fixtures/model/gpt2-torch-views/pytorch_model.bin "$1"; python3 tests/fuzz/seed_torch.py archives "$1"; }
+seed_pickle() { python3 tests/fuzz/seed_torch.py pickles "$1"; }
+seed_llmc() { { printf '\377\377'; head -c 1024 tests/fixtures/model/gpt2-llmc/model.bin; } >"$1/v3"; }
+seed_tensorflow() { cp tests/fixtures/model/gpt2-tensorflow/model.ckpt.index "$1"; }
 # The first byte of a corpus input is options, the rest the file.
 seed_csv() {
     printf '\1text,n\n"a ""quoted"", text",1\nplain,2\n' >"$1/options1"

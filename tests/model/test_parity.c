@@ -6,10 +6,10 @@
 #include "rig.h"
 
 static const char *const float_models[] = {
-    "gpt2-one", "gpt2-bare", "gpt2-shards", "gpt2-padded", "gpt2-class", "gpt2-plain-gguf.gguf",
+    "gpt2-one", "gpt2-base", "gpt2-nanogpt", "gpt2-nanogpt-bias", "gpt2-bare", "gpt2-shards", "gpt2-padded", "gpt2-class", "gpt2-plain-gguf.gguf",
     "llama-gqa42", "llama-gqa93", "llama-linear", "llama-llama3", "llama-class",
 };
-static const char *const half_models[] = {"gpt2-f16", "gpt2-bf16", "llama-f16", "llama-bf16-bias", "llama-plain-gguf.gguf"};
+static const char *const half_models[] = {"gpt2-f16", "gpt2-bf16", "gpt2-llmc-bf16", "llama-f16", "llama-bf16-bias", "llama-plain-gguf.gguf"};
 static const char *const block_models[] = {"gpt2-q8-gguf.gguf", "llama-blocks-gguf.gguf", "llama-k-gguf.gguf"};
 
 /* Types that differ between q, k and v. */
