@@ -2,6 +2,7 @@
 #include "common.h"
 
 #include "backend/backend.h"
+#include "hub.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -228,7 +229,11 @@ sill_status cli_model_path(const char *name, char *path, size_t cap, sill_error 
     memcpy(path, name, strlen(name) + 1);
     if (sill__is_file(path) || sill__is_dir(path)) return SILL_OK;
     if (!strchr(name, '/') && find_cached(dir, name, path, cap)) return SILL_OK;
-    return sill__fail(err, SILL_ENOENT, "no model '%s': not a file or directory here, and not in %s", name, dir);
+    if (cli_hub_find(name, path, cap)) return SILL_OK;
+    const char *at = strchr(name, '@');
+    const bool known = cli_hub_is_name(name, at ? (size_t)(at - name) : strlen(name));
+    return sill__fail(err, SILL_ENOENT, "no model '%s': not a file or directory here, and not in %s%s%s%s", name, dir,
+                      known ? "; sill pull " : "", known ? name : "", known ? " fetches one of that name from a hub" : "");
 }
 
 void cli_fill_options(const cli_model_options *o, sill_model_options *mo, sill_session_options *so) {

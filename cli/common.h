@@ -261,6 +261,7 @@ int cli_check(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_quantize(int argc, char **argv);
 int cli_convert(int argc, char **argv);
+int cli_pull(int argc, char **argv);
 int cli_agree(int argc, char **argv);
 int cli_stability(int argc, char **argv);
 int cli_verify(int argc, char **argv);

@@ -20,6 +20,7 @@ static const struct { const char *name; cli_command_fn run; const char *what; } 
     {"convert", cli_convert, "a model as safetensors or GGUF, whatever file it is in"},
     {"verify", cli_verify, "whether a run's results come out the same again: a sample of its rows"},
     {"merge", cli_merge, "the outputs of shards as one file"},
+    {"pull", cli_pull, "a model from a hub into the cache, where -m NAME finds it"},
     {"inspect", cli_inspect, "what is in a model file"},
     {"plan", cli_plan, "what a model will need in memory, before it is loaded"},
     {"check", cli_check, "whether this machine computes right: every operation and small models"},

@@ -22,6 +22,7 @@ run   | certificates           | certificates                          | ca-cert
 run   | SQLite                 | header sqlite3.h                      | libsqlite3-dev                | -
 run   | zlib                   | header zlib.h                         | zlib1g-dev                    | -
 run   | zstd                   | brewed_header zstd.h                  | libzstd-dev                   | zstd
+run   | libcurl (`sill pull` loads it) | runtime_curl                  | libcurl4                      | -
 cross | Tcl (joins the files of SQLite) | linux_only have tclsh | tcl                          | -
 test  | pkg-config             | have pkg-config                       | pkg-config                    | pkgconf
 test  | C++ compiler           | have c++                              | g++                           | -
@@ -52,6 +53,7 @@ linux_only() { [ "$(uname -s)" != Linux ] || "$@"; }
 header() { printf '#include <%s>\n' "$1" | "${CC:-cc}" -E -x c - >/dev/null 2>&1; }
 brewed_header() { header "$1" || { have brew && [ -e "$(brew --prefix)/include/$1" ]; }; }
 # On a Mac /usr/bin/cc is there before the command line tools are, and asks for them.
+runtime_curl() { [ "$(uname -s)" = Darwin ] || PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -qE 'libcurl(-gnutls)?\.so\.4'; }
 works_cc() { have "${CC:-cc}" && if [ "$(uname -s)" = Darwin ]; then "${CC:-cc}" --version >/dev/null 2>&1; else [ -e /usr/include/stdio.h ]; fi; }
 py_module() { have python3 && python3 -S -c "import sys, importlib.util as u, site; site.main(); sys.exit(not u.find_spec('$1'))"; }
 certificates() { [ "$(uname -s)" = Darwin ] || [ -n "${SSL_CERT_FILE:-}" ] || [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs ]; }
