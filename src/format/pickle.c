@@ -428,10 +428,10 @@ static bool step(machine *m, uint8_t op) {
     case '0': return pop(m, &v);
     default: break;
     }
-    char name[16] = "instruction 0x00";
+    char name[] = "instruction 0x00";
     name[14] = "0123456789abcdef"[op >> 4];
     name[15] = "0123456789abcdef"[op & 15];
-    return refused(m, "has the", name, sizeof name);
+    return refused(m, "has the", name, sizeof name - 1);
 }
 
 sill_status sill__pickle_read(sill__pickle *k, const uint8_t *p, size_t n, const char *path, size_t *used, sill_error *err) {
