@@ -126,7 +126,7 @@ SHARED = $(BUILD)/$(SHARED_NAME)
 
 # A compiler that is stopped may leave an empty object.
 .DELETE_ON_ERROR:
-.PHONY: all lib static shared cli tests metal-cuda bench-programs run test test-all lint model deps install uninstall bench dist macos help clean FORCE
+.PHONY: all lib static shared cli tests metal-cuda bench-programs run test test-all lint model deps install uninstall bench dist macos wheels help clean FORCE
 all: lib shared cli
 lib: static
 static: $(LIBSILL)
@@ -147,6 +147,7 @@ help:
 	@echo "make bench         compare speed with llama.cpp and transformers (docs/SPEED.md)"
 	@echo "make install       into PREFIX=$(PREFIX) (DESTDIR for packagers); make uninstall"
 	@echo "make dist          source archive of HEAD in build/"
+	@echo "make wheels        build/wheels: the Python package for Linux and Macs, compiled here with zig"
 	@echo "make macos         build/macos/sill for Macs with either processor, compiled here with zig, and checked"
 	@echo "make clean         remove build/"
 	@echo "variables: config=release|debug|sanitize|tsan|coverage|fuzz  CC=gcc|clang  BUILD=dir  WERROR=1  JOBS=n  V=1"
@@ -313,6 +314,9 @@ macos:
 	@$(MAKE) $(PARALLEL) --no-print-directory ZIG_TARGET=x86_64-macos.$(MACOS_MIN) BUILD=build/macos/x86_64 WERROR=1 cli
 	@python3 tools/join_macho.py build/macos/sill build/macos/arm64/sill build/macos/x86_64/sill
 	@python3 tools/check_macho.py --min $(MACOS_MIN) build/macos/sill
+
+wheels:
+	@MAKE="$(MAKE)" tools/wheels.sh
 
 clean:
 	rm -rf build

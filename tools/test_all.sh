@@ -3,12 +3,12 @@
 #
 #   tools/test_all.sh            make test, then the rest
 #   tools/test_all.sh --rest     the rest only
-#   tools/test_all.sh NAME...    suites by name: test clang sanitize tsan isa aarch64 metal macos fuzz live
+#   tools/test_all.sh NAME...    suites by name: test clang sanitize tsan isa aarch64 metal macos wheels fuzz live
 #
 # Needs `tools/deps.sh --test`. Each suite builds into its own build/DIR, so nothing is rebuilt for nothing.
 set -u
 cd "$(dirname "$0")/.."
-rest='clang sanitize tsan isa aarch64 metal macos fuzz live'
+rest='clang sanitize tsan isa aarch64 metal macos wheels fuzz live'
 case ${1:-} in
     '') suites="test $rest" ;;
     --rest) suites=$rest ;;
@@ -158,6 +158,12 @@ suite_macos() {
     python3 tests/macos/check.py >"$log" 2>&1 </dev/null
     count_lines $? macos
 }
+# The Python package for other systems; what can be run here is run from the wheel.
+suite_wheels() {
+    [ "$(uname -s)" = Linux ] || { absent "the wheels are checked with auditwheel, on Linux"; return; }
+    build/venv/bin/python tests/python/wheels.py >"$log" 2>&1 </dev/null
+    count_lines $? wheels
+}
 suite_fuzz() {
     command -v clang >/dev/null || { absent "no clang"; return; }
     tests/fuzz/run.sh "${FUZZ_SECONDS:-20}" >"$log" 2>&1
@@ -182,7 +188,7 @@ for suite in $suites; do
     from=$SECONDS
     echo "== $suite"
     case $suite in
-        test | clang | sanitize | tsan | isa | aarch64 | metal | macos | fuzz | live) suite_"$suite" ;;
+        test | clang | sanitize | tsan | isa | aarch64 | metal | macos | wheels | fuzz | live) suite_"$suite" ;;
         *) broken "no such suite" ;;
     esac
     summary="$summary$(awk -v n="$suite" -v s=$((SECONDS - from)) 'BEGIN {printf "%-10s %5.1f minutes", n, s / 60}')

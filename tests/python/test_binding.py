@@ -122,6 +122,7 @@ def main():
     return None
 
 
-main()
-work.cleanup()
-sys.exit(failed)
+if __name__ == "__main__":
+    main()
+    work.cleanup()
+    sys.exit(failed)
