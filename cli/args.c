@@ -135,7 +135,6 @@ static int set_value(const arg_command *c, const arg_option *o, void *values, co
             *(float *)to = (float)v;
             return -1;
         }
-        case ARG_ONE: return !strcmp(value, "1") ? -1 : args_usage(c->name, "--%s %.20s is not in this version", o->name, value);
         case ARG_TEXT: *(const char **)to = value; return -1;
         case ARG_LIST: {
             arg_list *list = to;
@@ -242,7 +241,7 @@ const char *args_visit(args_visit_fn fn, void *user) {
     for (size_t t = 0; t < SILL_ARRAY_LEN(parsed.tables); t++)
         for (size_t i = 0; i < SILL_MIN(parsed.tables[t].n, SILL_ARRAY_LEN(given[0])); i++) {
             const arg_option *o = &parsed.tables[t].options[i];
-            if (o->type == ARG_ONE || o->type == ARG_LATER || o->type == ARG_UNFLAG) continue;
+            if (o->type == ARG_LATER || o->type == ARG_UNFLAG) continue;
             if (given[t][i]) visit(o, parsed.tables[t].values, fn, user);
             else fn(user, o, NULL);
         }

@@ -19,7 +19,6 @@ typedef enum arg_type {
     ARG_TEXT,   /* const char * */
     ARG_LIST,   /* arg_list: may be given again */
     ARG_CHOICE, /* int: index in choices */
-    ARG_ONE,    /* known; takes 1, refuses other values: not in this version */
     ARG_LATER   /* known, but refused: not in this version */
 } arg_type;
 

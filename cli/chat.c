@@ -231,6 +231,7 @@ int cli_chat(int argc, char **argv) {
     int status = args_parse(&command, argc, argv, &args, &n);
     if (status < 0) status = cli_sampling_check(&o.sampling, "chat");
     if (status < 0 && o.sampling.o.num_return_sequences > 1) status = args_usage("chat", "a turn has one answer");
+    if (status < 0 && o.sampling.o.num_beams > 1) status = args_usage("chat", "a turn is written as it is made, and beams are whole at the end only");
     if (status < 0) status = cli_engine_open("chat", &o.model, &(cli_needs){.interactive = true}, &engine);
     if (status < 0 && !engine.info.is_instruct)
         status = args_usage("chat", "%s is not an instruct model (it has no chat template that is known here); see sill generate",
@@ -239,6 +240,8 @@ int cli_chat(int argc, char **argv) {
     sill_generate_options *g = &o.sampling.o;
     if (status < 0 && o.sampling.compat && g->num_return_sequences > 1)
         status = args_usage("chat", "a turn has one answer, and the model's files ask for %d", (int)g->num_return_sequences);
+    if (status < 0 && g->num_beams > 1)
+        status = args_usage("chat", "the model's files ask for %d beams; give --num-beams 1", (int)g->num_beams);
     if (!g->max_new_tokens && !g->max_length) g->max_new_tokens = o.sampling.default_new_tokens;
     if (status < 0) {
         sill__str_init(&c.answer, (size_t)1 << 28);

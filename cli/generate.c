@@ -18,7 +18,7 @@ typedef struct generate_task {
     const generate_options *o;
     const sill_generate_options *g;
     const sill_tokenizer *tokenizer;
-    bool put_prompt, put_sequence, put_tops;
+    bool put_prompt, put_sequence, put_tops, put_score;
     /* prompts that are not a file */
     const char *const *texts;
     const size_t *bytes;
@@ -71,13 +71,14 @@ static int row_done(void *user, const sill_generated *r) {
     sill__record_text(record, r->finish_reason ? r->finish_reason : "", r->finish_reason ? strlen(r->finish_reason) : 0);
     sill__record_uint(record, t->g->seed);
     if (t->put_sequence) sill__record_int(record, r->sequence);
+    if (t->put_score) sill__record_f32(record, r->score);
     if (t->put_tops) put_tops(run, record, r, t->o->logprobs);
     sill__record_end(record, NULL);
     return sill__flow_commit(run->flow);
 }
 
 static const cli_default defaults[] = {{"max-new-tokens", "20"}, {"min-new-tokens", "0"}, {"temperature", "1"}, {"top-k", "50"}, {"top-p", "1"},
-                                       {"typical-p", "1"}, {"repetition-penalty", "1"}, {"num-return-sequences", "1"}, {"seed", "0"},
+                                       {"typical-p", "1"}, {"repetition-penalty", "1"}, {"num-beams", "1"}, {"length-penalty", "1"}, {"early-stopping", "false"}, {"num-return-sequences", "1"}, {"seed", "0"},
                                        {"long", "error"}, {NULL, NULL}};
 
 static sill_status rows(cli_run *run, sill_error *err) {
@@ -92,6 +93,7 @@ static int run_rows(cli_run *run, generate_task *t, const cli_engine *engine) {
                                            : sill__reader_format(run->reader) == SILL__FORMAT_TXT || sill__reader_format(run->reader) == SILL__FORMAT_FILE;
     t->put_prompt = !named_prompt;
     t->put_sequence = t->g->num_return_sequences > 1;
+    t->put_score = t->g->num_beams > 1;
     t->put_tops = t->o->logprobs > 0;
     if (t->put_prompt) fields[n++] = "prompt";
     fields[n++] = "text";
@@ -100,6 +102,7 @@ static int run_rows(cli_run *run, generate_task *t, const cli_engine *engine) {
     fields[n++] = "finish_reason";
     fields[n++] = "seed";
     if (t->put_sequence) fields[n++] = "sequence";
+    if (t->put_score) fields[n++] = "score";
     if (t->put_tops) fields[n++] = "top_logprobs";
     const cli_work work = {.fields = fields, .n_fields = n, .n_sequences = t->g->num_return_sequences, .long_policy = t->o->text.long_policy,
                            .defaults = t->o->sampling.compat ? NULL : defaults, /* a preset's are transformers' own */
@@ -204,7 +207,7 @@ static int run_generate(generate_options *o, generate_task *t) {
     if (o->file) status = cli_run_input(&run, "generate", o->file, &o->corpus, "prompt");
     else if (rows) status = cli_run_texts(&run, "generate", &o->corpus, "prompt", t->texts, t->bytes, t->n_texts);
     if (status >= 0) return status;
-    const cli_needs needs = {.interactive = !rows && t->n_texts == 1 && o->sampling.o.num_return_sequences <= 1};
+    const cli_needs needs = {.interactive = !rows && t->n_texts == 1 && o->sampling.o.num_return_sequences <= 1 && o->sampling.o.num_beams <= 1};
     status = cli_engine_open("generate", &o->model, &needs, &engine);
     if (status < 0) status = cli_sampling_prepare(&o->sampling, "generate", &engine);
     if (status < 0) {
@@ -222,7 +225,7 @@ static const char notes[] =
     "Text given as arguments or on standard input is printed as text: on a terminal the prompt and what follows\n"
     "as it is made, otherwise the new text alone, a line end behind each. With -f, --json or -o results are rows:\n"
     "the input's columns, then prompt, text (new text only), ids (new tokens), logprobs (natural logarithms under\n"
-    "the raw logits), finish_reason (stop or length), seed, error.\n"
+    "the raw logits), finish_reason (stop or length), seed, error; with beams also score (transformers' sequences_scores).\n"
     "Prompts given as arguments or on standard input may hold control tokens unless --no-special; those of a file\n"
     "only with --special. The random numbers of a row depend on the seed and on --id, or its number.\n"
     "Blank lines of a plain-text file are skipped and counted.\n"

@@ -9,10 +9,14 @@
 
 static const char *const presets[] = {"none", "hf-4", "hf-5", NULL};
 
+static const char *const early[] = {"false", "true", "never", NULL};
+
 void cli_sampling_init(cli_sampling *s) {
     memset(s, 0, sizeof *s);
     s->o.size = sizeof s->o;
     s->top_k = s->o.min_new_tokens = s->o.min_length = s->o.no_repeat_ngram_size = -1;
+    s->length_penalty = (float)NAN;
+    s->early_stopping = -1;
     s->o.min_p = s->o.epsilon_cutoff = s->o.eta_cutoff = -1;
     s->default_new_tokens = 20;
 }
@@ -40,15 +44,18 @@ arg_table cli_sampling_table(cli_sampling *s) {
         {"logit-bias", 0, ARG_LIST, offsetof(t, bias), 0, 0, NULL, "ID=V", "adds V to the logit of token ID; may be repeated; 7:9=V: of 9 behind 7"},
         {"suppress-tokens", 0, ARG_LIST, offsetof(t, suppress), 0, 0, NULL, "ID,ID", "never these tokens"},
         {"begin-suppress-tokens", 0, ARG_LIST, offsetof(t, begin_suppress), 0, 0, NULL, "ID,ID", "not these as the first new token"},
-        {"num-return-sequences", 0, ARG_INT, O(num_return_sequences), 1, 4096, NULL, "N", "N answers a prompt (with --do-sample)"},
+        {"num-return-sequences", 0, ARG_INT, O(num_return_sequences), 1, 4096, NULL, "N", "N answers a prompt (with --do-sample or beams)"},
         {"seed", 0, ARG_U64, O(seed), 0, 0, NULL, "N", "of the random numbers (default 0: the same text every time)"},
         {"stop", 0, ARG_LIST, offsetof(t, stop), 0, 0, NULL, "S", "end before this string; may be repeated"},
         {"ignore-eos", 0, ARG_FLAG, offsetof(t, ignore_eos), 0, 0, NULL, NULL, "go on behind an end of text"},
         {"compat", 0, ARG_CHOICE, offsetof(t, compat), 0, 0, presets, "NAME",
          "what is not given as in the text-generation pipeline of transformers 4.57 (hf-4) or 5.23 (hf-5): 256 new tokens, "
          "sampling, temperature 0.7, and what the model's files set"},
-        {"num-beams", 0, ARG_ONE, 0, 0, 0, NULL, "1", NULL},         {"length-penalty", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
-        {"early-stopping", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL}, {"choices", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+        {"num-beams", 0, ARG_INT, O(num_beams), 1, 1024, NULL, "N", "beam search: the best of N texts that go on side by side (default 1)"},
+        {"length-penalty", 0, ARG_FLOAT, offsetof(t, length_penalty), -1000, 1000, NULL, "P", "of beams: score = log-probability / length^P (default 1)"},
+        {"early-stopping", 0, ARG_CHOICE, offsetof(t, early_stopping), 0, 0, early, "WHEN",
+         "of beams: false (none of this length could be better; the default), true (N have ended), never (none could be)"},
+        {"choices", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
         {"json-schema", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},    {"regex", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
     };
 #undef O
@@ -62,7 +69,8 @@ arg_table cli_sampling_table_chat(cli_sampling *s) {
         own[i] = table.options[i];
         if (!strcmp(own[i].name, "max-new-tokens")) own[i].help = "most new tokens an answer (default 256)";
         if (!strcmp(own[i].name, "max-length")) own[i].help = "most tokens of the conversation, its answer included";
-        if (!strcmp(own[i].name, "num-return-sequences")) own[i].help = NULL; /* a turn has one answer */
+        if (!strcmp(own[i].name, "num-return-sequences") || !strcmp(own[i].name, "num-beams") || !strcmp(own[i].name, "length-penalty") ||
+            !strcmp(own[i].name, "early-stopping")) own[i].help = NULL; /* a turn has one answer */
     }
     table.options = own;
     table.n = SILL_MIN(table.n, SILL_ARRAY_LEN(own));
@@ -152,9 +160,11 @@ static void say_unused(const cli_sampling *s) {
 
 /* Whether the lengths and the number of answers go together. */
 static int check_values(const sill_generate_options *o, int32_t default_new_tokens, const char *command) {
-    if (o->num_return_sequences > 1 && !o->do_sample)
-        return args_usage(command, "--num-return-sequences %d needs --do-sample: greedy gives the same text every time",
-                          (int)o->num_return_sequences);
+    if (o->num_beams > 1 && o->num_return_sequences > o->num_beams)
+        return args_usage(command, "--num-return-sequences %d is more than --num-beams %d", (int)o->num_return_sequences, (int)o->num_beams);
+    if (o->num_beams <= 1 && o->num_return_sequences > 1 && !o->do_sample)
+        return args_usage(command, "--num-return-sequences %d needs --do-sample or as many --num-beams: greedy gives the same text every "
+                          "time", (int)o->num_return_sequences);
     if (o->max_new_tokens && o->min_new_tokens > o->max_new_tokens)
         return args_usage(command, "--min-new-tokens %d is more than --max-new-tokens %d", (int)o->min_new_tokens,
                           (int)o->max_new_tokens);
@@ -178,6 +188,9 @@ int cli_sampling_check(cli_sampling *s, const char *command) {
     s->o.top_k = s->top_k < 0 ? 0 : s->top_k == 0 ? -1 : s->top_k;
     for (size_t i = 0; i < s->stop.n; i++)
         if (!s->stop.items[i][0]) return args_usage(command, "--stop is empty");
+    if (s->early_stopping >= 0) s->o.early_stopping = s->early_stopping;
+    /* Not given is NaN here, and 0 a value; in the library it is the other way round. */
+    s->o.length_penalty = isnan(s->length_penalty) ? 0 : s->length_penalty == 0 ? (float)NAN : s->length_penalty;
     s->o.stop = s->stop.items;
     s->o.n_stop = s->stop.n;
     if ((status = parse_ids(&s->suppress, "suppress-tokens", command, &s->suppress_ids, &s->o.n_suppress)) >= 0 ||
@@ -203,6 +216,9 @@ static int take_preset(cli_sampling *s, const char *command, const sill_model *m
     if (!o->top_p) o->top_p = p.top_p;
     if (!o->typical_p) o->typical_p = p.typical_p;
     if (!o->repetition_penalty) o->repetition_penalty = p.repetition_penalty;
+    if (!o->num_beams) o->num_beams = p.num_beams;
+    if (isnan(s->length_penalty) && p.num_beams) o->length_penalty = p.length_penalty;
+    if (s->early_stopping < 0 && p.num_beams) o->early_stopping = p.early_stopping;
     if (!o->num_return_sequences) o->num_return_sequences = p.num_return_sequences;
     if (o->min_new_tokens < 0) o->min_new_tokens = p.min_new_tokens;
     if (o->min_length < 0) o->min_length = p.min_length;

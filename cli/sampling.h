@@ -9,6 +9,8 @@ typedef struct cli_sampling {
     bool do_sample, greedy, ignore_eos;
     int32_t top_k;           /* -1: not given; 0: off, as in transformers */
     int32_t default_new_tokens; /* of the command, where neither maximum is given */
+    int early_stopping;      /* index in the option's choices; -1: not given */
+    float length_penalty;    /* NaN: not given */
     int compat;              /* index in the option's choices; 0: none */
     arg_list stop, bias, bad_words, suppress, begin_suppress;
     int32_t *bias_ids, *bad_ids, *suppress_ids, *begin_ids, *word_ids;

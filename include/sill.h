@@ -358,7 +358,7 @@ typedef struct sill_generate_options {
     float min_p, typical_p, epsilon_cutoff, eta_cutoff; /* 0: off */
     float repetition_penalty;  /* 0: 1.0 (off) */
     int32_t no_repeat_ngram_size;
-    int32_t num_return_sequences; /* 0: 1; more needs do_sample */
+    int32_t num_return_sequences; /* 0: 1; more needs do_sample or as many beams */
     uint64_t seed;             /* a GPU draws tokens itself where temperature, top_k, top_p and min_p are all that is set,
                                   with the same random numbers; where a border of these lies within the rounding of
                                   its sums (f32), it may choose otherwise than the CPU, always in the same way */
@@ -386,7 +386,20 @@ typedef struct sill_generate_options {
     const size_t *bias_word_ends;
     const float *bias_word_values;
     size_t n_bias_words;
+    /* Beam search, as in transformers: num_beams sequences of a row go on side by side, and of all that ended the
+     * num_return_sequences with the best scores are the results, the best first. The processors work on log-probabilities
+     * then, as there. With do_sample the continuations are drawn (without replacement). Results come whole, not as a stream. */
+    int32_t num_beams;         /* 0: 1 (no beams); a session must have room for as many sequences */
+    float length_penalty;      /* score: summed log-probability / length ^ length_penalty; 0: 1.0; NaN: 0.0, the sum */
+    int32_t early_stopping;    /* sill_early_stopping */
 } sill_generate_options;
+
+/* When beams end: transformers' early_stopping False, True and "never". */
+typedef enum sill_early_stopping {
+    SILL_EARLY_STOPPING_NO = 0, /* when no sequence of the present length could be better than the worst kept */
+    SILL_EARLY_STOPPING_YES,    /* when num_beams sequences have ended */
+    SILL_EARLY_STOPPING_NEVER   /* when none could be better at any length up to the most that is allowed */
+} sill_early_stopping;
 
 /* Fills in what transformers' text-generation pipeline would take for this model where its user says nothing. NAME:
  *  "hf-5"  transformers 5.23: 256 new tokens, do_sample, temperature 0.7, top_k 50; what generation_config.json sets
@@ -398,10 +411,10 @@ typedef struct sill_generate_options {
  *  "hf-5-generate"  transformers 5.23's model.generate() instead of its pipeline: greedy, 20 new tokens; what
  *          generation_config.json sets (config.json where there is none) wins.
  * A preset does not change with later versions of sill. out->size must be set. Lengths, do_sample, the filters, penalties
- * and num_return_sequences are overwritten, other fields are left; change afterwards what you want otherwise (a
+ * num_return_sequences and what is of beams are overwritten, other fields are left; change afterwards what you want otherwise (a
  * max_length of your own needs max_new_tokens 0). After failure *out is as it was.
  * Errors: EINVAL (no such preset), EFORMAT (a value in the files that transformers would refuse, or that is no number of
- * its kind), EUNSUPPORTED (the files set something that sill has not: num_beams, bad words, ...), EIO, ENOENT, ENOMEM. */
+ * its kind), EUNSUPPORTED (the files set something that sill has not, or not from a file: bad words, ...), EIO, ENOENT, ENOMEM. */
 SILL_USE_RESULT SILL_API sill_status sill_generate_preset(const sill_model *model, const char *name,
                                                           sill_generate_options *out, sill_error *err);
 
@@ -422,6 +435,7 @@ typedef struct sill_generated {
     size_t n_ids;
     size_t n_prompt;           /* tokens in the prompt */
     const char *finish_reason; /* "stop" (end of text or stop string), "length" */
+    float score;               /* with beams: transformers' sequences_scores; else 0 */
 } sill_generated;
 
 /* done: returns 0, or non-zero to cancel the whole call. Pointers are valid during the call only. */

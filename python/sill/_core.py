@@ -425,6 +425,8 @@ def set_generate(o: Any, keep: list[Any], name: str, value: Any) -> None:
     """Puts one of transformers' options into O; KEEP holds what the struct points to."""
     if value is None or name in IGNORED:
         return
+    if name == "early_stopping" and value == "never":
+        value = 2
     if name == "stop_strings":
         strings = [utf8(s) for s in ([value] if isinstance(value, str) else value)]
         array = (ctypes.c_char_p * len(strings))(*strings)
@@ -470,6 +472,8 @@ def _number(name: str, value: Any) -> Any:
         raise ValueError(f"`{name}` has to be between 0 and 1, but is {value}")
     if name in ("top_k", "min_new_tokens", "no_repeat_ngram_size") and (value != int(value) or value < 0):
         raise ValueError(f"`{name}` has to be a whole number of 0 or more, but is {value}")
+    if name == "length_penalty" and value == 0:
+        return float("nan")
     if name == "top_k" and value == 0:
         return -1
     if name == "top_p" and value == 0:

@@ -12,6 +12,7 @@ struct sill__sampler {
     sill_generate_options o; /* after defaults */
     int32_t n_vocab, n_eos;
     int32_t eos[16];
+    int32_t keep;            /* candidates that each filter leaves at least */
     bool processors;         /* any that changes raw logits */
     int32_t n;               /* candidates left */
     int32_t *ids;            /* (n_vocab) ascending */
@@ -106,6 +107,7 @@ sill_status sill__sampler_create(const sill_generate_options *options, int32_t n
     if ((st = check_numbers(&s->o, err)) != SILL_OK || (st = check_ids(&s->o, n_vocab, err)) != SILL_OK) goto fail;
     s->n_vocab = n_vocab;
     s->n_eos = SILL_MIN(n_eos, (int32_t)SILL_ARRAY_LEN(s->eos));
+    s->keep = s->o.num_beams > 1 ? SILL_MAX(2, s->n_eos + 1) : 1;
     if (s->n_eos) memcpy(s->eos, eos_ids, (size_t)s->n_eos * sizeof *s->eos);
     s->processors = s->o.n_bias || s->o.n_bad_words || s->o.repetition_penalty != 1.0f || s->o.no_repeat_ngram_size ||
                     s->o.n_suppress || s->o.n_begin_suppress || s->o.n_bias_words ||
@@ -252,9 +254,9 @@ static double entropy(const sill__sampler *s) {
 }
 
 /* The k-th largest score, by a heap of the k largest with the least at its root. */
-static void filter_top_k(sill__sampler *s, int32_t k) {
+static float kth_score(sill__sampler *s, int32_t k) {
     float *heap = s->full;
-    if (k >= s->n) return;
+    if (k >= s->n) return -FLT_MAX;
     int32_t size = 0;
     for (int32_t i = 0; i < s->n; i++) {
         float x = s->scores[i];
@@ -273,8 +275,13 @@ static void filter_top_k(sill__sampler *s, int32_t k) {
             heap[at] = x;
         }
     }
-    keep_from(s, heap[0]);
+    return heap[0];
 }
+
+static void filter_top_k(sill__sampler *s, int32_t k) { keep_from(s, kth_score(s, SILL_MAX(k, s->keep))); }
+
+/* The score that each filter leaves at least. */
+static float kept_score(sill__sampler *s) { return s->keep == 1 ? best_score(s) : kth_score(s, s->keep); }
 
 static double median3(double a, double b, double c) {
     if ((a <= b && b <= c) || (c <= b && b <= a)) return b;
@@ -328,7 +335,11 @@ static void filter_top_p(sill__sampler *s, double p) {
         s->keys[i] = -(double)s->scores[i];
         s->weights[i] = s->probs[i];
     }
-    float border = (float)-mass_key(s, s->n, p, &below);
+    float border = (float)-mass_key(s, s->n, p, &below), kept = kept_score(s);
+    if (s->keep > 1 && kept <= border) {
+        keep_from(s, kept);
+        return;
+    }
     int32_t n_equal = 0, stay = 0, n = 0;
     double q = 0;
     for (int32_t i = 0; i < s->n; i++)
@@ -347,14 +358,27 @@ static void filter_top_p(sill__sampler *s, double p) {
 
 /* Drops candidates less probable than `least`; the best (with its ties) always stays. */
 static void filter_least(sill__sampler *s, double least) {
-    float best = best_score(s);
+    float kept = kept_score(s);
     int32_t n = 0;
     for (int32_t i = 0; i < s->n; i++)
-        if (s->probs[i] >= least || s->scores[i] == best) {
+        if (s->probs[i] >= least || s->scores[i] >= kept) {
             s->ids[n] = s->ids[i];
             s->scores[n++] = s->scores[i];
         }
     s->n = n;
+}
+
+/* The least key that leaves s->keep candidates. */
+static double kept_key(const sill__sampler *s) {
+    double least[SILL_ARRAY_LEN(s->eos) + 1];
+    int32_t n = 0, k = SILL_MIN(s->keep, s->n);
+    for (int32_t i = 0; i < s->n; i++) {
+        int32_t at = n < k ? n++ : k;
+        for (; at > 0 && least[at - 1] > s->keys[i]; at--)
+            if (at < k) least[at] = least[at - 1];
+        if (at < k) least[at] = s->keys[i];
+    }
+    return least[k - 1];
 }
 
 /* Keeps the candidates whose surprise is nearest to the entropy until they sum to `mass` (ties stay). */
@@ -370,7 +394,8 @@ static void filter_typical(sill__sampler *s, double mass) {
         s->keys[i] = (float)fabs(lse - (double)s->scores[i] - h);
         s->weights[i] = s->probs[i];
     }
-    double border = mass_key(s, s->n, mass, &below);
+    double kept = kept_key(s), border = mass_key(s, s->n, mass, &below);
+    border = SILL_MAX(border, kept);
     for (int32_t i = 0; i < s->n; i++)
         if ((float)fabs(lse - (double)s->scores[i] - h) <= border) {
             s->ids[n] = s->ids[i];
@@ -454,6 +479,12 @@ int32_t sill__sampler_draw(const sill__sampler *s, uint64_t row_key, uint32_t se
         if (u < sum) return s->ids[i];
     }
     return s->ids[last]; /* the sum is 1 but for rounding */
+}
+
+int32_t sill__sampler_scores(const sill__sampler *s, const int32_t **ids, const float **scores) {
+    *ids = s->ids;
+    *scores = s->scores;
+    return s->n;
 }
 
 int32_t sill__sampler_left(const sill__sampler *s, const int32_t **ids, const double **probs) {

@@ -32,6 +32,9 @@ sill_status sill__sampler_filter(sill__sampler *s, const float *logits, const in
                                  int32_t n_new, sill_error *err);
 /* A token of the filtered row: the best (ties: lowest id), or drawn with (seed, row key, sequence, step). */
 int32_t sill__sampler_draw(const sill__sampler *s, uint64_t row_key, uint32_t sequence, uint32_t step);
+/* The same before the softmax: their scores. With num_beams above 1 the caller gives log-probabilities for logits, and the
+ * filters leave one token more than there are ends of text. */
+int32_t sill__sampler_scores(const sill__sampler *s, const int32_t **ids, const float **scores);
 /* What the filter left: n ids in ascending order and their probabilities (for tests and for drawing). */
 int32_t sill__sampler_left(const sill__sampler *s, const int32_t **ids, const double **probs);
 

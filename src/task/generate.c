@@ -6,15 +6,13 @@
  * things grow, by doubling: the token list for a longer prompt than any before, before that row's first step, and the
  * text of a slot whose tokens are unusually long.
  */
-#include "task/task.h"
-
-#include "engine/sampler.h"
+#include "task/generate.h"
 
 #define MAX_RETURN_SEQUENCES 4096
-#define BYTES_A_TOKEN 8 /* of text, for which room is taken at the start */
+#define MAX_BEAMS 1024
 #define MIB(bytes) ((double)(bytes) / 1048576.0)
 
-typedef struct gen_row {
+struct gen_row {
     bool used;
     uint64_t index, key;
     int32_t n_prompt, max_new, n_open; /* sequences not delivered yet */
@@ -22,9 +20,9 @@ typedef struct gen_row {
     int32_t *first_ids;                /* (n_return) ... which was this */
     float *first_logprobs;
     sill_top *first_tops;              /* (n_tops), the same for all */
-} gen_row;
+};
 
-typedef struct gen_seq {
+struct gen_seq {
     bool used;
     gen_row *row;
     int32_t sequence, n_new, n_sent_ids;
@@ -34,42 +32,19 @@ typedef struct gen_seq {
     char *text;      /* (text_cap) */
     size_t text_cap, n_text, n_sent;
     const char *finish;
-} gen_seq;
-
-typedef struct gen {
-    sill_session *session;
-    const sill_model *model;
-    sill_generate_options o;
-    uint32_t flags;
-    sill__sampler *sampler;
-    bool need_logits, stream;
-    bool draw;               /* the device draws, but for the first tokens of several sequences of a row */
-    sill__sample_row sample;
-    int32_t n_ctx, n_return, n_tops, most_new, n_rows, n_seqs;
-    size_t longest_stop, *stop_bytes;
-    gen_row *rows;
-    gen_seq *seqs;
-    sill__ids prompt;
-    sill__arena arena;
-    sill_next_fn next;
-    sill_generated_fn done;
-    void *user;
-} gen;
+};
 
 /* ------------------------------------------------------------- results */
 
-static sill_status call_done(gen *g, const sill_generated *result, sill_error *err) {
+sill_status sill__gen_done(gen *g, const sill_generated *result, sill_error *err) {
     return g->done(g->user, result) ? sill__fail(err, SILL_ECANCELLED, "cancelled by the caller") : SILL_OK;
 }
 
-/* SEQUENCE alone, or the whole row: WHOLE_ROW. */
-#define WHOLE_ROW (-1)
-static sill_status row_failed(gen *g, uint64_t index, int32_t sequence, size_t n_prompt, const sill_error *why,
-                              sill_error *err) {
+sill_status sill__gen_failed(gen *g, uint64_t index, int32_t sequence, size_t n_prompt, const sill_error *why, sill_error *err) {
     if (g->n_return == 1) sequence = 0;
     sill_generated r = {.index = index, .sequence = sequence, .final = 1, .status = why->code, .error = why->msg,
                         .text = "", .n_prompt = n_prompt};
-    return call_done(g, &r, err);
+    return sill__gen_done(g, &r, err);
 }
 
 static void free_seq(gen_seq *q) {
@@ -88,7 +63,7 @@ static sill_status send_piece(gen *g, gen_seq *q, size_t sure, bool quiet, sill_
     if (g->n_tops) r.tops = q->tops + (size_t)q->n_sent_ids * (size_t)g->n_tops;
     q->n_sent = sure;
     q->n_sent_ids = q->n_new;
-    return quiet ? SILL_OK : call_done(g, &r, err);
+    return quiet ? SILL_OK : sill__gen_done(g, &r, err);
 }
 
 static sill_status deliver(gen *g, gen_seq *q, sill_error *err) {
@@ -96,21 +71,28 @@ static sill_status deliver(gen *g, gen_seq *q, sill_error *err) {
                         .n_bytes = q->n_text, .ids = q->ids + q->row->n_prompt, .logprobs = q->logprobs,
                         .n_ids = (size_t)q->n_new, .n_prompt = (size_t)q->row->n_prompt, .finish_reason = q->finish};
     if (g->n_tops) r.tops = q->tops;
-    return call_done(g, &r, err);
+    return sill__gen_done(g, &r, err);
 }
 
 /* ---------------------------------------------------------------- text */
 
-/* Cuts the text before the first stop string, looking where `from` and later bytes can end one. */
-static bool cut_at_stop(gen *g, gen_seq *q, size_t from) {
+bool sill__gen_stops(const gen *g, const char *text, size_t *n, size_t from) {
     size_t start = from >= g->longest_stop ? from - g->longest_stop + 1 : 0;
-    for (size_t at = start; at < q->n_text; at++)
+    for (size_t at = start; at < *n; at++)
         for (size_t i = 0; i < g->o.n_stop; i++)
-            if (g->stop_bytes[i] <= q->n_text - at && !memcmp(q->text + at, g->o.stop[i], g->stop_bytes[i])) {
-                q->n_text = at;
+            if (g->stop_bytes[i] <= *n - at && !memcmp(text + at, g->o.stop[i], g->stop_bytes[i])) {
+                *n = at;
                 return true;
             }
     return false;
+}
+
+bool sill__gen_ends(const gen *g, int32_t id) { return !g->o.ignore_eos && sill__model_is_eos(g->model, id); }
+
+const char *sill__gen_bytes(const gen *g, int32_t id, size_t *n) {
+    const sill_tokenizer *t = g->model->tokenizer;
+    *n = 0;
+    return !t || sill__gen_ends(g, id) || sill__tokenizer_is_special(t, id) ? NULL : sill__tokenizer_bytes(t, id, n);
 }
 
 /* Bytes that no stop string can take back any more and that end on a whole character. */
@@ -123,14 +105,14 @@ static size_t sure_bytes(const gen *g, const gen_seq *q) {
     return end <= q->n_sent ? q->n_sent : q->n_sent + sill_utf8_complete(q->text + q->n_sent, end - q->n_sent);
 }
 
-static bool text_room(gen_seq *q, size_t n) {
-    size_t cap;
-    if (n <= q->text_cap - q->n_text) return true;
-    if (!sill__add(q->text_cap, SILL_MAX(q->text_cap, n), &cap)) return false;
-    char *p = sill__realloc(q->text, cap);
+bool sill__gen_room(char **text, size_t *cap, size_t used, size_t n) {
+    size_t more;
+    if (n <= *cap - used) return true;
+    if (!sill__add(*cap, SILL_MAX(*cap, n), &more)) return false;
+    char *p = sill__realloc(*text, more);
     if (!p) return false;
-    q->text = p;
-    q->text_cap = cap;
+    *text = p;
+    *cap = more;
     return true;
 }
 
@@ -143,17 +125,14 @@ static sill_status accept(gen *g, gen_seq *q, int32_t id, float logprob, const s
     q->logprobs[q->n_new] = logprob;
     if (g->n_tops) memcpy(q->tops + (size_t)q->n_new * (size_t)g->n_tops, tops, (size_t)g->n_tops * sizeof *tops);
     q->n_new++;
-    bool ends = !g->o.ignore_eos && sill__model_is_eos(g->model, id);
-    const sill_tokenizer *t = g->model->tokenizer;
-    if (t && !ends && !sill__tokenizer_is_special(t, id)) {
-        const char *bytes = sill__tokenizer_bytes(t, id, &n);
-        if (bytes && n) {
-            if (!text_room(q, n)) return sill__fail(err, SILL_ENOMEM, "no memory for a text of %zu bytes", q->n_text + n);
-            memcpy(q->text + q->n_text, bytes, n);
-            q->n_text += n;
-        }
+    const char *bytes = sill__gen_bytes(g, id, &n);
+    if (bytes && n) {
+        if (!sill__gen_room(&q->text, &q->text_cap, q->n_text, n))
+            return sill__fail(err, SILL_ENOMEM, "no memory for a text of %zu bytes", q->n_text + n);
+        memcpy(q->text + q->n_text, bytes, n);
+        q->n_text += n;
     }
-    if (ends || (g->o.n_stop && cut_at_stop(g, q, before))) q->finish = "stop";
+    if (sill__gen_ends(g, id) || (g->o.n_stop && sill__gen_stops(g, q->text, &q->n_text, before))) q->finish = "stop";
     else if (q->n_new == row->max_new) q->finish = "length";
     return send_piece(g, q, q->finish ? q->n_text : sure_bytes(g, q), quiet, err);
 }
@@ -212,7 +191,7 @@ static sill_status one_row(gen *g, sill__lane *lane, gen_seq *q, const sill__spa
     float logprob;
     *then = SILL__FED_DONE;
     if (filter(g, q, span, &why) != SILL_OK || choose(g, q, span, &id, &logprob, &why) != SILL_OK) {
-        st = row_failed(g, q->row->index, q->sequence, (size_t)q->row->n_prompt, &why, err);
+        st = sill__gen_failed(g, q->row->index, q->sequence, (size_t)q->row->n_prompt, &why, err);
         free_seq(q);
         return st;
     }
@@ -261,7 +240,7 @@ static sill_status first_tokens(gen *g, sill__lane *lane, gen_seq *q, const sill
     }
     if (why.code != SILL_OK) {
         q->used = row->used = false;
-        return row_failed(g, row->index, WHOLE_ROW, (size_t)row->n_prompt, &why, err);
+        return sill__gen_failed(g, row->index, WHOLE_ROW, (size_t)row->n_prompt, &why, err);
     }
     if (st != SILL_OK) return st;
     if (n_going) {
@@ -332,7 +311,7 @@ static sill_status settle_length(gen *g, int32_t *max_new, sill_error *why) {
     return SILL_OK;
 }
 
-static sill_status make_prompt(gen *g, const sill_row *row, int32_t *max_new, sill_error *why) {
+sill_status sill__gen_prompt(gen *g, const sill_row *row, int32_t *max_new, sill_error *why) {
     g->prompt.n = 0;
     sill_status st = sill__row_ids(g->model, row, g->flags, &g->prompt, why);
     if (st == SILL_OK && g->prompt.n == 0) {
@@ -352,13 +331,13 @@ static sill_status next_lane(void *user, sill__lane *lane, bool *got, sill_error
         sill_error why = {0};
         int32_t max_new = 0;
         if ((st = sill__row_next(g->next, g->user, &in, got, err)) != SILL_OK || !*got) return st;
-        st = make_prompt(g, &in, &max_new, &why);
+        st = sill__gen_prompt(g, &in, &max_new, &why);
         if (st != SILL_OK) {
             if (sill__is_fatal(st)) {
                 if (err) *err = why;
                 return st;
             }
-            if ((st = row_failed(g, in.index, WHOLE_ROW, g->prompt.n, &why, err)) != SILL_OK) return st;
+            if ((st = sill__gen_failed(g, in.index, WHOLE_ROW, g->prompt.n, &why, err)) != SILL_OK) return st;
             continue;
         }
         gen_row *row = take_row(g);
@@ -387,7 +366,7 @@ static sill_status refuse(void *user, sill__lane *lane, int64_t need, int64_t ha
     sill_error why = {0};
     sill__fail(&why, SILL_ENOFIT, "the prompt and its continuation need %lld positions and the session has room for %lld; "
                "make the session larger or ask for fewer tokens", (long long)need, (long long)have);
-    sill_status st = row_failed(g, q->row->index, WHOLE_ROW, (size_t)q->row->n_prompt, &why, err);
+    sill_status st = sill__gen_failed(g, q->row->index, WHOLE_ROW, (size_t)q->row->n_prompt, &why, err);
     q->used = q->row->used = false;
     return st;
 }
@@ -429,8 +408,12 @@ static sill_status check_options(gen *g, sill_error *err) {
     if (o->num_return_sequences < 0 || o->num_return_sequences > MAX_RETURN_SEQUENCES)
         return sill__fail(err, SILL_ERANGE, "num_return_sequences is %d, expected 1 to %d", o->num_return_sequences,
                           MAX_RETURN_SEQUENCES);
-    if (o->num_return_sequences > 1 && !o->do_sample)
-        return sill__fail(err, SILL_EINVAL, "num_return_sequences %d needs do_sample: without sampling all would be the same",
+    if (o->num_beams < 0 || o->num_beams > MAX_BEAMS)
+        return sill__fail(err, SILL_ERANGE, "num_beams is %d, expected 1 to %d", o->num_beams, MAX_BEAMS);
+    sill_status st = o->num_beams > 1 ? sill__beams_check(g, err) : SILL_OK;
+    if (st != SILL_OK) return st;
+    if (o->num_return_sequences > 1 && !o->do_sample && o->num_beams <= 1)
+        return sill__fail(err, SILL_EINVAL, "num_return_sequences %d needs do_sample or as many beams: without these all would be the same",
                           o->num_return_sequences);
     if (o->logprobs > SILL_MIN(SILL__MAX_TOP, g->model->config.n_vocab))
         return sill__fail(err, SILL_ERANGE, "logprobs is %d, at most %d alternatives are told", o->logprobs,
@@ -481,38 +464,41 @@ static sill_status check_memory(const gen *g, size_t text_bytes, sill_error *err
                       g->n_tops ? " or logprobs" : "");
 }
 
-/* N * M * bytes from the call's arena. */
-static void *take(gen *g, size_t n, size_t m, size_t bytes) {
+void *sill__gen_take(gen *g, size_t n, size_t m, size_t bytes) {
     size_t size;
     return sill__mul(n, m, &size) && sill__mul(size, bytes, &size) ? sill__arena_alloc(&g->arena, size) : NULL;
 }
 
-static sill_status take_slots(gen *g, sill_error *err) {
-    const sill_generate_options *o = &g->o;
-    size_t k = (size_t)g->n_return, new = (size_t)g->most_new, tops = (size_t)g->n_tops, text = new * BYTES_A_TOKEN + 64;
-    sill_status st = check_memory(g, text, err);
-    if (st != SILL_OK) return st;
-    g->stop_bytes = take(g, o->n_stop, 1, sizeof *g->stop_bytes);
-    g->rows = take(g, (size_t)g->n_rows, 1, sizeof *g->rows);
-    g->seqs = take(g, (size_t)g->n_seqs, 1, sizeof *g->seqs);
-    if (!g->stop_bytes || !g->rows || !g->seqs) goto nomem;
-    for (size_t i = 0; i < o->n_stop; i++) {
-        g->stop_bytes[i] = strlen(o->stop[i]);
+static sill_status measure_stops(gen *g, sill_error *err) {
+    g->stop_bytes = sill__gen_take(g, g->o.n_stop, 1, sizeof *g->stop_bytes);
+    if (!g->stop_bytes) return sill__fail(err, SILL_ENOMEM, "no memory for %zu stop strings", g->o.n_stop);
+    for (size_t i = 0; i < g->o.n_stop; i++) {
+        g->stop_bytes[i] = strlen(g->o.stop[i]);
         g->longest_stop = SILL_MAX(g->longest_stop, g->stop_bytes[i]);
     }
+    return SILL_OK;
+}
+
+static sill_status take_slots(gen *g, sill_error *err) {
+    size_t k = (size_t)g->n_return, new = (size_t)g->most_new, tops = (size_t)g->n_tops, text = new * GEN_BYTES_A_TOKEN + 64;
+    sill_status st = check_memory(g, text, err);
+    if (st != SILL_OK) return st;
+    g->rows = sill__gen_take(g, (size_t)g->n_rows, 1, sizeof *g->rows);
+    g->seqs = sill__gen_take(g, (size_t)g->n_seqs, 1, sizeof *g->seqs);
+    if (!g->rows || !g->seqs) goto nomem;
     for (int32_t i = 0; i < g->n_rows; i++) {
         gen_row *r = &g->rows[i];
-        r->going = take(g, k, 1, sizeof *r->going);
-        r->first_ids = take(g, k, 1, sizeof *r->first_ids);
-        r->first_logprobs = take(g, k, 1, sizeof *r->first_logprobs);
-        r->first_tops = take(g, tops, 1, sizeof *r->first_tops);
+        r->going = sill__gen_take(g, k, 1, sizeof *r->going);
+        r->first_ids = sill__gen_take(g, k, 1, sizeof *r->first_ids);
+        r->first_logprobs = sill__gen_take(g, k, 1, sizeof *r->first_logprobs);
+        r->first_tops = sill__gen_take(g, tops, 1, sizeof *r->first_tops);
         if (!r->going || !r->first_ids || !r->first_logprobs || !r->first_tops) goto nomem;
     }
     for (int32_t i = 0; i < g->n_seqs; i++) {
         gen_seq *q = &g->seqs[i];
-        q->ids = take(g, (size_t)g->n_ctx + 1, 1, sizeof *q->ids);
-        q->logprobs = take(g, new, 1, sizeof *q->logprobs);
-        q->tops = take(g, new, tops, sizeof *q->tops);
+        q->ids = sill__gen_take(g, (size_t)g->n_ctx + 1, 1, sizeof *q->ids);
+        q->logprobs = sill__gen_take(g, new, 1, sizeof *q->logprobs);
+        q->tops = sill__gen_take(g, new, tops, sizeof *q->tops);
         q->text = sill__alloc(text);
         q->text_cap = text;
         if (!q->ids || !q->logprobs || !q->tops || !q->text) goto nomem;
@@ -538,15 +524,17 @@ sill_status sill_generate(sill_session *session, const sill_generate_options *op
     g.n_return = SILL_MAX(1, g.o.num_return_sequences);
     g.n_tops = SILL_MAX(0, g.o.logprobs);
     st = sill__sampler_create(&g.o, c->n_vocab, c->eos_ids, g.o.ignore_eos ? 0 : c->n_eos, &g.sampler, err);
-    if (st == SILL_OK) {
+    if (st == SILL_OK) st = measure_stops(&g, err);
+    if (st == SILL_OK && g.o.num_beams > 1) {
+        g.need_logits = sill__sampler_needs_logits(g.sampler);
+        st = sill__beams_run(&g, err);
+    } else if (st == SILL_OK) {
         g.need_logits = sill__sampler_needs_logits(g.sampler);
         g.draw = sill__sampler_row(g.sampler, &g.sample) && sill__session_draws(session);
         count_slots(&g);
         st = take_slots(&g, err);
-    }
-    if (st == SILL_OK) {
         sill__task task = {.user = &g, .next = next_lane, .refuse = refuse, .rows = rows_done, .fork = fork_lane};
-        st = sill__sched_run(session, &task, err);
+        if (st == SILL_OK) st = sill__sched_run(session, &task, err);
     }
     sill__sampler_free(g.sampler);
     sill__ids_free(&g.prompt);

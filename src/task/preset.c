@@ -24,9 +24,11 @@
     X(max_new_tokens, INT, NONE) X(max_length, INT, 20) X(min_new_tokens, INT, NONE) X(min_length, INT, 0) \
     X(do_sample, BOOL, 0) X(temperature, REAL, 1) X(top_k, INT, 50) X(top_p, REAL, 1) X(min_p, REAL, NONE) \
     X(typical_p, REAL, 1) X(epsilon_cutoff, REAL, 0) X(eta_cutoff, REAL, 0) X(repetition_penalty, REAL, 1) \
-    X(no_repeat_ngram_size, INT, 0) X(num_return_sequences, INT, 1) X(num_beams, INT, 1)
+    X(no_repeat_ngram_size, INT, 0) X(num_return_sequences, INT, 1) X(num_beams, INT, 1) \
+    X(length_penalty, REAL, 1) X(early_stopping, EARLY, 0)
 
-typedef enum kind { INT, REAL, BOOL } kind;
+typedef enum kind { INT, REAL, BOOL, EARLY } kind;
+#define NEVER 2.0 /* early_stopping "never"; else false or true */
 enum {
 #define X(name, kind, value) AT_##name,
     FIELDS(X)
@@ -111,7 +113,15 @@ static sill_status read_value(const object *o, int i, sill__json *j, double *out
         *out = NONE;
         return sill__json_skip(j) ? SILL_OK : wrong(o, names[i], "readable", err);
     }
-    if (kinds[i] == BOOL) {
+    if (kinds[i] == EARLY && sill__json_peek(j) == SILL__JSON_STRING) {
+        static const char never[] = "\"never\"";
+        sill__json from = *j;
+        if (!sill__json_skip(j)) return wrong(o, names[i], "readable", err);
+        while (from.p < j->p && *from.p != '"') from.p++;
+        if (j->p - from.p != (ptrdiff_t)sizeof never - 1 || memcmp(from.p, never, sizeof never - 1))
+            return wrong(o, names[i], "true, false or \"never\"", err);
+        *out = NEVER;
+    } else if (kinds[i] == BOOL || kinds[i] == EARLY) {
         if (!sill__json_bool(j, &b)) return wrong(o, names[i], "true or false", err);
         *out = b;
     } else if (kinds[i] == INT) {
@@ -292,9 +302,7 @@ static sill_status put_sampling(const files *f, const values *x, sill_generate_o
 
 static sill_status put_options(const files *f, const values *x, sill_generate_options *o, sill_error *err) {
     const double *v = x->v;
-    if (!isnan(v[AT_num_beams]) && v[AT_num_beams] != 1)
-        return sill__fail(err, SILL_EUNSUPPORTED, "%s sets num_beams %g; beams are not supported; choose the options without a preset",
-                          f->model ? f->model->path : "the preset", v[AT_num_beams]);
+    if (v[AT_num_beams] < 1) return bad_value(f, x, AT_num_beams, "1 or more", err);
     if (isnan(v[AT_max_new_tokens]) && v[AT_max_length] < 2) return bad_value(f, x, AT_max_length, "2 or more", err);
     if (v[AT_num_return_sequences] < 1) return bad_value(f, x, AT_num_return_sequences, "1 or more", err);
     if (!isnan(v[AT_repetition_penalty]) && !(v[AT_repetition_penalty] > 0))
@@ -307,6 +315,16 @@ static sill_status put_options(const files *f, const values *x, sill_generate_op
     o->repetition_penalty = isnan(v[AT_repetition_penalty]) ? 1 : above_0(v[AT_repetition_penalty]);
     o->no_repeat_ngram_size = v[AT_no_repeat_ngram_size] > 0 ? (int32_t)v[AT_no_repeat_ngram_size] : 0;
     o->num_return_sequences = isnan(v[AT_num_return_sequences]) ? 1 : (int32_t)v[AT_num_return_sequences];
+    if (v[AT_num_beams] > 1 && v[AT_num_return_sequences] > v[AT_num_beams])
+        return bad_value(f, x, AT_num_return_sequences, "no more than num_beams", err);
+    o->num_beams = v[AT_num_beams] > 1 ? (int32_t)v[AT_num_beams] : 0;
+    o->length_penalty = 0;
+    o->early_stopping = SILL_EARLY_STOPPING_NO;
+    if (o->num_beams) {
+        const double p = v[AT_length_penalty], early = v[AT_early_stopping];
+        o->length_penalty = isnan(p) ? 0 : (float)p == 0 ? (float)NAN : (float)p;
+        o->early_stopping = early == NEVER ? SILL_EARLY_STOPPING_NEVER : early == 1 ? SILL_EARLY_STOPPING_YES : SILL_EARLY_STOPPING_NO;
+    }
     return put_sampling(f, x, o, err);
 }
 

@@ -71,6 +71,18 @@ def what_is_given_wins():
         generate(greedy, "--max-new-tokens", "9", "--do-sample", "--temperature", "2")
 
 
+def beams_of_the_model():
+    m = model("beams", {"num_beams": 4, "length_penalty": 0.0, "early_stopping": "never", "do_sample": False, "num_return_sequences": 2, "max_new_tokens": 12})
+    given = ["--num-beams", "4", "--num-return-sequences", "2", "--max-new-tokens", "12"]
+    ours = generate(m, *given, "--length-penalty", "0", "--early-stopping", "never")
+    assert len(ours) == 2 and generate(m, "--compat", "hf-5") == ours
+    assert generate(m, "--compat", "hf-5", "--length-penalty", "2", "--early-stopping", "false") == generate(m, *given, "--length-penalty", "2")
+    assert generate(m, "--compat", "hf-5", "--num-beams", "1", "--num-return-sequences", "1") == generate(m, "--max-new-tokens", "12")
+    sampled = model("sampled", {"num_beams": 3, "max_new_tokens": 12})
+    assert generate(sampled, "--compat", "hf-4", "--max-new-tokens", "12") == \
+        generate(sampled, "--num-beams", "3", "--do-sample", "--temperature", "0.7", "--max-new-tokens", "12")
+
+
 def refusals():
     for name in ("hf-6", "hf", ""):
         r = generate(S, "--compat", name, status=2)
@@ -80,8 +92,8 @@ def refusals():
     r = generate(model("wrong", {"temperature": "hot"}), "--compat", "hf-5", status=1)
     assert "generation_config.json: temperature is not a finite number" in r.err and not r.out, r.err
     assert generate(model("wrong", {"temperature": "hot"}))
-    r = generate(model("beams", {"num_beams": 4}), "--compat", "hf-4", status=1)
-    assert "num_beams 4" in r.err, r.err
+    r = generate(model("never", {"suppress_tokens": [4]}), "--compat", "hf-4", status=1)
+    assert "suppress_tokens" in r.err, r.err
     r = generate(S, "--compat", "hf-5", "--min-new-tokens", "257", status=2)
     assert "257" in r.err and "256" in r.err, r.err
     r = generate(model("many", {"num_return_sequences": 2}), "--compat", "hf-5", "--greedy", status=2)
@@ -100,6 +112,6 @@ def conversations():
         assert "--compat NAME" in sill(c, "--help").text()
 
 
-for t in (defaults_of_the_pipeline, files_of_the_model, what_is_given_wins, refusals, conversations):
+for t in (defaults_of_the_pipeline, files_of_the_model, what_is_given_wins, beams_of_the_model, refusals, conversations):
     test(t)
 end()

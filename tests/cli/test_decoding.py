@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How the next token is chosen, from the command line: processors that work on single tokens."""
+"""How the next token is chosen, from the command line: processors that work on single tokens, beams."""
 from clitest import *
 
 M = ["-m", STORIES]
@@ -37,6 +37,28 @@ def an_end_is_kept_away():
     assert ids("--logit-bias", "2=1000", "--min-length", "100", "--min-new-tokens", "3")[3:] == [2]
 
 
+def beams():
+    beam = ["--num-beams", "4", "--max-new-tokens", "12"]
+    r = sill("generate", *M, *beam, "--num-return-sequences", "3", "--json", "Once upon a time").objects()
+    assert [o["sequence"] for o in r] == [0, 1, 2] and r[0]["score"] >= r[1]["score"] >= r[2]["score"], r
+    assert len({tuple(o["ids"]) for o in r}) == 3
+    for o in r:  # the mean log-probability: nothing is processed here
+        assert abs(o["score"] - sum(o["logprobs"]) / len(o["ids"])) < 1e-5, o
+    assert sill("generate", *M, *beam, "Once upon a time").text() == r[0]["text"] + "\n"
+    summed = sill("generate", *M, *beam, "--length-penalty", "0", "--json", "Once upon a time").objects()[0]
+    assert abs(summed["score"] - sum(summed["logprobs"])) < 1e-5
+    for args in (["--early-stopping", "true"], ["--early-stopping", "never", "--length-penalty", "2"], ["--do-sample"], ["--stop", "."],
+                 ["--no-repeat-ngram-size", "2", "--repetition-penalty", "1.3", "--logprobs", "2"]):
+        rows = write("rows.csv", "text\n" + "".join(f"{'Once upon a time ' * (i % 3)}{i}\n" for i in range(9)))
+        common = ["generate", *M, *beam, *args, "-f", rows, "--text", "text"]
+        a = sill(*common)
+        assert len(a.rows()) == 9 and all(not o["error"] and o["score"] for o in a.rows()), a.rows()
+        assert a.out == sill(*common, "--max-sequences", "4", "--batch-tokens", "7", "--threads", "1").out, args
+        assert all("." not in o["text"] for o in a.rows()) or "--stop" not in args
+    r = sill("generate", *M, *beam, "--max-sequences", "3", "x", status=1)
+    assert "num_beams is 4" in r.err and "room for 3" in r.err, r.err
+
+
 def refusals():
     for args, says in ((["--suppress-tokens", "a"], "token ids"), (["--suppress-tokens", ""], "token ids"),
                        (["--suppress-tokens", "1,"], "token ids"), (["--suppress-tokens", "-1"], "token ids"),
@@ -48,6 +70,6 @@ def refusals():
         assert says in r.err and not r.out, (args, r.err)
 
 
-for t in (processors_of_tokens, an_end_is_kept_away, refusals):
+for t in (processors_of_tokens, an_end_is_kept_away, beams, refusals):
     test(t)
 end()

@@ -59,7 +59,6 @@ def refused_before_the_model():
 def known_for_later():
     for c in ("generate", "score", "classify", "perplexity", "tokenize", "chat"):
         wrong_usage(c, "--fast", "x", says="--fast is not in this version")
-    wrong_usage("generate", "--num-beams", "2", "x", says="--num-beams 2 is not in this version")
     one = sill("generate", *M, "--num-beams", "1", "--max-new-tokens", "2", "Once")
     assert one.out == sill("generate", *M, "--max-new-tokens", "2", "Once").out and one.err == ""
     for text in (sill("help").text(), sill("help", "score").text()):

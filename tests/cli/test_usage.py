@@ -65,7 +65,11 @@ def values_are_checked():
         (["generate", "--seed", "-1", "x"], "a whole number from 0"),
         (["generate", "--greedy=yes", "x"], "--greedy takes no value"),
         (["generate", "--do-sample", "--greedy", "x"], "exclude each other"),
-        (["generate", "--num-return-sequences", "2", "x"], "needs --do-sample"),
+        (["generate", "--num-return-sequences", "2", "x"], "needs --do-sample or as many --num-beams"),
+        (["generate", "--num-beams", "2", "--num-return-sequences", "3", "x"], "more than --num-beams 2"),
+        (["generate", "--num-beams", "0", "x"], "from 1 to 1024"),
+        (["generate", "--early-stopping", "yes", "x"], "one of: false, true, never"),
+        (["chat", "--num-beams", "2"], "beams are whole at the end"),
         (["generate", "--logit-bias", "5", "x"], "ID=VALUE"),
         (["generate", "--logit-bias", "5=x", "x"], "ID=VALUE"),
         (["generate", "--stop", "", "x"], "--stop is empty"),
@@ -119,7 +123,7 @@ def policies_in_the_help():
 
 
 def later_options_say_so():
-    for option in ("--choices", "--json-schema", "--regex", "--length-penalty", "--early-stopping"):
+    for option in ("--choices", "--json-schema", "--regex"):
         wrong_usage("generate", option, "1", "x", says=f"{option} is not in this version")
     for shard in ("0/2", "3/2", "1", "1/", "/2", "1/2x", "x", "-1/2", "1/0", "1 /2"):
         wrong_usage("score", f"--shard={shard}", write("shard.csv", "text\na\n"), "--text", "text", says="it takes I/N")

@@ -95,6 +95,7 @@ static void parse_case(char *line, test_case *c) {
         else if (!strcmp(word, "repetition_penalty")) c->o.repetition_penalty = (float)d;
         else if (!strcmp(word, "no_repeat_ngram_size")) c->o.no_repeat_ngram_size = (int32_t)d;
         else if (!strcmp(word, "min_new_tokens")) c->o.min_new_tokens = (int32_t)d;
+        else if (!strcmp(word, "num_beams")) c->o.num_beams = (int32_t)d;
         else if (!strcmp(word, "min_length")) c->o.min_length = (int32_t)d;
         else if (strstr("bias bad words values suppress begin", word)) parse_lists(c, word, value);
         else FAIL("%s: option %s is unknown to the test", c->name, word);
@@ -166,7 +167,7 @@ static void same_distribution_as_transformers(void) {
         n++;
     }
     fclose(f);
-    CHECK_INT(n, 174);
+    CHECK_INT(n, 195);
 }
 
 static void draws_follow_the_distribution(void) {

@@ -284,6 +284,11 @@ def what_generate_refuses():
     raises(errors.UnsupportedError, m.generate, ids, output_scores=True, match="output_scores")
     if not hasattr(sill._abi.sill_generate_options, "num_beams"):
         raises(errors.UnsupportedError, m.generate, ids, num_beams=4, match="num_beams")
+    else:
+        beams = {"num_beams": 4, "num_return_sequences": 3, "max_new_tokens": 6}
+        found = [m.generate(ids, **beams, **more) for more in ({}, {"early_stopping": "never", "length_penalty": 0.0}, {"early_stopping": True})]
+        assert all(len(x) == 3 * len(ids) and x.shape[1] <= len(ids[0]) + 6 for x in found)
+        raises(ValueError, m.generate, ids, num_beams=2, num_return_sequences=3)
 
 
 @test

@@ -52,7 +52,8 @@ static double effect(const char *name, double v) {
     if (!strcmp(name, "top_k")) return none || v <= 0 ? 0 : v;
     if (!strcmp(name, "top_p")) return none || v >= 1 ? 1 : SILL_MAX((float)v, FLT_MIN);
     if (!strcmp(name, "typical_p")) return none || v >= 1 || v == 0 ? 0 : v;
-    if (!strcmp(name, "temperature") || !strcmp(name, "repetition_penalty") || !strcmp(name, "num_return_sequences")) return none ? 1 : v;
+    if (!strcmp(name, "temperature") || !strcmp(name, "repetition_penalty") || !strcmp(name, "num_return_sequences") ||
+        !strcmp(name, "num_beams") || !strcmp(name, "length_penalty")) return none ? 1 : v;
     if (!strcmp(name, "epsilon_cutoff") || !strcmp(name, "eta_cutoff")) return v > 0 && v < 1 ? v : 0;
     return none || v < 0 ? 0 : v;
 }
@@ -64,7 +65,11 @@ static void check_case(const rec *r, const sill_generate_options *o) {
         {"temperature", o->temperature, true}, {"top_k", o->top_k < 0 ? 0 : o->top_k, true}, {"top_p", o->top_p, true},
         {"min_p", o->min_p, true}, {"typical_p", o->typical_p, true}, {"epsilon_cutoff", o->epsilon_cutoff, true},
         {"eta_cutoff", o->eta_cutoff, true}, {"repetition_penalty", o->repetition_penalty, false},
-        {"no_repeat_ngram_size", o->no_repeat_ngram_size, false}, {"num_return_sequences", o->num_return_sequences, false}};
+        {"no_repeat_ngram_size", o->no_repeat_ngram_size, false}, {"num_return_sequences", o->num_return_sequences, false},
+        {"num_beams", SILL_MAX(1, o->num_beams), false},
+        {"length_penalty", isnan(o->length_penalty) ? 0 : o->length_penalty == 0 ? 1 : (double)o->length_penalty, false},
+        {"early_stopping", o->early_stopping, false}, {"min_length", o->min_length, false}};
+    const bool beams = o->num_beams > 1;
     for (size_t i = 0; i < SILL_ARRAY_LEN(all); i++) {
         const char *s = rec_text(r, all[i].name);
         if (!s) {
@@ -72,6 +77,8 @@ static void check_case(const rec *r, const sill_generate_options *o) {
             continue;
         }
         if (all[i].drawn && !o->do_sample) continue; /* of no effect */
+        if (!beams && (!strcmp(all[i].name, "length_penalty") || !strcmp(all[i].name, "early_stopping"))) continue;
+        if (!strcmp(all[i].name, "min_length") && strcmp(rec_text(r, "min_new_tokens"), "-")) s = "0"; /* which wins */
         double want = effect(all[i].name, strcmp(s, "-") ? strtod(s, NULL) : (double)NAN);
         if ((float)all[i].ours != (float)want) FAIL("%s: %s is %g, expected %g", rec_text(r, "name"), all[i].name, all[i].ours, want);
     }
@@ -168,7 +175,10 @@ static void hostile_values(void) {
     refused("", "{\"num_return_sequences\": 0}", SILL_EFORMAT, "num_return_sequences");
     refused("", "{\"num_return_sequences\": -2147483649}", SILL_EFORMAT, "num_return_sequences");
     refused(", \"temperature\": \"hot\"", NULL, SILL_EFORMAT, "config.json: temperature");
-    refused("", "{\"num_beams\": 4}", SILL_EUNSUPPORTED, "num_beams 4");
+    refused("", "{\"num_beams\": 0}", SILL_EFORMAT, "num_beams is 0");
+    refused("", "{\"num_beams\": 2, \"early_stopping\": \"always\"}", SILL_EFORMAT, "early_stopping");
+    refused("", "{\"num_beams\": 2, \"early_stopping\": 3}", SILL_EFORMAT, "early_stopping");
+    refused("", "{\"num_beams\": 2, \"num_return_sequences\": 3}", SILL_EFORMAT, "num_return_sequences");
     refused("", "{\"suppress_tokens\": [1, 2]}", SILL_EUNSUPPORTED, "suppress_tokens");
     refused("", "{\"stop_strings\": \"x\"}", SILL_EUNSUPPORTED, "stop_strings");
     refused("", "{\"guidance_scale\": 1.5}", SILL_EUNSUPPORTED, "guidance_scale");
@@ -183,7 +193,7 @@ static void hostile_task_values(void) {
         {"{\"text-generation\": {\"top_p\": \"0.9\"}}", SILL_EFORMAT, "config.json: top_p"},
         {"{\"text-generation\": {\"max_length\": 1e300}}", SILL_EFORMAT, "config.json: max_length"},
         {"{\"text-generation\": {\"max_new_tokens\": -1}}", SILL_EFORMAT, "max_new_tokens"},
-        {"{\"text-generation\": {\"num_beams\": 5}}", SILL_EUNSUPPORTED, "num_beams 5"},
+        {"{\"text-generation\": {\"num_beams\": -5}}", SILL_EFORMAT, "num_beams is -5"},
         {"{\"text-generation\": {\"prefix\": \"x\"}}", SILL_EUNSUPPORTED, "prefix"},
         {"{\"text-generation\": {\"bad_words_ids\": [[1]]}}", SILL_EUNSUPPORTED, "bad_words_ids"}};
     sill_generate_options o;
