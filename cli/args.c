@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/base.h"
+#include "corpus/corpus.h"
 
 int args_usage(const char *command, const char *format, ...) {
     char text[4096];
@@ -227,7 +227,7 @@ static void visit(const arg_option *o, const void *values, args_visit_fn fn, voi
         case ARG_INT: snprintf(text, sizeof text, "%d", (int)*(const int32_t *)from); fn(user, o, text); break;
         case ARG_U64: snprintf(text, sizeof text, "%llu", (unsigned long long)*(const uint64_t *)from); fn(user, o, text); break;
         case ARG_FLOAT:
-        case ARG_ABOVE: snprintf(text, sizeof text, "%.9g", (double)*(const float *)from); fn(user, o, text); break;
+        case ARG_ABOVE: sill__f32_text(*(const float *)from, text); fn(user, o, text); break;
         case ARG_TEXT: fn(user, o, *(const char *const *)from); break;
         case ARG_CHOICE: fn(user, o, o->choices[*(const int *)from]); break;
         case ARG_LIST:

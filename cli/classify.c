@@ -26,6 +26,7 @@ typedef struct classify_task {
     char *names;                  /* what composed field names point into */
     const char **fields;
     size_t n_fields;
+    cli_default defaults[16];
 } classify_task;
 
 /* ---- labels and fields */
@@ -136,12 +137,17 @@ static int done(void *user, const sill_classified *r) {
 
 #define COMMON_DEFAULTS {"prob", "norm"}, {"needs-human-below", "0.1"}, {"min-confidence", "0"}, {"content-free", "N/A"}, {"long", "error"}, \
     {"threshold", "0.5"}
-static const cli_default defaults[] = {COMMON_DEFAULTS, {"prompt", "Text: {text}\nThis text is"}, {NULL, NULL}};
-static const cli_default question_defaults[] = {COMMON_DEFAULTS, {"prompt", "Text: {text}\nQuestion: Is this text {label}?\nAnswer:"}, {NULL, NULL}};
-static const cli_default book_defaults[] = {COMMON_DEFAULTS, {"prompt", "the codebook's"}, {NULL, NULL}};
-
-static const cli_default *defaults_of(const classify_task *t) {
-    return t->book && t->book_info.prompt ? book_defaults : t->multi && t->zero_shot ? question_defaults : defaults;
+/* What options that were not given mean, for the record. */
+static const cli_default *defaults_of(classify_task *t, const cli_engine *engine) {
+    const cli_default common[] = {COMMON_DEFAULTS};
+    size_t n = SILL_ARRAY_LEN(common);
+    memcpy(t->defaults, common, sizeof common);
+    if (t->zero_shot)
+        t->defaults[n++] = (cli_default){"prompt", t->book && t->book_info.prompt ? "the codebook's" :
+                                         t->multi ? "Text: {text}\nQuestion: Is this text {label}?\nAnswer:" : "Text: {text}\nThis text is"};
+    if (t->zero_shot && engine->info.is_instruct && !t->o->no_chat) t->defaults[n++] = (cli_default){"chat", "yes"};
+    t->defaults[n] = (cli_default){NULL, NULL};
+    return t->defaults;
 }
 
 /* Labels of the model's own head. */
@@ -281,7 +287,7 @@ static int run_classify(const classify_options *o, classify_task *t, cli_run *ru
         return EXIT_FAILED;
     }
     run->codebook_sha256 = t->book ? t->book_info.sha256 : NULL;
-    const cli_work work = {.fields = t->fields, .n_fields = t->n_fields, .defaults = defaults_of(t), .long_policy = o->text.long_policy,
+    const cli_work work = {.fields = t->fields, .n_fields = t->n_fields, .defaults = defaults_of(t, engine), .long_policy = o->text.long_policy,
                            .task = t, .rows = rows};
     return cli_run_rows(run, engine, &work);
 }

@@ -115,6 +115,7 @@ int cli_check_model(const char *command, const cli_model_options *options);
 /* --long POLICY that the command has not. -1 or the exit status. */
 int cli_check_long(const char *command, const cli_text_options *options, cli_long how);
 #define CLI_MAX_LABELS 1024
+#define CLI_MAX_SHARDS 1000000u
 /* Cuts LIST, "a,b,c", in place into at least LEAST (1 or 2) different labels of CLI_MAX_LABELS at most, spaces around them
  * left out; one that begins with a quote ends with one, and may hold commas. Below 0: done, else an exit status, and COMMAND's user is told. */
 int cli_split_labels(const char *command, char *list, size_t least, const char **labels, size_t *n_labels);
@@ -128,7 +129,7 @@ void cli_engine_close(cli_engine *engine);
 void cli_fill_options(const cli_model_options *o, sill_model_options *mo, sill_session_options *so);
 
 /* ---- a corpus run: input, output and what lies between (run.c) */
-typedef struct cli_default { const char *name, *value; } cli_default; /* of an option that was not given; ends with NULL */
+typedef struct cli_default { const char *name, *value; } cli_default; /* of an option that was not given (a flag: that it is on); ends with NULL */
 typedef struct cli_progress {
     bool bar;            /* on a terminal; else lines */
     double started, last, every;

@@ -91,14 +91,14 @@ static void put_argument(cli_record *r, const char *format, const char *name, co
     sill__str_free(&s);
 }
 
-static bool never_again(const char *name) {
+bool cli_record_leaves_out(const char *name) {
     return !strcmp(name, "output") || !strcmp(name, "overwrite") || !strcmp(name, "quiet") || !strcmp(name, "verbose") || !strcmp(name, "shard") ||
            !strcmp(name, "journal-rows") || !strcmp(name, "progress");
 }
 
 static void put_given(void *user, const arg_option *o, const char *value) {
     visitor *v = user;
-    if (!value || never_again(o->name)) return;
+    if (!value || cli_record_leaves_out(o->name)) return;
     char *path = !strcmp(o->name, "codebook") ? realpath(value, NULL) : NULL; /* a replay may run elsewhere */
     put_argument(v->record, "--", o->name, o->type == ARG_FLAG ? NULL : path ? path : value);
     free(path);
@@ -112,10 +112,12 @@ static void put_json(sill__str *s, const char *value) {
 static const char *resolved(const cli_run *run, const char *name, char text[64]) {
     const cli_engine *e = run->engine->model ? run->engine : NULL;
     const char *d = value_by_default(run, name);
+    if (!d && !strcmp(name, "max-row")) return "16";
     if (!e || d) return d;
     if (!strcmp(name, "device")) return e->info.device;
     if (!strcmp(name, "dtype")) return e->info.dtype;
     if (!strcmp(name, "kv-dtype")) return e->kv_dtype;
+    if (!strcmp(name, "model")) return e->path;
     int n = !strcmp(name, "threads") ? e->info.n_threads : !strcmp(name, "ctx") ? e->plan.n_ctx : !strcmp(name, "batch-tokens") ?
             e->plan.batch_tokens : !strcmp(name, "max-sequences") ? e->plan.max_sequences : 0;
     snprintf(text, 64, "%d", n);
@@ -125,7 +127,7 @@ static const char *resolved(const cli_run *run, const char *name, char text[64])
 static void put_option(void *user, const arg_option *o, const char *value) {
     visitor *v = user;
     char text[64];
-    if (never_again(o->name)) return;
+    if (cli_record_leaves_out(o->name)) return;
     if (v->last && !strcmp(v->last, o->name)) { /* one more of a list */
         sill__str_puts(v->s, ", ");
         put_json(v->s, value);
@@ -136,7 +138,7 @@ static void put_option(void *user, const arg_option *o, const char *value) {
     v->list = o->type == ARG_LIST && value;
     put_json(v->s, o->name);
     sill__str_puts(v->s, v->list ? ": [" : ": ");
-    if (o->type == ARG_FLAG) sill__str_puts(v->s, value ? "true" : "false");
+    if (o->type == ARG_FLAG) sill__str_puts(v->s, value || value_by_default(v->run, o->name) ? "true" : "false");
     else if (!value && o->type == ARG_CHOICE && !resolved(v->run, o->name, text)) put_json(v->s, o->choices[0]);
     else put_json(v->s, value ? value : resolved(v->run, o->name, text));
 }

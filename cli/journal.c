@@ -145,6 +145,13 @@ static void remove_files(const cli_journal *j) {
     unlink(j->path);
 }
 
+/* SQLite would follow a link, and wait for what a pipe brings. */
+static sill_status check_place(const cli_journal *j, sill_error *err) {
+    struct stat st;
+    if (lstat(j->path, &st) != 0 || S_ISREG(st.st_mode)) return SILL_OK;
+    return sill__fail(err, SILL_EINVAL, "%s is %s, not a journal of sill; remove it", j->path, S_ISLNK(st.st_mode) ? "a symbolic link" : "no regular file");
+}
+
 /* What the file is: *IS_NEW when nothing was ever kept in it. */
 static sill_status look(cli_journal *j, bool *is_new, sill_error *err) {
     int64_t application, layout, tables;
@@ -178,7 +185,8 @@ static sill_status compare(cli_journal *j, const cli_journal_options *o, bool *a
 static sill_status start(cli_journal *j, const cli_journal_options *o, sill_error *err) {
     bool is_new = true, again = false;
     int64_t n = 0, last = 0;
-    sill_status s = open_db(j, err);
+    sill_status s = check_place(j, err);
+    if (s == SILL_OK) s = open_db(j, err);
     if (s == SILL_OK) s = look(j, &is_new, err);
     if (s == SILL_OK && !is_new) s = compare(j, o, &again, err);
     if (s == SILL_OK && again) {

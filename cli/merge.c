@@ -26,7 +26,7 @@ static sill_status read_shard(shard *s, sill_error *err) {
     else if (status == SILL_ENOENT)
         status = sill__fail(&own, SILL_EINVAL, "%s%s", s->path, sill__is_file(s->path) ? " has no record of its run (.run.json) beside it" :
                             " is not there: has its run finished?");
-    else if (status == SILL_OK && (!s->record.shard || sscanf(s->record.shard, "%u/%u", &s->i, &s->n) != 2 || s->i < 1 || s->i > s->n))
+    else if (status == SILL_OK && !cli_record_shard(&s->record, &s->i, &s->n))
         status = sill__fail(&own, SILL_EINVAL, "%s is no shard: its run had no --shard", s->path);
     else if (status == SILL_OK && (stat(s->path, &st) != 0 || (uint64_t)st.st_size != s->record.output_bytes))
         status = sill__fail(&own, SILL_EINVAL, "%s was changed since its run", s->path);

@@ -104,7 +104,8 @@ static void put_record(sill__str *s, const cli_record *r) {
 }
 
 static int write_whole(const char *path, const char *bytes, size_t n) {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), why = fd < 0 ? errno : 0;
+    unlink(path); /* of an earlier end; nor is a link there followed */
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666), why = fd < 0 ? errno : 0;
     if (!why) why = sill__write_all(fd, bytes, n, NULL);
     if (fd >= 0 && !why && fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP) why = errno;
     if (fd >= 0 && close(fd) != 0 && !why) why = errno;
@@ -127,6 +128,17 @@ sill_status cli_record_write(const char *path, const cli_record *r, sill_error *
 }
 
 /* ---- reading */
+
+bool cli_record_shard(const cli_record *r, unsigned *i, unsigned *n) {
+    char *end = r->shard;
+    *i = *n = 1;
+    if (!r->shard) return false;
+    const unsigned long at = strtoul(r->shard, &end, 10), all = *end == '/' ? strtoul(end + 1, &end, 10) : 0;
+    if (*end || at < 1 || at > all || all > CLI_MAX_SHARDS) return false;
+    *i = (unsigned)at;
+    *n = (unsigned)all;
+    return true;
+}
 
 static char *text_of(sill__json *j) {
     sill__str s;
@@ -178,7 +190,7 @@ static void read_failed_rows(sill__json *j, cli_record *r) {
 }
 
 static void read_uneven(sill__json *j, cli_record *r) {
-    size_t cap = 0;
+    size_t cap = r->n_uneven;
     if (!sill__json_enter(j, SILL__JSON_ARRAY)) return;
     while (sill__json_next_element(j)) {
         if (r->n_uneven == cap) {
@@ -195,24 +207,27 @@ static void read_uneven(sill__json *j, cli_record *r) {
     }
 }
 
+static void read_setting(sill__json *j, const char *name, cli_record *r) {
+    char *value = text_of(j);
+    if (value) cli_settings_put(&r->settings, name, value);
+    sill__free(value);
+}
+
 static void read_part(sill__json *j, const char *part, cli_record *r) {
+    const struct { const char *part, *name; char **text; uint64_t *count; } members[] = {
+        {"input", "file", &r->input, NULL}, {"input", "rows", NULL, &r->input_rows}, {"input", "rows_sha256", &r->input_sha256, NULL},
+        {"output", "bytes", NULL, &r->output_bytes}, {"output", "sha256", &r->output_sha256, NULL},
+        {"output", "results_per_row", NULL, &r->results_per_row}, {"model", "file", &r->model, NULL}, {"model", "sha256", &r->model_sha256, NULL}};
     char key[80];
     if (!sill__json_enter(j, SILL__JSON_OBJECT)) return;
     while (sill__json_next_member(j, key, sizeof key, NULL)) {
-        bool in = !strcmp(part, "input"), out = !strcmp(part, "output"), model = !strcmp(part, "model");
-        if (!strcmp(part, "settings")) {
-            char *value = text_of(j);
-            if (value) cli_settings_put(&r->settings, key, value);
-            sill__free(value);
-        } else if (in && !strcmp(key, "file")) r->input = text_of(j);
-        else if (in && !strcmp(key, "rows")) r->input_rows = count_of(j);
-        else if (in && !strcmp(key, "rows_sha256")) r->input_sha256 = text_of(j);
-        else if (out && !strcmp(key, "bytes")) r->output_bytes = count_of(j);
-        else if (out && !strcmp(key, "sha256")) r->output_sha256 = text_of(j);
-        else if (out && !strcmp(key, "results_per_row")) r->results_per_row = count_of(j);
-        else if (out && !strcmp(key, "other")) read_uneven(j, r);
-        else if (model && !strcmp(key, "file")) r->model = text_of(j);
-        else if (model && !strcmp(key, "sha256")) r->model_sha256 = text_of(j);
+        size_t i = 0;
+        while (i < SILL_ARRAY_LEN(members) && (strcmp(part, members[i].part) != 0 || strcmp(key, members[i].name) != 0)) i++;
+        const bool known = i < SILL_ARRAY_LEN(members);
+        if (!strcmp(part, "settings")) read_setting(j, key, r);
+        else if (!strcmp(part, "output") && !strcmp(key, "other")) read_uneven(j, r);
+        else if (known && members[i].count) *members[i].count = count_of(j);
+        else if (known && !*members[i].text) *members[i].text = text_of(j);
         else sill__json_skip(j);
     }
 }

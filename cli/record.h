@@ -26,6 +26,10 @@ sill_status cli_record_read(const char *path, cli_record *record, sill_error *er
 /* Whole or not at all. */
 sill_status cli_record_write(const char *path, const cli_record *record, sill_error *err);
 void cli_record_free(cli_record *record);
+/* Shard *I of *N; 1 of 1 and false where it is of a whole run, or says what no run does. */
+bool cli_record_shard(const cli_record *record, unsigned *i, unsigned *n);
+/* NAME is no option that a record keeps among its arguments: it says where or how a run writes, not what. */
+bool cli_record_leaves_out(const char *name);
 char *cli_record_path(const char *target); /* free with sill__free */
 
 /* What the results of a run depend on, once its output is described: into run->settings. */

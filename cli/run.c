@@ -28,6 +28,17 @@ static int pick_delimiter(const char *command, const char *d, char *out) {
     return -1;
 }
 
+/* Lock and journal come beside the output. */
+static int check_directory(const char *target) {
+    sill_error err = {0};
+    const char *slash = strrchr(target, '/');
+    char *dir = slash ? sill__strndup(target, slash == target ? 1 : (size_t)(slash - target)) : NULL;
+    const bool there = !slash || (dir && sill__is_dir(dir));
+    if (!there) sill__fail(&err, SILL_EIO, "%s: there is no directory %s; make it first", target, dir ? dir : "");
+    sill__free(dir);
+    return there ? -1 : cli_fail(&err);
+}
+
 /* Refuses an output that exists before minutes are spent on a model. */
 static int check_output(cli_run *run) {
     const cli_corpus_options *o = run->options;
@@ -49,7 +60,7 @@ static int check_output(cli_run *run) {
     sill__free(record);
     if (regular && !o->overwrite && !known) /* else what it is is found out when all is known of this run */
         return args_usage(run->command, "%s exists; --overwrite replaces it", o->output);
-    return -1;
+    return run->target ? check_directory(run->target) : -1; /* its name is too long: told where it is opened */
 }
 
 int cli_run_select(cli_run *run, const char *name, size_t *slot) {
@@ -77,7 +88,7 @@ static int pick_shard(cli_run *run) {
     if (!text) return -1;
     i = strtoul(text, &end, 10);
     n = *end == '/' ? strtoul(end + 1, &end2, 10) : 0;
-    if (text[0] < '0' || text[0] > '9' || *end != '/' || end[1] < '0' || end[1] > '9' || *end2 || i < 1 || i > n || n > 1000000)
+    if (text[0] < '0' || text[0] > '9' || *end != '/' || end[1] < '0' || end[1] > '9' || *end2 || i < 1 || i > n || n > CLI_MAX_SHARDS)
         return args_usage(run->command, "--shard is '%.40s'; it takes I/N, such as 1/8, with I from 1 to N", text);
     run->shard = (unsigned)i;
     run->shards = (unsigned)n;
@@ -323,8 +334,8 @@ void cli_run_free(cli_run *run) {
 static void say_kept(const cli_run *run, const char *partial, uint64_t in_partial, bool interrupted) {
     uint64_t kept = run->journal ? cli_journal_rows(run->journal) : 0;
     if (run->journal && kept)
-        fprintf(stderr, "sill: %llu finished rows are kept in %s.journal%s; the same command goes on from there\n", (unsigned long long)kept,
-                run->target, interrupted ? "" : ", and when that is put right");
+        fprintf(stderr, "sill: %llu finished rows are kept in %s.journal; %sthe same command goes on from there\n", (unsigned long long)kept,
+                run->target, interrupted ? "" : "when that is put right, ");
     else if (partial && in_partial) fprintf(stderr, "sill: %llu finished rows are in %s\n", (unsigned long long)in_partial, partial);
 }
 

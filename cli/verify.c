@@ -1,4 +1,5 @@
 /* verify.c - `sill verify`: a sample of the rows of a finished run computed again, by its record, and compared to the bit. */
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,9 +31,9 @@ static int by_number(const void *a, const void *b) {
 
 /* Without repetition, by the seed alone (Floyd's way: for the i-th of n, a number up to i, or i itself). */
 static sill_status pick_rows(verification *v, sill_error *err) {
-    unsigned shard = 1, shards = 1;
+    unsigned shard, shards;
     uint64_t all = v->record.rows, want = SILL_MIN(all, (uint64_t)(v->o->rows ? v->o->rows : 20));
-    if (v->record.shard && (sscanf(v->record.shard, "%u/%u", &shard, &shards) != 2 || !shards)) shard = shards = 1;
+    (void)cli_record_shard(&v->record, &shard, &shards);
     v->rows = sill__calloc((size_t)want + 1, sizeof *v->rows);
     if (!v->rows) return sill__fail(err, SILL_ENOMEM, "no memory for %llu rows", (unsigned long long)want);
     for (uint64_t i = all - want; i < all; i++) {
@@ -50,6 +51,22 @@ static sill_status pick_rows(verification *v, sill_error *err) {
 }
 
 /* ---- the replay */
+
+/* A record may come from anybody: only what a run writes into it is given to a command again. */
+static sill_status check_arguments(const cli_record *r, sill_error *err) {
+    static const char *const commands[] = {"classify", "embed", "generate", "score", "tokenize"};
+    bool known = false;
+    char name[64];
+    for (size_t i = 0; i < SILL_ARRAY_LEN(commands); i++) known = known || !strcmp(r->command, commands[i]);
+    if (!known) return sill__fail(err, SILL_EFORMAT, "the record is of '%.40s', which is no command that keeps records", r->command);
+    for (size_t i = 1; i < r->n_arguments && strcmp(r->arguments[i], "--") != 0; i++) {
+        const char *a = r->arguments[i];
+        snprintf(name, sizeof name, "%.*s", (int)SILL_MIN(strcspn(a, "="), sizeof name - 1), a);
+        if (strncmp(name, "--", 2) != 0 || cli_record_leaves_out(name + 2))
+            return sill__fail(err, SILL_EFORMAT, "the record's arguments hold '%.60s', which no run writes there: was it changed?", a);
+    }
+    return SILL_OK;
+}
 
 static bool add(verification *v, const char *before, const char *text) {
     sill__str s;
@@ -95,13 +112,15 @@ static sill_status prepare(verification *v, const char *given, sill_error *err) 
     char *path = v->output ? cli_record_path(v->output) : NULL;
     sill_status s = path ? cli_record_read(path, &v->record, err) : sill__fail(err, SILL_ENOMEM, "no memory for a record");
     sill__free(path);
+    if (s == SILL_ENOENT) return sill__fail(err, SILL_ENOENT, "%s has no record of its run (%s.run.json) beside it", v->output, v->output);
     if (s != SILL_OK) return s;
     if (!v->o->input && !v->record.input && cli_settings_get(&v->record.settings, "input format") && strcmp(v->record.command, "generate"))
         return sill__fail(err, SILL_EINVAL, "the run read standard input; give a file with the same rows as --input FILE");
     if (snprintf(v->dir, sizeof v->dir, "%s/sill_verify_XXXXXX", tmp && *tmp ? tmp : "/tmp") >= (int)sizeof v->dir || !mkdtemp(v->dir))
         return sill__fail(err, SILL_EIO, "no directory for the replay in %s", tmp && *tmp ? tmp : "/tmp");
     snprintf(v->made, sizeof v->made, "%s/rows", v->dir);
-    s = pick_rows(v, err);
+    s = check_arguments(&v->record, err);
+    if (s == SILL_OK) s = pick_rows(v, err);
     return s == SILL_OK && !make_arguments(v) ? sill__fail(err, SILL_ENOMEM, "no memory for a replay") : s;
 }
 
@@ -111,9 +130,9 @@ static sill_status compare(verification *v, sill_error *err) {
     cli_results was = {0}, is = {0};
     char sha[65];
     uint64_t n, n_now, last = v->record.input_rows;
-    unsigned shard = 1, shards = 1;
+    unsigned shard, shards;
     size_t at = 0;
-    if (v->record.shard && (sscanf(v->record.shard, "%u/%u", &shard, &shards) != 2 || !shards)) shard = shards = 1;
+    (void)cli_record_shard(&v->record, &shard, &shards);
     sill_status s = cli_results_open(&was, v->output, &v->record, v->record.uneven, v->record.n_uneven, err);
     if (s == SILL_OK) s = cli_results_open(&is, v->made, &v->record, cli_replay.uneven, cli_replay.n_uneven, err);
     if (s == SILL_OK) s = cli_results_header(&was, err);
@@ -129,6 +148,8 @@ static sill_status compare(verification *v, sill_error *err) {
     }
     if (s == SILL_OK) {
         bool end = cli_results_at_end(&was);
+        if (at < v->n_rows) s = sill__fail(err, SILL_EFORMAT, "the record says %llu rows, of an input of %llu: was it changed?",
+                                           (unsigned long long)v->record.rows, (unsigned long long)v->record.input_rows);
         cli_results_sha256(&was, sha);
         v->output_changed = strcmp(sha, v->record.output_sha256) != 0 || !end;
     }
@@ -137,10 +158,21 @@ static sill_status compare(verification *v, sill_error *err) {
     return s;
 }
 
+/* A line on standard output; what it quotes of a record is shown, not done, by a terminal. */
+static SILL_PRINTF(1, 2) void tell(const char *format, ...) {
+    char text[4096];
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(text, sizeof text, format, ap);
+    va_end(ap);
+    sill__plain(text);
+    puts(text);
+}
+
 static void say_device(const char *when, const cli_settings *s) {
     const char *names[] = {"device", "dtype", "version", "commit"}, *v[4];
     for (int i = 0; i < 4; i++) v[i] = cli_settings_get(s, names[i]) ? cli_settings_get(s, names[i]) : "none";
-    printf("%s: %s, computed in %s, sill %s (%s)\n", when, v[0], v[1], v[2], v[3]);
+    tell("%s: %s, computed in %s, sill %s (%s)", when, v[0], v[1], v[2], v[3]);
 }
 
 static bool differs(const verification *v, const char *name) {
@@ -152,23 +184,23 @@ static int report(const verification *v) {
     bool input = strcmp(v->record.input_sha256, cli_replay.input_sha256) != 0;
     bool model = strcmp(v->record.model_sha256, cli_replay.model_sha256) != 0;
     bool codebook = differs(v, "codebook sha256");
-    printf("%s: %zu of %zu rows (of %llu) come out the same, to the bit\n", v->output, v->n_rows - v->n_differ, v->n_rows,
+    tell("%s: %zu of %zu rows (of %llu) come out the same, to the bit", v->output, v->n_rows - v->n_differ, v->n_rows,
            (unsigned long long)v->record.rows);
-    for (size_t i = 0; i < SILL_MIN(v->n_differ, SILL_ARRAY_LEN(v->differ)); i++) printf("row %llu differs\n", (unsigned long long)v->differ[i]);
-    if (input) printf("the input is not the one of the run: its rows have another SHA-256\n");
-    if (codebook) printf("the codebook is not the one of the run: it has another SHA-256\n");
-    if (model) printf("the model is not the one of the run: SHA-256 %.16s... then, %.16s... now\n", v->record.model_sha256, cli_replay.model_sha256);
-    if (v->output_changed) printf("%s was changed since the run: its SHA-256 is another than the record says\n", v->output);
+    for (size_t i = 0; i < SILL_MIN(v->n_differ, SILL_ARRAY_LEN(v->differ)); i++) tell("row %llu differs", (unsigned long long)v->differ[i]);
+    if (input) tell("the input is not the one of the run: its rows have another SHA-256");
+    if (codebook) tell("the codebook is not the one of the run: it has another SHA-256");
+    if (model) tell("the model is not the one of the run: SHA-256 %.16s... then, %.16s... now", v->record.model_sha256, cli_replay.model_sha256);
+    if (v->output_changed) tell("%s was changed since the run: its SHA-256 is another than the record says", v->output);
     say_device("then", &v->record.settings);
     say_device("now", &cli_replay.settings);
     if (v->n_differ && !input && !model && !codebook) {
         if (differs(v, "device"))
-            printf("that may be why: results are the same bits for one device and instruction set, and differ in the last places between them "
-                   "(SILL_CPU_ISA, --device choose the earlier one)\n");
-        else if (differs(v, "commit") || differs(v, "version")) printf("that may be why: it was another version of sill\n");
+            tell("that may be why: results are the same bits for one device and instruction set, and differ in the last places between them "
+                 "(SILL_CPU_ISA, --device choose the earlier one)");
+        else if (differs(v, "commit") || differs(v, "version")) tell("that may be why: it was another version of sill");
         else if (!v->output_changed)
-            printf("nothing that is recorded differs: one of the two computed wrong, or the model's files were read wrong; sill check tells "
-                   "whether this machine computes right\n");
+            tell("nothing that is recorded differs: one of the two computed wrong, or the model's files were read wrong; sill check tells "
+                 "whether this machine computes right");
     }
     return v->n_differ || input || model || codebook || v->output_changed ? EXIT_FAILED : EXIT_OK;
 }

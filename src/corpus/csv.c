@@ -128,12 +128,14 @@ static size_t first_line(const sill__reader *r, size_t bytes) {
 }
 
 static sill_status recover(sill__reader *r, const row_span *span, sill__corpus_row **row, sill_error *err) {
-    char message[160];
+    char message[200];
     size_t n = first_line(r, span->bytes), keep;
     sill_status s;
-    if (span->open_quote)
-        snprintf(message, sizeof message, "a quote opened on line %llu is not closed within %s",
-                 (unsigned long long)r->line, span->too_long ? "the row limit" : "the file");
+    if (span->open_quote && span->too_long)
+        snprintf(message, sizeof message, "a quote opened on line %llu is not closed within %zu bytes; close it, or let --max-row allow longer rows",
+                 (unsigned long long)r->line, r->max_row);
+    else if (span->open_quote)
+        snprintf(message, sizeof message, "a quote opened on line %llu is not closed within the file", (unsigned long long)r->line);
     else snprintf(message, sizeof message, "the row is longer than %zu bytes; --max-row allows more", r->max_row);
     r->rescanned += span->bytes;
     if (r->rescanned > RESCAN_LIMIT)

@@ -225,7 +225,9 @@ static sill_status open_file(sill__writer *w, const sill__reader *reader, const 
     if (!overwrite && stat(w->partial, &st) == 0 && st.st_size > 0)
         return sill__fail(err, SILL_EINVAL, "%s is left from an unfinished run (or one that is running); move it "
                           "away, or give --overwrite to start again", w->partial);
-    w->fd = open(w->partial, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    w->fd = open(w->partial, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (w->fd < 0 && errno == ELOOP)
+        return sill__fail(err, SILL_EINVAL, "%s is a symbolic link, and what it leads to would be written over; remove it", w->partial);
     if (w->fd < 0) return sill__fail(err, SILL_EIO, "%s: %s", w->partial, strerror(errno));
     if (flock(w->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) /* some file systems have no locks */
         return sill__fail(err, SILL_EINVAL, "%s is being written by another run", w->partial);

@@ -406,7 +406,7 @@ def the_record():
     assert (r["version"], r["commit"]) == version.groups()
     o = r["options"]
     assert o["bos"] is True and o["long"] == "error" and o["per"] == "text" and o["stride"] == "256" and o["threads"] == "2" and o["ctx"] == "512"
-    assert o["id"] is None and o["dtype"] == "f32" and o["batch-tokens"] and o["max-sequences"]
+    assert o["id"] is None and o["max-row"] == "16" and o["model"] == STORIES and o["dtype"] == "f32" and o["batch-tokens"] and o["max-sequences"]
     d = r["device"]
     assert d["device"].startswith("cpu ") and d["check"] and d["dtype"] == "f32" and d["kv_dtype"] == "f32" and d["threads"] == 2
     t = [time.strptime(r[k], "%Y-%m-%dT%H:%M:%SZ") for k in ("started", "finished")]
@@ -458,6 +458,7 @@ def verified():
     assert "was changed" in sill("verify", out, status=1).err
     write("verify_score.csv.run.json", "{}")
     assert "no record of a run" in sill("verify", out, status=1).err
+    assert "has no record" in sill("verify", f, status=1).err
     p = sill("score", "-", "--format", "csv", "--text", "text", *M, "-o", path("piped.csv"), stdin=read("verify.csv"), status=None)
     assert "--input FILE" in sill("verify", path("piped.csv"), status=2).err
     assert "20 of 20" in sill("verify", path("piped.csv"), "--input", f).text()
@@ -466,6 +467,55 @@ def verified():
     for i in (1, 2):
         sill(*JOBS["generate"](f), "--shard", f"{i}/2", "-o", path(f"v{i}.csv"), status=None)
     assert "60 of 60" in sill("verify", path("v2.csv"), "--rows", "500").text()
+
+
+def made(record, change):
+    """The record changed by CHANGE, with the sum over its settings that belongs to it."""
+    r = json.loads(read(record))
+    change(r)
+    joined = b"".join(f"{k}\0{v}\0".encode() for k, v in r["settings"].items())
+    return json.dumps({**r, "settings_sha256": hashlib.sha256(joined).hexdigest()})
+
+
+def a_record_of_somebody_else():
+    """A record is a file like any: it has nothing run that no run writes down, and nothing overflows."""
+    f, out, victim = texts("foreign.csv", 40), path("foreign.out.csv"), write("victim.csv", "precious")
+    sill("score", f, "--text", "text", *M, "-o", out)
+    record = out + ".run.json"
+    good = read(record)
+
+    def tried(text, status=1):
+        write("foreign.out.csv.run.json", text)
+        r = sill("verify", out, status=None)
+        assert read("victim.csv") == b"precious", r.err
+        assert r.status == status, (r.status, r.err, r.text())
+        write("foreign.out.csv.run.json", good)
+        return r.err + r.text()
+
+    at = lambda a: lambda r: r["arguments"].insert(1, a)
+    for a in ("--output=" + victim, "--overwrite", "-o" + victim, "--shard=1/2", victim):
+        assert "no run writes there" in tried(made(record, at(a))), a
+    assert "keeps records" in tried(made(record, lambda r: r.update(command="quantize", arguments=["quantize", "--to=q8", "--", f])))
+    assert "was it changed" in tried(made(record, lambda r: r["input"].update(rows=7)))
+    twice = made(record, lambda r: r["output"].update(other=[[50, 1]]))
+    tried(twice.replace('"other": [[50, 1]]', '"other": [[50, 1]], "other": [' + ", ".join(["[60, 1]"] * 100000) + "]"), status=0)
+    shown = tried(made(record, lambda r: (r["settings"].update(device="\x1b[31mred\n"), r["model"].update(sha256="\x1b]0;x" * 3))))
+    assert "\x1b" not in shown and "red" in shown, shown
+    assert sill("verify", out).status == 0
+
+
+def links_where_files_are_to_be():
+    """A link at the place of what is beside an output is not written through."""
+    f, victim = texts("links.csv", 20), write("linked.txt", "precious")
+    command = ["score", f, "--text", "text", *M, "-o", path("links.out.csv")]
+    for tail, status in ((".partial", 2), (".journal", 2), (".run.json.partial", 0)):
+        os.symlink(victim, path("links.out.csv" + tail))
+        r = sill(*command, "--overwrite", status=status)
+        assert read("linked.txt") == b"precious", tail
+        assert status == 0 or ("symbolic link" in r.err and "remove it" in r.err), r.err
+        if status:
+            os.remove(path("links.out.csv" + tail))
+    assert left(path("links.out.csv")) == ["", ".run.json"] and "20 of 20" in sill("verify", path("links.out.csv")).text()
 
 
 def progress():
@@ -489,6 +539,6 @@ def what_is_not_a_file_has_no_journal():
 
 for fn in (killed_at_random_moments, killed_before_every_kind_of_write, a_kill_costs_one_batch, without_locks, interrupted, duplicates_stay_apart,
            order_does_not_matter_with_ids, finished_or_another, another_while_unfinished, a_journal_that_is_damaged, locks, a_full_file_system,
-           shards, a_shard_that_dies, the_record, verified, progress, what_is_not_a_file_has_no_journal):
+           shards, a_shard_that_dies, the_record, verified, a_record_of_somebody_else, links_where_files_are_to_be, progress, what_is_not_a_file_has_no_journal):
     test(fn)
 end()

@@ -190,7 +190,7 @@ def outputs_that_cannot_be_written():
     assert read("there.csv") == b"mine"
     wrong_usage("tokenize", a, "--text", "text", "-o", path("o.xyz"), says=".csv, .tsv or .jsonl")
     r = sill("tokenize", a, "--text", "text", "-m", STORIES, "-o", path("no/such/dir.csv"), status=1)
-    assert "dir.csv" in r.err
+    assert "no directory" in r.err and "make it" in r.err and path("no/such") in r.err and ".lock" not in r.err, r.err
     if os.path.exists("/dev/full"):
         with open("/dev/full", "wb") as full:
             p = subprocess.run([SILL, "tokenize", a, "--text", "text", "-m", STORIES], stdout=full, stderr=subprocess.PIPE)
