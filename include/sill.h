@@ -587,7 +587,8 @@ typedef struct sill_classified {
     int32_t needs_human;       /* 1: margin under needs_human_below, confidence under min_confidence, or a text of no tokens
                                   (unless needs_human_below says "never"); a regression head: 0 */
     size_t n_tokens;           /* tokens of the row's text */
-    int32_t truncated;
+    int32_t truncated;         /* 1: the end of a text that was too long is left out (where it is cut into pieces: white space,
+                                  and there is but one piece) */
     const uint8_t *chosen;     /* (n_labels) multi-label: 1 for the labels that are given; else NULL */
     int32_t n_chosen;
     int32_t n_windows;         /* 1, or more where the long-text policy cut the text: probs and logits are then means over the

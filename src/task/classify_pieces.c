@@ -230,7 +230,10 @@ sill_status sill__cls_text_piece(cls *c, cls_row *row, bool *got, sill_error *wh
             st = add_piece(c, text, 1, why);
         }
     }
-    if (st == SILL_OK && c->n_ends) st = next_cut(c, row, got, why);
+    if (st == SILL_OK && c->n_ends) {
+        st = next_cut(c, row, got, why);
+        if (!c->current && text->n_pieces == 1) text->truncated = true; /* only white space is left, which is no piece */
+    }
     if (st != SILL_OK || !*got) return st;
     row->text = text;
     row->piece = text->n_pieces - 1;

@@ -121,14 +121,15 @@ def long_texts_in_pieces():
     """A piece is labelled as the text alone, and counts with its tokens; the summary and the record count such rows."""
     book = write("pieces.json", json.dumps({"labels": ["good", "bad"], "prompt": "{text}\nIt is"}))
     args = ["classify", "--text", "text", *M, "--codebook", book, "--no-chat", "--all-probs"]
-    texts = ["yes no yes no good bad " * 6, "short", "x" * 75]
+    texts = ["yes no yes no good bad " * 6, "short", "x" * 75, "x" * 5 + " " * 75]  # the last: one piece, and white space left out
     f = write("pieces.csv", "text\n" + "".join(t + "\n" for t in texts))
     n = {len(r["ids"]) for r in sill("tokenize", write("x.jsonl", '{"text":"x"}\n{"text":"xx"}\n{"text":"xxx"}\n'), "--text", "text", *M).objects()}
     assert n == {1, 2, 3}  # "x" is a token of its own: the pieces of the third text are known
     for policy, says in (("split-mean", "split into pieces"), ("window", "read in windows that overlap"), ("truncate", "left out")):
-        r = sill(*args, f, "--ctx", "40", "--long", policy, "-o", path(f"{policy}.jsonl"))
-        assert f"rows longer than the context of 40 tokens: 2, " in r.err and says in r.err, r.err
-        assert json.loads(read(f"{policy}.jsonl.run.json"))["long_rows"] == 2
+        r = sill(*args, f, "--ctx", "40", "--long", policy, "--min-confidence", "0.6", "-o", path(f"{policy}.jsonl"))
+        assert f"rows longer than the context of 40 tokens: 3, " in r.err and says in r.err, r.err
+        record = json.loads(read(f"{policy}.jsonl.run.json"))
+        assert record["long_rows"] == 3 and record["options"]["chat"] is False and record["settings"]["--min-confidence"] == "0.6"
     frame = json.loads(sill(*args, write("e.jsonl", '{"text":""}\n'), "--show-prompt", "--json").text().split("\n")[0])["n_tokens"]
     word = max(len(r["ids"]) for r in sill("tokenize", write("w.jsonl", '{"text":" good"}\n{"text":" bad"}\n'), "--text", "text", *M).objects())
     body = 40 - frame - (word - 1)
@@ -211,6 +212,7 @@ def a_changed_codebook_does_not_go_on():
     assert read("resumed.csv") == sill(*[x for x in args if x not in ("-o", out)]).out
     record = json.loads(read("resumed.csv.run.json"))
     assert record["settings"]["codebook sha256"] == sha(path("moved.txt")) and record["options"]["codebook"] == path("moved.txt")
+    assert record["options"]["chat"] is True  # not given: the model has a template
     r = sill("verify", out, "--rows", "3", cwd=FIXTURES)
     assert "3 of 3 rows" in r.text()
     assert "is finished" in sill(*args).err
