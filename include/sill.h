@@ -493,8 +493,8 @@ typedef struct sill_scored {
     size_t n_ids;
     size_t n_scored;           /* tokens with a log-probability */
     double sum_logprob;        /* over the scored tokens, added in double from left to right */
-    int32_t n_windows;         /* 1, or more where the long-text policy cut the text ; 0: nothing to score */
-    int32_t truncated;
+    int32_t n_windows;         /* 1, or more where the long-text policy cut the text; 0: nothing to score */
+    int32_t truncated;         /* 1: the end of the text, or the beginning of its context, is left out */
     size_t n_context;          /* tokens of the row's context that the text was given; ids holds none of them */
     /* (n_ids + 1) with options.boundaries, else NULL. [i]: log-probability that token i begins a word (its bytes begin with
      * white space) or ends the text (a special token), given those before it; [n_ids]: what follows the text. NAN where

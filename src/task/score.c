@@ -219,6 +219,7 @@ static sill_status read_row(score *s, const sill_row *in, score_row *row, sill_e
     if ((st = reserve(s, row, why)) != SILL_OK) return st;
     for (size_t i = 0; s->begins && i <= row->ids.n; i++) row->boundaries[i] = NAN;
     while (row->begin + (size_t)s->n_ctx <= row->text) row->begin += (size_t)s->stride; /* windows of context alone */
+    if (row->begin) row->truncated = true; /* the context's beginning is in none */
     row->scored = row->text;
     return SILL_OK;
 }

@@ -171,6 +171,10 @@ def long_texts_are_counted():
             r = sill(c, f, "--text", "t", *M, "--ctx", "8", "--long", policy, "-o", path(f"{c}-{policy}.jsonl"))
             assert f"rows longer than the context of 8 tokens: 2, " in r.err and says in r.err, r.err
             assert record(f"{c}-{policy}.jsonl")["long_rows"] == 2
+    given = write("given.csv", "c,t\nonce upon a time there was a cat and a,dog\na,cat\n")
+    for policy in ("window", "truncate"):  # one window, which holds the end of the context
+        r = sill("score", given, "--text", "t", "--context", "c", *M, "--ctx", "8", "--long", policy, "-o", path(f"given-{policy}.jsonl"))
+        assert "rows longer than the context of 8 tokens: 1, " in r.err and record(f"given-{policy}.jsonl")["long_rows"] == 1, r.err
     whole = sill("score", f, "--text", "t", *M, "--ctx", "8", "--long", "split-mean", "--per", "token").rows()
     apart = sill("score", f, "--text", "t", *M, "--ctx", "8", "--stride", "8", "--per", "token").rows()
     assert [r["logprobs"] for r in whole] == [r["logprobs"] for r in apart]
