@@ -30,6 +30,7 @@ typedef struct reader {
     uint32_t n_shards;       /* 0: the header has not come yet */
     bool maps_open;
     uint64_t block_at;       /* blocks of entries come one behind the other: none is read twice */
+    uint64_t left;           /* bytes of the data files of which no variable is yet: each is summed once */
     sill_error *err;
 } reader;
 
@@ -214,18 +215,19 @@ static sill_status read_header(reader *r, bytes b) {
 static sill_status add_tensor(reader *r, const entry *e) {
     char name[SILL__MAX_NAME + 1];
     sill__tensor *t;
+    sill__type type;
     const sill__shown shown = sill__show(r->key, r->n_key);
     const bool known = !memchr(r->key, 0, r->n_key) && hub_name(r->key, name, sizeof name);
-    if (!known) memcpy(name, r->key, r->n_key + 1);
-    sill_status s = sill__file_tensor_new(r->f, r->path, name, known ? strlen(name) : r->n_key, &t, r->err);
-    if (s != SILL_OK) return s;
-    if (!type_of(e->type, &t->type) || e->sliced || e->n_dims < 0) /* texts, what is cut up: not of a model */
+    if (!type_of(e->type, &type) || e->sliced || e->n_dims < 0) /* texts, what is cut up: not of a model, and not kept */
         return known ? sill__fail(r->err, SILL_EUNSUPPORTED, "%s: variable %s is cut into slices, or has the type %llu, or too many "
                                   "dimensions", r->path, shown.text, (unsigned long long)e->type) : SILL_OK;
+    sill_status s = sill__file_tensor_new(r->f, r->path, known ? name : r->key, known ? strlen(name) : r->n_key, &t, r->err);
+    if (s != SILL_OK) return s;
     if (e->shard >= r->n_shards)
         return sill__fail(r->err, SILL_EFORMAT, "%s: variable %s is in data file %llu of %u", r->path, shown.text,
                           (unsigned long long)e->shard, r->n_shards);
     const sill__map *map = &r->f->maps[1 + e->shard];
+    t->type = type;
     t->n_dims = e->n_dims;
     memcpy(t->dims, e->dims, sizeof t->dims);
     if (!sill__tensor_size(t->type, t->dims, t->n_dims, &t->bytes) || t->bytes != e->size || e->offset > map->bytes ||
@@ -233,6 +235,10 @@ static sill_status add_tensor(reader *r, const entry *e) {
         return sill__fail(r->err, SILL_EFORMAT, "%s: variable %s (%llu bytes from byte %llu on) is not in its data file of %zu bytes, or does "
                           "not fit its shape; a file is cut off or damaged (fetch it again)", r->path, shown.text,
                           (unsigned long long)e->size, (unsigned long long)e->offset, map->bytes);
+    if (known && t->bytes > r->left)
+        return sill__fail(r->err, SILL_EFORMAT, "%s: the variables (%s is the last) have more bytes than the data files: some overlap; the file "
+                          "is damaged (fetch it again)", r->path, shown.text);
+    if (known) r->left -= t->bytes;
     t->data = map->data + e->offset;
     t->map = map;
     if (known && t->n_dims == 3 && t->dims[0] == 1) { /* a convolution of width 1 */
@@ -326,6 +332,7 @@ sill_status sill__bundle_read(sill__file *f, const char *path, const char *dir, 
         if (s == SILL_OK) f->n_maps++;
     }
     r.maps_open = true;
+    for (size_t i = 1; s == SILL_OK && i < f->n_maps; i++) r.left += maps[i].bytes;
     if (s == SILL_OK) s = walk(&r);
     return s == SILL_OK ? read_hparams(&r, dir) : s;
 }

@@ -63,7 +63,7 @@ typedef enum sill__file_kind {
 typedef struct sill__file sill__file;
 /* Opens a model: a directory, or one file. Of a directory it is the first of model.safetensors, model.safetensors.index.json with
  * its shards, the only .gguf, pytorch_model.bin, pytorch_model.bin.index.json, TensorFlow's model.ckpt.index (or the only
- * .index beside hparams.json), the only .pt or .pth, llm.c's only .bin. The kind of a file is told by contents, not by name. A
+ * .index), ckpt.pt (or the only .pt or .pth), llm.c's only .bin. The kind of a file is told by contents, not by name. A
  * file of another kind (HDF5, say) is refused by name. */
 sill_status sill__file_open(const char *path, sill__file **out, sill_error *err);
 /* One file that lies in memory, which must outlive it; PATH stands in messages. For checks and tests: the sanitizers see

@@ -233,10 +233,9 @@ static sill_status refuse_args(const reader *r, const sill__py *args, sill_error
 
 /* Zeros for a bias that the model has not: adding them changes nothing, and GPT-2 has one everywhere. */
 static sill_status add_bias(reader *r, const uint8_t *zeros, int64_t layer, const char *name, int64_t n, sill_error *err) {
-    char full[96];
     sill__str s;
     sill__tensor *t;
-    sill__str_init(&s, sizeof full);
+    sill__str_init(&s, 96);
     if (layer < 0) sill__str_putf(&s, "transformer.%s.bias", name);
     else sill__str_putf(&s, "transformer.h.%lld.%s.bias", (long long)layer, name);
     sill_status st = s.failed ? sill__fail(err, SILL_ENOMEM, "%s: no memory for a name", r->path)
@@ -392,18 +391,17 @@ static sill_status find_places(reader *r, const sill__pickle *list, size_t at, s
 
 static sill_status read_old(reader *r, sill_error *err) {
     size_t at = 0;
-    sill__pickle heads[3] = {{0}};
     sill_status s = SILL_OK;
     for (int i = 0; s == SILL_OK && i < 3; i++) { /* the magic number, the protocol, what the machine was like */
-        s = read_head(r, &at, &heads[i], err);
-        if (s != SILL_OK) break;
-        const sill__py *v = sill__py_at(&heads[i], heads[i].top), *little = sill__py_get(&heads[i], v, "little_endian");
-        if (i == 1 && (v->kind != SILL__PY_INT || v->u.i != PROTOCOL))
+        sill__pickle head;
+        s = read_head(r, &at, &head, err);
+        const sill__py *v = s == SILL_OK ? sill__py_at(&head, head.top) : NULL, *little = sill__py_get(&head, v, "little_endian");
+        if (v && i == 1 && (v->kind != SILL__PY_INT || v->u.i != PROTOCOL))
             s = sill__fail(err, SILL_EUNSUPPORTED, "%s: an old PyTorch checkpoint of a protocol other than %d", r->path, PROTOCOL);
         if (i == 2 && little && !(little->kind == SILL__PY_BOOL && little->u.i))
             s = sill__fail(err, SILL_EUNSUPPORTED, "%s was saved on a big-endian machine", r->path);
+        sill__pickle_free(&head);
     }
-    for (int i = 0; i < 3; i++) sill__pickle_free(&heads[i]);
     if (s == SILL_OK) s = read_head(r, &at, &r->k, err);
     if (s != SILL_OK) return s;
     sill__pickle list;

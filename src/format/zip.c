@@ -30,8 +30,15 @@ static void make_tables(crc_tables *c, uint32_t polynomial) {
 
 static uint32_t sum(uint32_t polynomial, uint32_t crc, const uint8_t *p, size_t n) {
     crc_tables c; /* 2,048 entries are made in no time beside what is summed, and no thread has to wait for another */
-    make_tables(&c, polynomial);
     crc = ~crc;
+    if (n < 64) { /* making the tables would take longer */
+        for (; n > 0; n--) {
+            crc ^= *p++;
+            for (int k = 0; k < 8; k++) crc = crc & 1 ? crc >> 1 ^ polynomial : crc >> 1;
+        }
+        return ~crc;
+    }
+    make_tables(&c, polynomial);
     for (; n >= 8; n -= 8, p += 8) {
         crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
         crc = c.t[7][crc & 255] ^ c.t[6][crc >> 8 & 255] ^ c.t[5][crc >> 16 & 255] ^ c.t[4][crc >> 24] ^ c.t[3][p[4]] ^
@@ -123,10 +130,10 @@ static sill_status read_member(sill__zip_member *m, const sill__map *map, const 
     if (m->method == 0 && csize != usize)
         return sill__fail(err, SILL_EFORMAT, "%s: the member %s is stored, but has two sizes (%llu and %llu)", path, text,
                           (unsigned long long)csize, (unsigned long long)usize);
-    const uint8_t *local = map->data + at;
-    if (at > directory || directory - at < LOCAL_BYTES || memcmp(local, "PK\3\4", 4))
+    if (at > directory || directory - at < LOCAL_BYTES || memcmp(map->data + at, "PK\3\4", 4))
         return sill__fail(err, SILL_EFORMAT, "%s: the member %s is not at byte %llu, where the ZIP directory says", path, text,
                           (unsigned long long)at);
+    const uint8_t *local = map->data + at;
     const uint64_t head = LOCAL_BYTES + u16(local + 26) + u16(local + 28);
     if (u16(local + 26) != name || directory - at < head || memcmp(local + LOCAL_BYTES, m->name, name) || u16(local + 8) != m->method)
         return sill__fail(err, SILL_EFORMAT, "%s: the member %s has another name or method where it is stored than in the ZIP "

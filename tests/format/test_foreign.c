@@ -312,10 +312,88 @@ static void tensorflow(void) {
     sill__free(data);
 }
 
+static void put_varint(sill__str *s, uint64_t v) {
+    for (; v > 127; v >>= 7) put_number(s, v | 128, 1);
+    put_number(s, v, 1);
+}
+
+static void put_entry(sill__str *s, size_t shared, const char *more, const void *value, size_t n) {
+    put_varint(s, shared), put_varint(s, strlen(more)), put_varint(s, n);
+    sill__str_puts(s, more);
+    sill__str_put(s, value, n);
+}
+
+/* ENTRIES as a block at the end of S: no restarts, not compressed, its checksum. *AT and *N are what tells of it. */
+static void put_block(sill__str *s, const sill__str *entries, size_t *at, size_t *n) {
+    *at = s->n;
+    sill__str_put(s, entries->p, entries->n);
+    put_number(s, 0, 4);
+    *n = s->n - *at;
+    put_number(s, 0, 1);
+    const uint32_t crc = sill__crc32c(0, s->p + *at, *n + 1);
+    put_number(s, (crc >> 15 | crc << 17) + 0xa282ead8u, 4);
+}
+
+/* An index of one block with these ENTRIES behind the header, over DATA. */
+static sill_status try_index(const sill__str *entries, const void *data, size_t n_data, sill_error *err) {
+    sill__str s, block, handle;
+    size_t at, n;
+    bool ok;
+    sill__str_init(&s, (size_t)64 << 20), sill__str_init(&block, (size_t)64 << 20), sill__str_init(&handle, 64);
+    put_entry(&block, 0, "", "\x08\x01", 2);
+    sill__str_put(&block, entries->p, entries->n);
+    put_block(&s, &block, &at, &n);
+    put_varint(&handle, at), put_varint(&handle, n);
+    sill__str_clear(&block);
+    put_entry(&block, 0, "z", handle.p, handle.n);
+    put_block(&s, &block, &at, &n);
+    sill__str_clear(&handle);
+    put_varint(&handle, 0), put_varint(&handle, 0), put_varint(&handle, at), put_varint(&handle, n);
+    while (handle.n < 40) put_number(&handle, 0, 1);
+    sill__str_put(&s, handle.p, 40);
+    sill__str_put(&s, "\x57\xfb\x80\x8b\x24\x75\x47\xdb", 8);
+    sill_status status = read_bundle(s.p, s.n, data, n_data, &ok, err);
+    CHECK(ok);
+    sill__str_free(&s), sill__str_free(&block), sill__str_free(&handle);
+    return status;
+}
+
+/* What a small index could ask for: names without end of what is not kept, sums of the same bytes again and again. */
+static void tensorflow_has_limits(void) {
+    const float values[16] = {1, 2, 3};
+    const char *const names[] = {"model/ln_f/b", "model/ln_f/g", "model/wte"};
+    char long_name[512] = "";
+    sill_error e = {0};
+    sill__str entries, value;
+    sill__str_init(&entries, (size_t)64 << 20), sill__str_init(&value, 1000);
+    memset(long_name, 'a', 511);
+    put_entry(&entries, 0, long_name, "", 0);
+    for (int i = 0; i < 50000; i++) put_entry(&entries, 511, "", "", 0); /* of type 0: passed over */
+    const uint64_t before = sill__alloc_count();
+    CHECK_INT(try_index(&entries, values, sizeof values, &e), SILL_ENOENT); /* hparams.json alone is missing */
+    CHECK(sill__alloc_count() - before < 200);
+    for (int n = 1; n <= 3; n++) { /* variables of half the data's bytes: two fit */
+        sill__str_clear(&entries), sill__str_clear(&value);
+        sill__str_put(&value, "\x08\x01\x12\x04\x12\x02\x08\x08\x28\x20\x35", 11); /* float, 8, 32 bytes, the checksum */
+        const uint32_t half = sill__crc32c(0, values, 32);
+        put_number(&value, (half >> 15 | half << 17) + 0xa282ead8u, 4);
+        for (int i = 0; i < n; i++) put_entry(&entries, 0, names[i], value.p, value.n);
+        CHECK_INT(try_index(&entries, values, sizeof values, &e), n < 3 ? SILL_ENOENT : SILL_EFORMAT);
+        CHECK(strstr(e.msg, n < 3 ? "hparams.json" : "some overlap"));
+    }
+    sill__str_free(&entries), sill__str_free(&value);
+}
+
 static void sums(void) { /* of the published check values of "123456789" */
     CHECK_INT(sill__crc32(0, "123456789", 9), 0xcbf43926u);
     CHECK_INT(sill__crc32c(0, "123456789", 9), 0xe3069283u);
     CHECK_INT(sill__crc32c(sill__crc32c(0, "1234", 4), "56789", 5), 0xe3069283u);
+    uint8_t zeros[128] = {0}; /* long ones go by tables */
+    uint32_t parts = 0;
+    CHECK_INT(sill__crc32(0, zeros, 128), 0xc2a8fa9du);
+    for (size_t i = 0; i < 128; i++) zeros[i] = (uint8_t)(i * 37);
+    for (size_t i = 0; i < 128; i += 16) parts = sill__crc32c(parts, zeros + i, 16);
+    CHECK_INT(sill__crc32c(0, zeros, 128), parts);
 }
 
 int main(int argc, char **argv) {
@@ -327,5 +405,6 @@ int main(int argc, char **argv) {
     TEST(flips);
     TEST(no_memory);
     TEST(tensorflow);
+    TEST(tensorflow_has_limits);
     TEST_EXIT();
 }
