@@ -13,6 +13,7 @@
 
 #define MAX_REDIRECTS 10
 #define MAX_URL 8192
+#define MAX_PAGE ((uint64_t)1 << 20) /* bytes of an error's page that are waited for */
 
 enum {
     OPT_WRITEDATA = 10001, OPT_URL = 10002, OPT_RANGE = 10007, OPT_ERRORBUFFER = 10010, OPT_USERAGENT = 10018, OPT_HTTPHEADER = 10023,
@@ -78,12 +79,15 @@ struct cli_http {
     const cli_http_request *request; /* the one under way */
     cli_http_head *head;
     bool refused;                    /* by the request's body */
+    uint64_t page;                   /* bytes of an error's page */
 };
 
-/* "https://host:port" of a URL, in small letters; false when it has none. */
+/* "https://host:port" of a URL, in small letters; false when it has none, or characters that no URL has. */
 static bool origin_of(const char *url, char out[300]) {
     const char *scheme = strstr(url, "://");
-    if (!scheme || strpbrk(url, " \t\r\n")) return false;
+    for (const char *p = url; *p; p++)
+        if ((unsigned char)*p <= ' ' || *p == 127) return false;
+    if (!scheme) return false;
     size_t n = (size_t)(scheme - url) + 3 + strcspn(scheme + 3, "/?#");
     if (n >= 300 || memchr(url, '@', n)) return false;
     for (size_t i = 0; i < n; i++) out[i] = url[i] >= 'A' && url[i] <= 'Z' ? (char)(url[i] + 32) : url[i];
@@ -153,7 +157,7 @@ static void take_text(const char *line, size_t n, const char *name, char *out, s
     const char *p = value_of(line, n, name, &k);
     if (!p) return;
     if (k >= cap) k = 0; /* longer than anything that is meant */
-    memcpy(out, p, k);
+    for (size_t i = 0; i < k; i++) out[i] = p[i] >= 32 && p[i] < 127 ? p[i] : '?'; /* shown on a terminal, which control characters would steer */
     out[k] = 0;
 }
 
@@ -172,7 +176,8 @@ static size_t on_header(char *line, size_t size, size_t count, void *user) {
     if (n > 5 && !strncmp(line, "HTTP/", 5)) { /* another answer begins: a proxy's, "100 Continue" */
         *head = (cli_http_head){.length = -1, .linked_size = -1};
         const char *space = memchr(line, ' ', n);
-        head->status = space ? strtol(space, NULL, 10) : 0;
+        for (const char *p = space ? space + 1 : line + n; p < line + n && *p >= '0' && *p <= '9' && head->status < 1000; p++)
+            head->status = 10 * head->status + (*p - '0'); /* no NUL stands behind the line */
         head->ranges = head->status == 206;
     }
     take_size(line, n, "Content-Length", &head->length);
@@ -187,7 +192,8 @@ static size_t on_header(char *line, size_t size, size_t count, void *user) {
 static size_t on_body(char *bytes, size_t size, size_t count, void *user) {
     cli_http *h = user;
     const size_t n = size * count;
-    if (!h->request->body || (h->head->status != 200 && h->head->status != 206)) return n; /* of an error's page nothing is kept */
+    if (!h->request->body || (h->head->status != 200 && h->head->status != 206)) /* of an error's page nothing is kept, nor its end waited for */
+        return (h->page += n) > MAX_PAGE ? 0 : n;
     if (h->request->body(h->request->user, h->head, bytes, n)) return n;
     h->refused = true;
     return 0;
@@ -208,6 +214,9 @@ static long silence(void) {
     return n > 0 ? n : 30;
 }
 
+/* How much of a URL messages show: what stands behind ? in addresses of large files is a key to them. */
+static int shown(const char *url) { return (int)strcspn(url, "?"); }
+
 static sill_status perform(cli_http *h, const char *url, const char *origin, sill_error *err) {
     char authorization[1024], range[48];
     void *headers = NULL;
@@ -216,6 +225,7 @@ static sill_status perform(cli_http *h, const char *url, const char *origin, sil
     snprintf(range, sizeof range, "%llu-", (unsigned long long)h->request->from);
     c->easy_reset(h->easy);
     h->error[0] = 0;
+    h->page = 0;
     if (own && (size_t)snprintf(authorization, sizeof authorization, "Authorization: Bearer %s", h->token) >= sizeof authorization)
         return sill__fail(err, SILL_EINVAL, "the token is longer than any token");
     if (own && !(headers = c->slist_append(NULL, authorization))) return sill__fail(err, SILL_ENOMEM, "no memory to fetch anything");
@@ -242,7 +252,8 @@ static sill_status perform(cli_http *h, const char *url, const char *origin, sil
     if (headers) c->slist_free_all(headers);
     if (h->stop && *h->stop) return sill__fail(err, SILL_ECANCELLED, "interrupted");
     if (h->refused) return SILL_EIO; /* told by the body's taker */
-    return code ? sill__fail(err, SILL_EIO, "%s: %s", url, h->error[0] ? h->error : c->easy_strerror(code)) : SILL_OK;
+    if (h->page > MAX_PAGE) return SILL_OK;  /* its status says what there is to know */
+    return code ? sill__fail(err, SILL_EIO, "%.*s: %s", shown(url), url, h->error[0] ? h->error : c->easy_strerror(code)) : SILL_OK;
 }
 
 sill_status cli_http_run(cli_http *h, const cli_http_request *request, cli_http_head *head, sill_error *err) {
@@ -259,11 +270,11 @@ sill_status cli_http_run(cli_http *h, const cli_http_request *request, cli_http_
         if (s != SILL_OK) return s;
         if (head->status < 300 || head->status >= 400) return SILL_OK;
         if (h->c.easy_getinfo(h->easy, INFO_REDIRECT_URL, &next) != 0 || !next || !origin_of(next, next_origin))
-            return sill__fail(err, SILL_EIO, "%s: a redirect to nowhere (status %ld)", url, head->status);
+            return sill__fail(err, SILL_EIO, "%.*s: a redirect to nowhere (status %ld)", shown(url), url, head->status);
         if (request->local_redirects && strcmp(next_origin, origin)) return SILL_OK;
         if (hops == MAX_REDIRECTS) return sill__fail(err, SILL_EIO, "%s: more than %d redirects", request->url, MAX_REDIRECTS);
         if (!strncmp(origin, "https://", 8) && strncmp(next_origin, "https://", 8))
-            return sill__fail(err, SILL_EIO, "%s: a redirect from HTTPS to %s, which is not followed", url, next_origin);
+            return sill__fail(err, SILL_EIO, "%.*s: a redirect from HTTPS to %s, which is not followed", shown(url), url, next_origin);
         if ((size_t)snprintf(url, sizeof url, "%s", next) >= sizeof url) return sill__fail(err, SILL_EIO, "%s: a redirect to a very long address", request->url);
         memcpy(origin, next_origin, sizeof origin);
     }

@@ -24,7 +24,7 @@ bool cli_hub_is_commit(const char *text) { return strlen(text) == 40 && strspn(t
 
 bool cli_hub_is_revision(const char *text) {
     size_t n = strlen(text);
-    if (n == 0 || n > 200 || text[0] == '/' || text[n - 1] == '/' || strstr(text, "..") || strstr(text, "//")) return false;
+    if (n == 0 || n > CLI_HUB_REVISION || text[0] == '/' || text[n - 1] == '/' || strstr(text, "..") || strstr(text, "//")) return false;
     for (size_t i = 0; i < n; i++)
         if (!plain(text[i]) && text[i] != '/') return false;
     return text[0] != '.' && text[0] != '-' && !strstr(text, "/.");
@@ -32,13 +32,19 @@ bool cli_hub_is_revision(const char *text) {
 
 static bool fits(int n, size_t cap) { return n >= 0 && (size_t)n < cap; }
 
+bool cli_hub_home(char *out, size_t cap) {
+    const char *home = getenv("HF_HOME"), *cache = getenv("XDG_CACHE_HOME"), *user = getenv("HOME");
+    if (home && *home) return fits(snprintf(out, cap, "%s", home), cap);
+    if (cache && *cache) return fits(snprintf(out, cap, "%s/huggingface", cache), cap);
+    return user && *user && fits(snprintf(out, cap, "%s/.cache/huggingface", user), cap);
+}
+
 bool cli_hub_root(char *out, size_t cap) {
-    const char *own = getenv("HF_HUB_CACHE"), *home = getenv("HF_HOME"), *cache = getenv("XDG_CACHE_HOME"), *user = getenv("HOME");
+    char home[CLI_HUB_PATH];
+    const char *own = getenv("HF_HUB_CACHE");
     if (!own || !*own) own = getenv("HUGGINGFACE_HUB_CACHE");
     if (own && *own) return fits(snprintf(out, cap, "%s", own), cap);
-    if (home && *home) return fits(snprintf(out, cap, "%s/hub", home), cap);
-    if (cache && *cache) return fits(snprintf(out, cap, "%s/huggingface/hub", cache), cap);
-    return user && *user && fits(snprintf(out, cap, "%s/.cache/huggingface/hub", user), cap);
+    return cli_hub_home(home, sizeof home) && fits(snprintf(out, cap, "%s/hub", home), cap);
 }
 
 bool cli_hub_folder(char *out, size_t cap, const char *name, size_t n) {

@@ -8,10 +8,13 @@
 #include "base/base.h"
 
 #define CLI_HUB_PATH 4096
+#define CLI_HUB_REVISION 200 /* bytes of a revision */
 
 /* "gpt2", "owner/name": what names a model there. */
 bool cli_hub_is_name(const char *name, size_t n);
-/* $HF_HUB_CACHE, $HF_HOME/hub, $XDG_CACHE_HOME/huggingface/hub or ~/.cache/huggingface/hub; false when it does not fit. */
+/* $HF_HOME, $XDG_CACHE_HOME/huggingface or ~/.cache/huggingface, where the token is kept; false when it does not fit. */
+bool cli_hub_home(char *out, size_t cap);
+/* $HF_HUB_CACHE, or hub in that directory; false when it does not fit. */
 bool cli_hub_root(char *out, size_t cap);
 /* The directory of the model in the cache. */
 bool cli_hub_folder(char *out, size_t cap, const char *name, size_t n);

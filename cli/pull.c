@@ -90,7 +90,9 @@ static sill_status make_dirs(const char *path, sill_error *err) {
     for (size_t i = 1; i <= n; i++) {
         if (path[i] != '/' && path[i] != 0) continue;
         part[i] = 0;
-        if (mkdir(part, 0777) != 0 && errno != EEXIST) return sill__fail(err, SILL_EIO, "cannot create %s: %s", part, strerror(errno));
+        const int why = mkdir(part, 0777) == 0 ? 0 : errno;
+        if (why && why != EEXIST && !sill__is_dir(part)) /* of what is there some systems say that it may not be made */
+            return sill__fail(err, SILL_EIO, "cannot create %s: %s", part, strerror(why));
         part[i] = path[i];
     }
     return SILL_OK;
@@ -205,7 +207,6 @@ static void say_progress(transfer *t) {
 
 static bool take_body(void *user, const cli_http_head *head, const void *bytes, size_t n) {
     transfer *t = user;
-    const uint8_t *p = bytes;
     if (!t->told && t->n && !head->ranges) { /* the server begins at the start all the same */
         if (ftruncate(t->fd, 0) != 0) return sill__fail(&t->why, SILL_EIO, "%s: %s", t->name, strerror(errno)), false;
         t->n = 0;
@@ -213,15 +214,10 @@ static bool take_body(void *user, const cli_http_head *head, const void *bytes, 
     t->told = true;
     if (n > t->size - t->n)
         return sill__fail(&t->why, SILL_EFORMAT, "%s: more than the %llu bytes that it should have arrive", t->name, (unsigned long long)t->size), false;
-    while (n > 0) {
-        ssize_t k = pwrite(t->fd, p, n, (off_t)t->n);
-        if (k < 0 && errno == EINTR) continue;
-        if (k <= 0) return sill__fail(&t->why, SILL_EIO, "%s cannot be written: %s", t->name, strerror(k < 0 ? errno : ENOSPC)), false;
-        p += k;
-        n -= (size_t)k;
-        t->n += (uint64_t)k;
-        t->arrived += (uint64_t)k;
-    }
+    const int why = sill__pwrite_all(t->fd, bytes, n, t->n);
+    if (why) return sill__fail(&t->why, SILL_EIO, "%s cannot be written: %s", t->name, strerror(why)), false;
+    t->n += n;
+    t->arrived += n;
     say_progress(t);
     return true;
 }
@@ -394,7 +390,7 @@ static sill_status read_list(pull *p, const sill__str *text, sill_error *err) {
     sill__json j;
     sill__str s;
     char key[32];
-    bool ok = true;
+    bool ok = true, many = false;
     sill__str_init(&s, 1024);
     sill__json_init(&j, text->p, text->n);
     ok = sill__json_find(&j, "sha", (char *)NULL) && sill__json_peek(&j) == SILL__JSON_STRING && sill__json_string(&j, &s) && cli_hub_is_commit(s.p);
@@ -406,20 +402,27 @@ static sill_status read_list(pull *p, const sill__str *text, sill_error *err) {
         while (ok && sill__json_next_member(&j, key, sizeof key, NULL)) {
             if (strcmp(key, "rfilename") || sill__json_peek(&j) != SILL__JSON_STRING) continue;
             sill__str_clear(&s);
-            ok = sill__json_string(&j, &s) && p->n_files < MAX_FILES;
+            ok = sill__json_string(&j, &s) && !(many = p->n_files == MAX_FILES);
             if (ok && strlen(s.p) == s.n && is_file_name(s.p)) ok = (p->files[p->n_files] = sill__strndup(s.p, s.n)) && ++p->n_files;
         }
     }
     ok = ok && !j.message;
     sill__str_free(&s);
+    if (many) return sill__fail(err, SILL_EUNSUPPORTED, "%s: more than the limit of %u files in it; it is probably no model", p->name, MAX_FILES);
     return ok ? SILL_OK : sill__fail(err, SILL_EFORMAT, "%s: the answer of %s is no list of a model's files; is it a hub?", p->name, p->endpoint);
 }
 
 static sill_status ask_list(pull *p, sill_error *err) {
-    char url[2048];
+    char url[2048], revision[3 * CLI_HUB_REVISION + 1];
     cli_http_head head;
     sill__str text;
-    if (snprintf(url, sizeof url, "%s/api/models/%s/revision/%s", p->endpoint, p->name, p->revision) >= (int)sizeof url)
+    size_t n = 0, n_put;
+    for (const char *c = p->revision; *c; c++, n += n_put) { /* one part of the address, whatever it holds */
+        n_put = *c == '/' ? 3 : 1;
+        memcpy(revision + n, *c == '/' ? "%2F" : c, n_put);
+    }
+    revision[n] = 0;
+    if (snprintf(url, sizeof url, "%s/api/models/%s/revision/%s", p->endpoint, p->name, revision) >= (int)sizeof url)
         return sill__fail(err, SILL_ERANGE, "%s: the address is too long", p->name);
     if (!(p->files = sill__calloc(MAX_FILES, sizeof *p->files))) return sill__fail(err, SILL_ENOMEM, "no memory for the list of files");
     sill__str_init(&text, MAX_LIST);
@@ -498,24 +501,24 @@ static sill_status write_ref(const pull *p, sill_error *err) {
     if ((s = make_dirs(temp, err)) != SILL_OK) return s;
     if (snprintf(temp, sizeof temp, "%s.%ld.new", path, (long)getpid()) >= (int)sizeof temp) return sill__fail(err, SILL_ERANGE, "%s: the path is too long", path);
     int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    bool ok = fd >= 0 && write(fd, p->commit, 40) == 40;
-    if (fd >= 0) ok = close(fd) == 0 && ok;
-    if (ok && rename(temp, path) == 0) return SILL_OK;
-    s = sill__fail(err, SILL_EIO, "cannot write %s: %s", path, strerror(errno));
+    int why = fd < 0 ? errno : sill__write_all(fd, p->commit, 40, NULL);
+    if (fd >= 0 && close(fd) != 0 && !why) why = errno;
+    if (!why && rename(temp, path) != 0) why = errno;
+    if (!why) return SILL_OK;
+    s = sill__fail(err, SILL_EIO, "cannot write %s: %s", path, strerror(why));
     unlink(temp);
     return s;
 }
 
 /* HF_TOKEN, or what `hf auth login` has kept. Free with sill__free. */
 static char *find_token(void) {
-    const char *own = getenv("HF_TOKEN"), *path = getenv("HF_TOKEN_PATH"), *home = getenv("HF_HOME"), *user = getenv("HOME");
-    char kept[CLI_HUB_PATH], *text = NULL;
+    const char *own = getenv("HF_TOKEN"), *path = getenv("HF_TOKEN_PATH");
+    char kept[CLI_HUB_PATH], home[CLI_HUB_PATH], *text = NULL;
     size_t n = 0, at = 0;
     if (!own || !*own) own = getenv("HUGGING_FACE_HUB_TOKEN");
     if (own && *own) return sill__strndup(own, strlen(own));
     if (path && *path) snprintf(kept, sizeof kept, "%s", path);
-    else if (home && *home) snprintf(kept, sizeof kept, "%s/token", home);
-    else snprintf(kept, sizeof kept, "%s/.cache/huggingface/token", user ? user : "");
+    else if (!cli_hub_home(home, sizeof home) || !sill__path_join(kept, sizeof kept, home, "token")) return NULL;
     if (!sill__is_file(kept) || sill__read_file(kept, 4096, &text, &n, NULL) != SILL_OK) return NULL;
     while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r' || text[n - 1] == ' ')) text[--n] = 0;
     while (text[at] == ' ') at++;
@@ -570,9 +573,9 @@ static const char notes[] =
     "weights once: safetensors, else pytorch_model.bin, else the only .gguf; --file NAME (again for more) takes others instead. They go\n"
     "into the cache that huggingface_hub shares (HF_HUB_CACHE, HF_HOME/hub, ~/.cache/huggingface/hub), where -m NAME finds them too,\n"
     "and the snapshot's directory is printed. What is there is not fetched again; what was cut off goes on where it ended. Every file is\n"
-    "checked against its hash (SHA-256, of small ones git's). HF_ENDPOINT: another hub or mirror. HF_TOKEN (or the file that `hf auth\n"
-    "login` keeps): for private models; it is sent to the endpoint alone. HF_HUB_OFFLINE=1: nothing is asked of the network. libcurl does\n"
-    "the fetching; proxies are taken from https_proxy and the like.\n";
+    "checked against its hash (SHA-256, of small ones git's; where a mirror tells none, its length, with a warning). HF_ENDPOINT: another\n"
+    "hub or mirror. HF_TOKEN (or the file that `hf auth login` keeps): for private models; it is sent to the endpoint alone.\n"
+    "HF_HUB_OFFLINE=1: nothing is asked of the network. libcurl does the fetching; proxies are taken from https_proxy and the like.\n";
 
 int cli_pull(int argc, char **argv) {
     static pull_options o;

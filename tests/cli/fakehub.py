@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+import urllib.parse
 
 
 def git_hash(data):
@@ -17,7 +18,7 @@ class Hub:
 
     def __init__(self):
         self.repos, self.faults, self.requests, self.stored, self.etags, self.heads = {}, {}, [], [], {}, {}
-        self.moved, self.needs_token, self.status = {}, {}, {}
+        self.moved, self.needs_token, self.status, self.endless = {}, {}, {}, {}
         self.store = self.serve(Store)
         self.server = self.serve(Front)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -105,6 +106,16 @@ class Front(Answers):
         hub = self.hub
         hub.requests.append((self.command, self.path, dict(self.headers)))
         path = self.path.partition("?")[0]
+        if path in hub.endless:
+            self.send_response(hub.endless[path], "busy")
+            self.send_header("X-Error-Message", "see \x1b[2J here")
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(bytes(65536))
+            except OSError:
+                self.close_connection = True
+                return None
         if path in hub.status:
             return self.answer(hub.status[path], b"{}", X_Error_Message="said by the server")
         if path in hub.moved:
@@ -114,12 +125,12 @@ class Front(Answers):
             files = hub.find(tree[1], tree[2])[1]
             return self.answer(200, json.dumps([{"type": "file", "path": f, "size": len(d), "oid": git_hash(d)} for f, d in files.items()]).encode(),
                                Content_Type="application/json")
-        api = re.fullmatch(r"/api/models/([\w.-]+(?:/[\w.-]+)?)/revision/(.+)", path)
+        api = re.fullmatch(r"/api/models/([\w.-]+(?:/[\w.-]+)?)/revision/([^/]+)", path)
         file = re.fullmatch(r"/([\w.-]+(?:/[\w.-]+)?)/resolve/([^/]+)/(.+)", path)
         name = (api or file)[1] if api or file else None
         if name in hub.needs_token and self.headers.get("Authorization") != "Bearer " + hub.needs_token[name]:
             return self.answer(401, b"{}", X_Error_Message="Access is restricted")
-        found = hub.find(name, (api or file)[2]) if name else None
+        found = hub.find(name, urllib.parse.unquote((api or file)[2])) if name else None
         if not found:
             return self.answer(404, b"{}", X_Error_Code="RepoNotFound")
         commit, files = found

@@ -145,6 +145,12 @@ def refusals_are_told():
     assert "status 403" in pull("gated", where=where, status=1).err
     hub.status["/api/models/broken/revision/main"] = 500
     assert "status 500" in pull("broken", where=where, status=1).err
+    hub.endless["/api/models/endless/revision/main"] = 403  # an error's page has no end, and what it says would steer a terminal
+    e = pull("endless", where=where, status=1).err
+    assert "status 403" in e and "see ?[2J here" in e and "\x1b" not in e, e
+    hub.add("large", {"model.safetensors": b"x", **{f"data/{i}": b"" for i in range(10000)}})
+    e = pull("large", where=where, status=1).err
+    assert "more than the limit of 10000 files" in e, e
     hub.add("empty", {"README.md": b"x"})
     assert "no weights that sill reads" in pull("empty", where=where, status=1).err
     for name in ("../up", "a/b/c", "a--b", "-x", "a/", ""):
@@ -166,6 +172,12 @@ def the_token_goes_to_the_hub_alone():
     assert hub.stored and not any("Authorization" in r[2] for r in hub.stored), "the token went to another host"
     write("token", "hf_secret\n")
     pull("private/model", where=home(), HF_TOKEN_PATH=path("token"))
+    for directory in ("xdg/huggingface", "user/.cache/huggingface"):  # where `hf auth login` keeps it
+        os.makedirs(path(directory))
+        write(directory + "/token", "hf_secret\n")
+    for env in ({"XDG_CACHE_HOME": path("xdg"), "HOME": path("")}, {"XDG_CACHE_HOME": "", "HOME": path("user")}):
+        pull("private/model", where="", HF_TOKEN_PATH="", HUGGING_FACE_HUB_TOKEN="", **env)
+    assert os.path.isdir(path("xdg/huggingface/hub")) and os.path.isdir(path("user/.cache/huggingface/hub"))
     # The same machine under another name is another host, also for a redirect of the list.
     hub.moved["/api/models/renamed/revision/main"] = hub.url.replace("127.0.0.1", "localhost") + "/api/models/private/model/revision/main"
     hub.forget()
@@ -217,6 +229,8 @@ def revisions_and_files():
     old = {**files(), "config.json": files()["config.json"] + b" "}
     one, two = hub.add("rev", old, "v1"), hub.add("rev", files())
     assert one != two
+    three = hub.add("rev", {**old, "README.md": b"three"}, "refs/pr/1")
+    assert os.path.basename(pull("rev@refs/pr/1", where=home()).text().strip()) == three
     assert os.path.basename(pull("rev", "--revision", "v1", where=where).text().strip()) == one
     assert os.path.basename(pull("rev@" + two, where=where).text().strip()) == two
     assert sorted(os.listdir(os.path.join(folder(where, "rev"), "refs"))) == ["v1"]
