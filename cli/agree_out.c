@@ -122,13 +122,15 @@ static void put_percent(sill__str *s, double v) {
 }
 
 static void put_interval(sill__str *s, double low, double high) {
-    if (isnan(low)) {
-        sill__str_putf(s, "%18s", "");
-        return;
+    sill__str cell;
+    sill__str_init(&cell, 256);
+    if (!isnan(low)) {
+        put_three(&cell, low);
+        sill__str_puts(&cell, " to ");
+        put_three(&cell, high);
     }
-    put_right(s, 9, put_three, low);
-    sill__str_puts(s, " to ");
-    put_right(s, 5, put_three, high);
+    put_cell(s, cell.p ? cell.p : "", cell.n, 18, true);
+    sill__str_free(&cell);
 }
 
 /* ---- the table */

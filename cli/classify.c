@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "common.h"
-
+#include "task/classify.h"
 
 typedef struct classify_options {
     cli_model_options model;
@@ -255,21 +255,13 @@ static sill_status rows(cli_run *run, sill_error *err) {
 
 /* The mean log-probability of a token favours words of several tokens, of which the later ones are certain: told once. */
 static sill_status tell_lengths(const classify_task *t, const cli_engine *engine, sill_error *err) {
-    size_t least = SIZE_MAX, most = 0;
+    size_t least, most;
     if (!t->zero_shot || t->multi || t->o->prob != SILL_PROB_NORM) return SILL_OK;
-    for (size_t i = 0; i < t->n_labels; i++) {
-        int32_t *ids;
-        size_t n, n_prompt;
-        sill_status s = sill_classify_prompt(engine->model, &t->co, "", 0, (int32_t)i, &ids, &n, &n_prompt, err);
-        if (s != SILL_OK) return s;
-        sill_free(ids);
-        least = SILL_MIN(least, n - n_prompt);
-        most = SILL_MAX(most, n - n_prompt);
-    }
-    if (least < most)
+    sill_status s = sill__classify_lengths(engine->model, &t->co, &least, &most, err);
+    if (s == SILL_OK && least < most)
         cli_say("the labels have %zu to %zu tokens, and --prob norm favours some of them for that; compare --prob calibrated (--all-probs"
                 " gives both), or take words of one length in a codebook", least, most);
-    return SILL_OK;
+    return s;
 }
 
 static int run_classify(const classify_options *o, classify_task *t, cli_run *run, const cli_engine *engine) {

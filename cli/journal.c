@@ -35,6 +35,7 @@ struct cli_journal {
     int32_t every;
     uint64_t rows, unsaved, last, on_disk, seen;
     size_t unsaved_bytes;
+    double opened;
     double saved, cost;       /* when the last commit was over, and how long it took */
     const uint64_t *tokens, *long_rows;
     cli_journal_past past;
@@ -74,6 +75,12 @@ static sill_status put_fact(cli_journal *j, const char *kind, const char *name, 
     sill_status s = ok ? SILL_OK : fail(j, err);
     sqlite3_finalize(q);
     return s;
+}
+
+static sill_status put_count(cli_journal *j, const char *name, uint64_t value, sill_error *err) {
+    char text[32];
+    snprintf(text, sizeof text, "%llu", (unsigned long long)value);
+    return put_fact(j, "fact", name, text, err);
 }
 
 static void take_fact(cli_journal *j, const char *name, const char *value) {
@@ -245,12 +252,13 @@ static sill_status get_row(void *user, const sill__corpus_row *row, const uint8_
 static sill_status commit(cli_journal *j, sill_error *err) {
     if (!j->open) return SILL_OK;
     double from = sill__now();
-    char text[32];
+    char text[64];
     sqlite3_reset(j->get);
-    snprintf(text, sizeof text, "%llu", (unsigned long long)(j->past.tokens + (j->tokens ? *j->tokens : 0)));
-    sill_status s = put_fact(j, "fact", "tokens", text, err);
-    snprintf(text, sizeof text, "%llu", (unsigned long long)(j->past.long_rows + (j->long_rows ? *j->long_rows : 0)));
-    if (s == SILL_OK) s = put_fact(j, "fact", "long_rows", text, err);
+    snprintf(text, sizeof text, "%.3f", j->past.seconds + from - j->opened);
+    sill_status s = put_fact(j, "fact", "seconds", text, err);
+    if (s == SILL_OK) s = put_count(j, "sessions", j->past.sessions + 1, err); /* also where it is killed later */
+    if (s == SILL_OK) s = put_count(j, "tokens", j->past.tokens + (j->tokens ? *j->tokens : 0), err);
+    if (s == SILL_OK) s = put_count(j, "long_rows", j->past.long_rows + (j->long_rows ? *j->long_rows : 0), err);
     if (s != SILL_OK || run(j, "COMMIT", err) != SILL_OK) {
         sqlite3_exec(j->db, "ROLLBACK", NULL, NULL, NULL);
         j->open = false;
@@ -319,7 +327,7 @@ sill_status cli_journal_open(const cli_journal_options *o, cli_journal **out, si
         cli_journal_close(j, false);
         return s;
     }
-    j->saved = sill__now();
+    j->opened = j->saved = sill__now();
     *out = j;
     return SILL_OK;
 }
@@ -346,16 +354,11 @@ const sill__store *cli_journal_store(cli_journal *j) { return &j->store; }
 uint64_t cli_journal_rows(const cli_journal *j) { return j->rows; }
 uint64_t cli_journal_unseen(const cli_journal *j) { return j->on_disk - j->seen; }
 
-sill_status cli_journal_save(cli_journal *j, double seconds, sill_error *err) {
-    char text[64];
+sill_status cli_journal_save(cli_journal *j, sill_error *err) {
     if (j->broken) return sill__fail(err, SILL_EIO, "%s: an earlier write failed", j->path);
     if (!j->open && run(j, "BEGIN", err) != SILL_OK) return err->code;
     j->open = true;
-    snprintf(text, sizeof text, "%.3f", j->past.seconds + seconds);
-    sill_status s = put_fact(j, "fact", "seconds", text, err);
-    snprintf(text, sizeof text, "%llu", (unsigned long long)j->past.sessions + 1);
-    if (s == SILL_OK) s = put_fact(j, "fact", "sessions", text, err);
-    return s == SILL_OK ? commit(j, err) : s;
+    return commit(j, err);
 }
 
 void cli_journal_close(cli_journal *j, bool remove) {

@@ -49,8 +49,8 @@ const sill__store *cli_journal_store(cli_journal *journal);
 /* Rows kept so far, those not yet on the disk among them; rows on the disk that the input has not shown yet. */
 uint64_t cli_journal_rows(const cli_journal *journal);
 uint64_t cli_journal_unseen(const cli_journal *journal);
-/* Writes what is not on the disk yet, with the time that this session took. */
-sill_status cli_journal_save(cli_journal *journal, double seconds, sill_error *err);
+/* Writes what is not on the disk yet, with the time since it was opened. */
+sill_status cli_journal_save(cli_journal *journal, sill_error *err);
 void cli_journal_close(cli_journal *journal, bool remove); /* may be NULL */
 
 #endif

@@ -153,7 +153,7 @@ sill_status cli_keep_finish(cli_run *run, sill_error *err) {
         return sill__fail(err, SILL_EINVAL, "the input is shorter than it was: it does not have %llu of the rows in %s.journal; bring it "
                           "back, or give --overwrite for the rows that are left", (unsigned long long)unseen, run->target);
     sill_status s = keep_model(run, err);
-    if (s == SILL_OK) s = cli_journal_save(run->journal, seconds, err);
+    if (s == SILL_OK) s = cli_journal_save(run->journal, err);
     if (s == SILL_OK && !cli_identity_sha256(run->identity)[0])
         s = cli_stop ? sill__fail(err, SILL_ECANCELLED, "interrupted") : sill__fail(err, SILL_EIO, "%s: the model's files cannot be read, or "
                                                                                     "were changed while it ran", run->engine->path);
@@ -171,7 +171,7 @@ sill_status cli_keep_finish(cli_run *run, sill_error *err) {
 }
 
 sill_status cli_keep_save(cli_run *run, sill_error *err) {
-    return run->journal ? cli_journal_save(run->journal, sill__now() - run->started, err) : SILL_OK;
+    return run->journal ? cli_journal_save(run->journal, err) : SILL_OK;
 }
 
 /* A journal without rows only says that OUT.partial, if there is one, is this run's. */

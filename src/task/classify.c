@@ -359,6 +359,29 @@ sill_status sill_classify(sill_session *session, const sill_classify_options *op
     return st;
 }
 
+/* The prompt and the labels' words, without a session; sill__cls_free either way. */
+static sill_status make_prompt(cls *c, const sill_classify_options *options, sill_error *err) {
+    sill_status st = sill__cls_options(c, options, err);
+    if (st != SILL_OK) return st;
+    if (!c->labels) return sill__fail(err, SILL_EINVAL, "a classification head has no prompt; give labels or a codebook");
+    sill__prompt_spec spec = prompt_spec(c);
+    st = sill__prompt_init(&c->prompt, c->model, &spec, err);
+    return st == SILL_OK ? make_words(c, err) : st;
+}
+
+sill_status sill__classify_lengths(const sill_model *model, const sill_classify_options *options, size_t *least, size_t *most, sill_error *err) {
+    cls c = {.model = model};
+    sill_status st = make_prompt(&c, options, err);
+    *least = SIZE_MAX;
+    *most = 0;
+    for (int32_t i = 0; st == SILL_OK && i < c.n_kinds; i++) {
+        *least = SILL_MIN(*least, sill__cls_length(&c, i));
+        *most = SILL_MAX(*most, sill__cls_length(&c, i));
+    }
+    sill__cls_free(&c);
+    return st;
+}
+
 sill_status sill_classify_prompt(const sill_model *model, const sill_classify_options *options, const char *text, size_t n_bytes,
                                  int32_t label, int32_t **ids, size_t *n_ids, size_t *n_prompt, sill_error *err) {
     if (ids) *ids = NULL;
@@ -367,13 +390,8 @@ sill_status sill_classify_prompt(const sill_model *model, const sill_classify_op
     cls c = {.model = model};
     sill_row row = {.text = text, .n_bytes = n_bytes};
     sill__ids out = {0};
-    sill_status st = sill__cls_options(&c, options, err);
-    if (st != SILL_OK) return st;
-    if (!c.labels) return sill__fail(err, SILL_EINVAL, "a classification head has no prompt; give labels or a codebook");
-    if (label < 0 || label >= c.n_labels) return sill__fail(err, SILL_ERANGE, "label %d, expected 0 to %d", label, c.n_labels - 1);
-    sill__prompt_spec spec = prompt_spec(&c);
-    st = sill__prompt_init(&c.prompt, model, &spec, err);
-    if (st == SILL_OK) st = make_words(&c, err);
+    sill_status st = make_prompt(&c, options, err);
+    if (st == SILL_OK && (label < 0 || label >= c.n_labels)) st = sill__fail(err, SILL_ERANGE, "label %d, expected 0 to %d", label, c.n_labels - 1);
     if (st == SILL_OK) st = sill__prompt_ids(&c.prompt, &row, c.multi ? (size_t)label : 0, &out, err);
     *n_prompt = out.n;
     int32_t word = c.multi ? 0 : label;

@@ -94,4 +94,7 @@ sill_status sill__cls_deliver_scores(sill__cls *c, const sill__windows_row *row,
 sill_status sill__cls_head(sill__cls *c, sill_error *err);
 sill_status sill__cls_failed(sill__cls *c, uint64_t index, const sill_error *why, sill_error *err);
 
+/* The tokens of the shortest and of the longest of the labels' words (multi-label: of yes and no) that the options come to. */
+sill_status sill__classify_lengths(const sill_model *model, const sill_classify_options *options, size_t *least, size_t *most, sill_error *err);
+
 #endif

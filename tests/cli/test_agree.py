@@ -151,6 +151,7 @@ def undefined_is_said():
     assert by["z"]["precision"]["value"] is None and by["x"]["recall"]["value"] is None and by["z"]["f1"]["value"] == 0
     one = agree(table("one.csv", [("x", "y")], ("a", "b")), "--coders", "a,b")
     assert one["agreement"]["krippendorff_alpha"]["value"] == 0 and one["agreement"]["rows"] == 1
+    assert "-1.000 to -1.000" in sill("agree", path("one.csv"), "--coders", "a,b").text()
 
 
 def weights():

@@ -118,6 +118,7 @@ def a_kill_costs_one_batch():
         r = sill(*command(f, out, "--journal-rows", "1"))
         kept = int(re.search(r"goes on: (\d+) finished rows", r.err).group(1))
         assert kept > 0 and kept >= have, (at, kept, have)
+        assert json.loads(read(out + ".run.json"))["sessions"] == 2
 
 
 def without_locks():
