@@ -312,6 +312,7 @@ int cli_engine_open(const char *command, const cli_model_options *options, const
         uint64_t weights = engine->info.weight_bytes;
         so.memory_limit_bytes = so.memory_limit_bytes > weights ? so.memory_limit_bytes - weights : 1;
     }
+    engine->tokenizer = options->tokenizer;
     engine->plan = plan;
     engine->kv_dtype = kv_dtypes[options->kv_dtype ? options->kv_dtype : strcmp(engine->info.dtype, "f32") ? SILL_KV_F16 : SILL_KV_F32];
     if (s == SILL_OK) s = sill_session_create(engine->model, &so, &engine->session, &err);

@@ -100,6 +100,7 @@ typedef struct cli_engine {
     sill_plan_info plan;  /* the sizes that were left open as they were planned */
     const char *kv_dtype; /* the type of the KV cache */
     char path[1024];
+    const char *tokenizer; /* what --tokenizer names; NULL: the model's own */
 } cli_engine;
 /* What a command asks of the context; checked before the model is loaded. */
 typedef struct cli_needs {

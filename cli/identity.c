@@ -50,13 +50,17 @@ static bool ends(const char *s, const char *tail) {
     return n >= k && !strcmp(s + n - k, tail);
 }
 
+static const char *const tokenizer_files[] = {"tokenizer.json", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "gpt2_tokenizer.bin",
+                                              "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+                                              "chat_template.json"};
+
 static bool of_tokenizer(const char *name) {
-    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "tokenizer_config.json",
-                                        "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json"};
-    for (size_t i = 0; i < SILL_ARRAY_LEN(names); i++)
-        if (!strcmp(name, names[i])) return true;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(tokenizer_files); i++)
+        if (!strcmp(name, tokenizer_files[i])) return true;
     return false;
 }
+
+static bool of_config(const char *name) { return !strcmp(name, "config.json") || !strcmp(name, "generation_config.json"); }
 
 /* Weights of other programs: of a directory they count where there are neither safetensors nor GGUF. */
 static bool of_checkpoint(const char *name) {
@@ -67,11 +71,16 @@ static bool of_checkpoint(const char *name) {
 static bool is_main(const char *name) { return ends(name, ".safetensors") || ends(name, ".gguf"); }
 
 static bool of_model(const char *name) {
-    return of_tokenizer(name) || !strcmp(name, "config.json") || !strcmp(name, "generation_config.json") || ends(name, ".safetensors") ||
-           ends(name, ".safetensors.index.json") || ends(name, ".gguf");
+    return of_tokenizer(name) || of_config(name) || ends(name, ".safetensors") || ends(name, ".safetensors.index.json") || ends(name, ".gguf");
 }
 
-static void add_file(cli_identity *k, const char *path, const char *name) {
+/* NAME belongs to the checkpoint that is named itself, NAMED: it, what lies beside a TensorFlow index. */
+static bool of_named(const char *name, const char *named) {
+    const size_t stem = strlen(named) - (ends(named, ".index") ? strlen(".index") : 0);
+    return !strcmp(name, named) || (named[stem] && (!strcmp(name, "hparams.json") || (!strncmp(name, named, stem) && !strncmp(name + stem, ".data-", 6))));
+}
+
+static void add_file(cli_identity *k, const char *path, const char *name, bool tokenizer) {
     stamp st;
     if (k->failed || !stamp_of(path, &st)) return;
     if (k->n == k->cap) {
@@ -86,7 +95,7 @@ static void add_file(cli_identity *k, const char *path, const char *name) {
         if (k->failed) return;
         k->cap = cap;
     }
-    cli_file_hash f = {.name = sill__strndup(name, strlen(name)), .bytes = st.bytes, .tokenizer = of_tokenizer(name)};
+    cli_file_hash f = {.name = sill__strndup(name, strlen(name)), .bytes = st.bytes, .tokenizer = tokenizer};
     k->paths[k->n] = sill__strndup(path, strlen(path));
     k->stamps[k->n] = st;
     k->files[k->n++] = f;
@@ -95,13 +104,14 @@ static void add_file(cli_identity *k, const char *path, const char *name) {
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
-static void add_dir(cli_identity *k, const char *dir) {
+/* The files of DIR; of the weights only those of NAMED unless that is NULL. The tokenizer's count unless it is ELSEWHERE. */
+static void add_dir(cli_identity *k, const char *dir, const char *named, bool elsewhere) {
     char **names = NULL, path[4096];
     size_t n = 0, cap = 0;
     bool has_main = false;
     DIR *d = opendir(dir);
     for (struct dirent *e; d && (e = readdir(d));) {
-        if (!of_model(e->d_name) && !of_checkpoint(e->d_name)) continue;
+        if (!of_model(e->d_name) && !of_checkpoint(e->d_name) && !(named && !strcmp(e->d_name, named))) continue;
         has_main = has_main || is_main(e->d_name);
         if (n == cap) {
             char **p = sill__realloc(names, (cap = cap ? 2 * cap : 32) * sizeof *p);
@@ -113,10 +123,30 @@ static void add_dir(cli_identity *k, const char *dir) {
     if (d) closedir(d);
     if (n) qsort(names, n, sizeof *names, by_name);
     for (size_t i = 0; i < n; i++) {
-        if ((of_model(names[i]) || !has_main) && sill__path_join(path, sizeof path, dir, names[i])) add_file(k, path, names[i]);
+        const bool tokenizer = of_tokenizer(names[i]);
+        const bool counts = tokenizer ? !elsewhere : of_config(names[i]) || (named ? of_named(names[i], named) : of_model(names[i]) || !has_main);
+        if (counts && sill__path_join(path, sizeof path, dir, names[i])) add_file(k, path, names[i], tokenizer);
         sill__free(names[i]);
     }
     sill__free(names);
+}
+
+/* The directory of PATH; false when its name is too long. */
+static bool dir_of(const char *path, char out[4096]) {
+    const char *slash = strrchr(path, '/');
+    int n = snprintf(out, 4096, "%.*s", slash ? (int)SILL_MAX(slash - path, (ptrdiff_t)1) : 1, slash ? path : ".");
+    return n > 0 && n < 4096;
+}
+
+/* What --tokenizer names: a file counts with those that are read beside it. */
+static void add_tokenizer(cli_identity *k, const char *path) {
+    char dir[4096], file[4096];
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    const bool whole = sill__is_dir(path);
+    if (!whole && !of_tokenizer(name)) add_file(k, path, name, true);
+    if (ends(path, ".gguf") || !(whole ? snprintf(dir, sizeof dir, "%s", path) < (int)sizeof dir : dir_of(path, dir))) return;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(tokenizer_files); i++)
+        if (sill__path_join(file, sizeof file, dir, tokenizer_files[i])) add_file(k, file, tokenizer_files[i], true);
 }
 
 /* ---- hashing */
@@ -212,21 +242,17 @@ static void *work(void *user) {
     return NULL;
 }
 
-cli_identity *cli_identity_start(const char *path, const volatile int *stop) {
+cli_identity *cli_identity_start(const char *path, const char *tokenizer, const volatile int *stop) {
+    char dir[4096];
     cli_identity *k = sill__calloc(1, sizeof *k);
     if (!k) return NULL;
     k->stop = stop;
     sill__str_init(&k->id, (size_t)1 << 20);
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    if (sill__is_dir(path)) {
-        add_dir(k, path);
-    } else if (ends(path, ".gguf") || (!of_model(name) && strcmp(name, "pytorch_model.bin") && !ends(path, ".index"))) {
-        add_file(k, path, name);
-    } else { /* one of a directory's files: the others count too */
-        char *dir = slash ? sill__strndup(path, (size_t)(slash - path)) : sill__strndup(".", 1);
-        if (dir) add_dir(k, dir[0] ? dir : "/");
-        sill__free(dir);
-    }
+    if (sill__is_dir(path)) add_dir(k, path, NULL, tokenizer);
+    else if (ends(path, ".gguf") || !dir_of(path, dir)) add_file(k, path, name, false);
+    else add_dir(k, dir, of_model(name) ? NULL : name, tokenizer); /* one of a directory's files: others count too */
+    if (tokenizer) add_tokenizer(k, tokenizer);
     for (size_t i = 0; i < k->n; i++)
         sill__str_putf(&k->id, "%s%llu:%llu:%llu:%llu", i ? " " : "", (unsigned long long)k->stamps[i].device,
                        (unsigned long long)k->stamps[i].inode, (unsigned long long)k->stamps[i].bytes, (unsigned long long)k->stamps[i].modified);

@@ -7,8 +7,9 @@
 typedef struct cli_file_hash { char *name; uint64_t bytes; char sha256[65]; bool tokenizer; } cli_file_hash;
 typedef struct cli_identity cli_identity;
 
-/* Begins with the files that make up the model at PATH, a file or a directory. NULL: no memory. */
-cli_identity *cli_identity_start(const char *path, const volatile int *stop);
+/* Begins with the files that make up the model at PATH, a file or a directory; its tokenizer's are at TOKENIZER unless that is NULL.
+ * NULL: no memory. */
+cli_identity *cli_identity_start(const char *path, const char *tokenizer, const volatile int *stop);
 /* Device, inode, size and time of the last change of every file, as a text: the same text, the same files. */
 const char *cli_identity_id(const cli_identity *identity);
 bool cli_identity_ready(cli_identity *identity);

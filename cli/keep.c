@@ -102,7 +102,7 @@ int cli_keep_open(cli_run *run, const char *const *fields, size_t n_fields) {
     sill_error err = {0};
     if (!run->target && !cli_replay.rows) return -1;
     cli_record_settings(run, fields, n_fields);
-    run->identity = cli_identity_start(run->engine->path, &cli_stop);
+    run->identity = cli_identity_start(run->engine->path, run->engine->tokenizer, &cli_stop);
     if (run->settings.failed || !run->identity) {
         sill__fail(&err, SILL_ENOMEM, "no memory to keep rows");
         return cli_fail(&err);

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """`sill convert`, and models in the files of other programs (tests/fixtures/model/gpt2-*, from tools/fixtures/make_foreign.py): what is
 written, what is refused, where the tokenizer comes from. transformers and llama.cpp load what is written in live_convert.py."""
+import hashlib
 import shutil
 import struct
 from clitest import *
@@ -181,6 +182,35 @@ def merges_follow_from_llmc_tokens():
     sill("tokenize", path("t.jsonl"), "--text", "text", "-m", write("bad.bin", bytes(swapped)), status=1)
 
 
+def the_record_names_the_files_that_were_read():
+    """The checkpoint that is named, not another beside it; the tokenizer beside it, or that of --tokenizer."""
+    def record(*args):
+        sill("score", path("few.jsonl"), "--text", "text", "-o", path("few.csv"), "--overwrite", *args)
+        return json.loads(read("few.csv.run.json"))["model"]
+
+    def hashed(file):
+        return hashlib.sha256(open(file, "rb").read()).hexdigest()
+    write("few.jsonl", json.dumps({"text": '"!#'}) + "\n")
+    os.makedirs(path("tok"))
+    tok = write("tok/gpt2_tokenizer.bin", llmc_tokenizer(0))
+    for name, file in (("gpt2-llmc", "model.bin"), ("gpt2-nanogpt", "ckpt.pt")):
+        r = record("-m", model(name), "--tokenizer", path("tok"))
+        assert [f["name"] for f in r["files"]] == [file, "gpt2_tokenizer.bin"] and r["tokenizer_sha256"] == hashed(tok), r
+        assert record("-m", model(name + "/" + file), "--tokenizer", tok) == {**r, "file": os.path.realpath(model(name + "/" + file))}
+    shutil.copytree(model("gpt2-torch"), path("both"))
+    shutil.copy(model("gpt2-base/model.safetensors"), path("both"))
+    shutil.copy(tok, path("both"))
+    r = record("-m", path("both"))  # safetensors go before
+    assert [f["name"] for f in r["files"]] == ["config.json", "gpt2_tokenizer.bin", "model.safetensors"], r
+    r = record("-m", path("both/pytorch_model.bin"))
+    assert [f["name"] for f in r["files"]] == ["config.json", "gpt2_tokenizer.bin", "pytorch_model.bin"], r
+    assert r["tokenizer_sha256"] == hashed(tok)
+    shutil.copytree(model("gpt2-tensorflow"), path("tf_named"))
+    write("tf_named/other.bin", b"not of it")
+    r = record("-m", path("tf_named/model.ckpt.index"), "--tokenizer", tok)
+    assert [f["name"] for f in r["files"]] == ["hparams.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index", "gpt2_tokenizer.bin"], r
+
+
 def where_the_tokenizer_comes_from():
     """llm.c's beside the weights; nothing beside them; --tokenizer."""
     shutil.copytree(model("gpt2-llmc"), path("llmc"))
@@ -206,6 +236,7 @@ def where_the_tokenizer_comes_from():
 
 
 for t in (the_same_weights_become_the_same_file, files_are_known_by_what_they_hold, gguf_of_any_file, what_is_refused,
-          a_checkpoint_with_code_is_refused_by_its_name, merges_follow_from_llmc_tokens, where_the_tokenizer_comes_from):
+          a_checkpoint_with_code_is_refused_by_its_name, merges_follow_from_llmc_tokens, the_record_names_the_files_that_were_read,
+          where_the_tokenizer_comes_from):
     test(t)
 end()
