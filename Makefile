@@ -316,7 +316,7 @@ macos:
 	@python3 tools/check_macho.py --min $(MACOS_MIN) build/macos/sill
 
 wheels:
-	@MAKE="$(MAKE)" tools/wheels.sh
+	@tools/wheels.sh
 
 clean:
 	rm -rf build

@@ -18,7 +18,7 @@ for name in "$@"; do
     esac
     tools/deps.sh --cross "$target"
     strip= && [ $file = libsill.dylib ] || strip=LDFLAGS=-s
-    ${MAKE:-make} $strip -j"$(getconf _NPROCESSORS_ONLN)" --no-print-directory ZIG_TARGET=$target BUILD=$build WERROR=1 shared
+    make $strip -j"$(getconf _NPROCESSORS_ONLN)" --no-print-directory ZIG_TARGET=$target BUILD=$build WERROR=1 shared
     SILL_LIBRARY_FILE=$build/$file SILL_WHEEL_PLATFORM=$tag PYTHONPATH=python/backend \
         python3 -c "import sill_build; print('$out/' + sill_build.build_wheel('$out'))"
 done

@@ -53,7 +53,7 @@ def fresh_environment(python, packages):
 def install(python, target):
     """pip install ./python, from a clone whose library is built already."""
     return run(python, "-m", "pip", "--python", target, "install", "--disable-pip-version-check", "--no-deps", "--no-index", "./python",
-               env={"SILL_BUILD": BUILD, "MAKEFLAGS": os.environ.get("SILL_MAKEFLAGS", ""), "CC": os.environ.get("CC", "cc"), "config": CONFIG}, cwd=ROOT)
+               env={"SILL_BUILD": BUILD, "MAKEFLAGS": "", "CC": os.environ.get("CC", "cc"), "config": CONFIG}, cwd=ROOT)
 
 
 def layouts(python):
