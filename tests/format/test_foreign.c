@@ -33,7 +33,7 @@ static char *fixture(const char *name, size_t *n) {
 typedef struct member { const char *name; const void *data; size_t n; } member;
 
 static void put_number(sill__str *s, uint64_t v, int bytes) {
-    for (int i = 0; i < bytes; i++) sill__str_put(s, (uint8_t[]){(uint8_t)(v >> 8 * i)}, 1);
+    for (int i = 0; i < bytes; i++) sill__str_put(s, (uint8_t[]){(uint8_t)(i < 8 ? v >> 8 * i : 0)}, 1);
 }
 
 /* What is wrong about an archive. */
