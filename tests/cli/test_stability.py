@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """`sill stability`: the sample, the runs against what `sill classify` says, alpha against Krippendorff's formula."""
-import math
+import gzip, math
 from clitest import *
 
 M = ["-m", os.path.join(FIXTURES, "task/labels-gpt2")]
@@ -141,7 +141,7 @@ def any_input():
     assert want["rows_read"] == 5 and want["failed"] == 0
     lines = "\n".join(texts) + "\n"
     for args in ([write("lines.txt", lines)], [write("latin.txt", lines.encode("latin-1")), "--encoding", "latin-1"], [path("texts")],
-                 [write("lines.dat", lines), "--format", "txt"], [write("t.ssv", "a;text\n" + "".join(f'1;"{t}"\n' for t in texts)),
+                 [write("packed.csv.gz", gzip.compress(read("t.csv"))), "--text", "text"], [write("lines.dat", lines), "--format", "txt"], [write("t.ssv", "a;text\n" + "".join(f'1;"{t}"\n' for t in texts)),
                  "--format", "csv", "--delimiter", ";", "--text", "text"]):
         assert report(*args) == want, args
     one = json.loads(sill("stability", write("one.txt", "the whole\nis one"), "--format", "file", *more).out)
