@@ -136,7 +136,9 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
 def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
     """The clone's own package on Python's path; library and layouts are put beside it (git ignores them)."""
     data, name = library()
-    (HERE / MODULE / name).write_bytes(data)
+    fresh = HERE / MODULE / f"{name}.new"  # beside it: a process may run on the old one
+    fresh.write_bytes(data)
+    os.replace(fresh, HERE / MODULE / name)
     (HERE / MODULE / "_abi.py").write_text(abi.generate(header()), encoding="utf-8")
     return write_wheel(wheel_directory, {"sill_lm.pth": f"{HERE}\n".encode()}, f"py3-none-{platform_tag()}")
 
@@ -150,8 +152,9 @@ def build_sdist(sdist_directory, config_settings=None):
             tar.addfile(member, io.BytesIO(data))
 
         add("PKG-INFO", metadata().encode())
-        for path in sorted(p for p in HERE.rglob("*") if p.is_file() and p.suffix in (".py", ".toml", ".md", ".typed")):
-            if "__pycache__" not in path.parts and path.name != "_abi.py" and "libsill" not in path.parts:
+        own = [HERE / "pyproject.toml", HERE / "README.md", *(p for d in ("backend", MODULE) for p in (HERE / d).iterdir())]
+        for path in sorted(p for p in own if p.suffix in (".py", ".toml", ".md", ".typed") or p.name == "py.typed"):
+            if path.name != "_abi.py":
                 add(path.relative_to(HERE).as_posix(), path.read_bytes())
         top = root()
         for source in SOURCES:

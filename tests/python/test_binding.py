@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -40,9 +41,9 @@ def find_python():
     return None, None
 
 
-def fresh_environment(python, packages):
+def fresh_environment(python, packages, name="venv"):
     """A virtual environment whose only package is numpy, linked from another's."""
-    venv = os.path.join(work.name, "venv")
+    venv = os.path.join(work.name, name)
     subprocess.run([python, "-m", "venv", "--without-pip", venv], check=True)
     site = glob.glob(os.path.join(venv, "lib/python*/site-packages"))[0]
     for path in glob.glob(os.path.join(packages, "numpy*")):
@@ -89,6 +90,50 @@ def layouts(python):
     say(have == want and len(have.splitlines()) > 200, "layouts of structs and constants are the C compiler's", "\n".join(other))
 
 
+def other_builds(python, packages):
+    """The source distribution has every source; what it and an editable install give. The library is not compiled again for each."""
+    at = os.path.join(work.name, "sdist")
+    os.mkdir(at)
+    status, out = run(python, "-c", f"import sill_build; print(sill_build.build_sdist({at!r}))", env={"PYTHONPATH": os.path.join(ROOT, "python/backend")})
+    say(status == 0, "a source distribution", out)
+    if status:
+        return
+    packed = os.path.join(at, out.strip().splitlines()[-1])
+    with tarfile.open(packed) as tar:
+        tar.extractall(at)
+    unpacked = packed.removesuffix(".tar.gz")
+    missing = [f for d in ("include", "src") for f in not_there(os.path.join(ROOT, d), os.path.join(unpacked, "libsill", d))]
+    missing += [f for d in ("backend", "sill") for f in not_there(os.path.join(ROOT, "python", d), os.path.join(unpacked, d))
+                if f.endswith((".py", ".typed")) and not f.endswith("_abi.py")]
+    status, out = run("make", "-n", "-C", os.path.join(unpacked, "libsill"), "shared")
+    say(status == 0 and not missing, "the source distribution has what make needs", f"missing: {missing}\n{out}")
+    env = {"SILL_LIBRARY_FILE": os.path.join(ROOT, BUILD, "libsill.dylib" if sys.platform == "darwin" else "libsill.so")}
+    for name, what in (("from the source distribution", [packed]), ("editable", ["-e", unpacked])):
+        fresh, site = fresh_environment(python, packages, what[0].replace("/", "_")[-8:])
+        status, out = run(python, "-m", "pip", "--python", fresh, "install", "--disable-pip-version-check", "--no-deps", "--no-index", *what, env=env)
+        if status == 0:
+            status, out = run(fresh, os.path.join(HERE, "checks.py"), "tokenizer_details", "the_three_programs",
+                              env={"SILL_CI": "", "PYTHONPATH": HERE, "SILL_LIBRARY": ""})
+        place = run(fresh, "-c", "import sill; print(sill.__file__)")[1].strip()
+        expected = unpacked if what[0] == "-e" else site
+        say(status == 0 and out.count("PASS ") == 2 and os.path.realpath(place).startswith(os.path.realpath(expected)), f"the package {name}", out + place)
+
+
+def not_there(here, there):
+    """Files of HERE that are not THERE."""
+    files = (os.path.relpath(os.path.join(d, f), here) for d, _, names in os.walk(here) for f in names)
+    return [f for f in files if not os.path.exists(os.path.join(there, f)) and "__pycache__" not in f]
+
+
+def types_of(python, site):
+    """mypy, which takes longest, beside everything else."""
+    place = os.path.join(work.name, "types")
+    shutil.copytree(os.path.join(site, "sill"), os.path.join(place, "sill"), ignore=shutil.ignore_patterns("*.so", "*.dylib", "__pycache__"))
+    return subprocess.Popen([python, "-m", "mypy", "--strict", "--cache-dir", os.path.join(work.name, "mypy"), "--follow-imports=silent",
+                             "--ignore-missing-imports", "--no-warn-unused-ignores", "--no-warn-return-any", "sill"], cwd=place,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
 def main():
     python, packages = find_python()
     if python is None:
@@ -100,6 +145,7 @@ def main():
     say(status == 0, "pip install ./python", out)
     if status:
         return None
+    types = types_of(python, site)
     layouts(fresh)
     status, out = run(fresh, "-c", "import sys, sill; assert not {'torch', 'transformers'} & set(sys.modules); print(sill.__file__)")
     say(status == 0 and site in os.path.realpath(out.strip()), "the package stands by itself", out)
@@ -108,17 +154,17 @@ def main():
     # where pandas, polars and pyarrow are not it is their absence that is checked; they are checked below
     print(out.replace("SKIP pandas_polars_and_pyarrow: checked elsewhere", "PASS pandas_polars_and_pyarrow are not needed"), end="", flush=True)
     say(status == 0 and "PASS" in out, "the package with numpy alone", "" if "FAIL" in out else out)
+    other_builds(python, packages)
     status, out = run(python, "-c", "import torch, pandas, polars, pyarrow, transformers, mypy")
     if status:
+        types.communicate(timeout=500)
         skip("torch, tables, types", f"not all of them are in {python}: {out.strip().splitlines()[-1]}; tools/deps.sh --test installs them")
         return None
     status, out = run(python, os.path.join(HERE, "checks_torch.py"), env={**env, "PYTHONPATH": site + os.pathsep + HERE})
     print(out, end="", flush=True)
     say(status == 0 and "PASS" in out, "the package beside torch", "" if "FAIL" in out else out)
-    shutil.copytree(os.path.join(site, "sill"), os.path.join(work.name, "types/sill"), ignore=shutil.ignore_patterns("*.so", "*.dylib", "__pycache__"))
-    status, out = run(python, "-m", "mypy", "--strict", "--cache-dir", os.path.join(work.name, "mypy"), "--follow-imports=silent", "--ignore-missing-imports",
-                      "--no-warn-unused-ignores", "--no-warn-return-any", "sill", cwd=os.path.join(work.name, "types"))
-    say(status == 0, "types (mypy --strict)", out)
+    out = types.communicate(timeout=500)[0]
+    say(types.returncode == 0, "types (mypy --strict)", out)
     return None
 
 
