@@ -1,14 +1,16 @@
 """libsill's nouns as Python objects: tokenizers, models with their sessions, and tasks over rows. Nothing is decided here."""
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
+import os
 import signal
 import sys
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -45,16 +47,26 @@ class Tokenizer:
     """A sill_tokenizer: loaded by itself, or a model's own."""
 
     def __init__(self, path: str | None = None, borrowed: int | None = None, owner: Any = None):
+        self.path = os.path.abspath(path) if path is not None else None
         if path is not None:
             handle = ctypes.c_void_p()
             call("sill_tokenizer_load", utf8(path), ctypes.byref(handle))
             self.handle = handle.value
-            weakref.finalize(self, lib.sill_tokenizer_free, handle)
+            # not at exit, when threads may still be in a call
+            weakref.finalize(self, lib.sill_tokenizer_free, handle).atexit = False
         else:
             self.handle = borrowed
         self._owner = owner  # keeps the model alive whose tokenizer this is
         self.info = _abi.sill_tokenizer_info()
         lib.sill_tokenizer_get_info(self.handle, ctypes.byref(self.info), ctypes.sizeof(self.info))
+
+    def __reduce__(self) -> Any:  # an address means nothing elsewhere
+        if self.path is None:
+            raise TypeError("a model's own tokenizer cannot be pickled; load it by itself")
+        return Tokenizer, (self.path,)
+
+    def __deepcopy__(self, memo: Any) -> "Tokenizer":
+        return self  # it never changes
 
     def encode(self, text: str | bytes, flags: int) -> list[int]:
         data = utf8(text)
@@ -195,44 +207,77 @@ class _Run:
 
 
 class Model:
-    """A loaded model and a session of it. Threads may share it: a call waits for the one before."""
+    """A loaded model and a session of it. Threads may share it: a call waits for the one before. A pickle holds its path, and a process
+    that was forked loads it anew: the threads that compute stay behind."""
 
     def __init__(self, path: str, device: str = "auto", dtype: str = "auto", n_threads: int = 0, memory_limit_bytes: int = 0,
                  no_cache: bool = False, **session: Any):
-        name, self.path, self.device, self.dtype = utf8(device), path, device, dtype
+        self.path, self.device, self.dtype = os.path.abspath(path), device, dtype
+        self._options = {"device": device, "dtype": dtype, "n_threads": n_threads, "memory_limit_bytes": memory_limit_bytes,
+                         "no_cache": no_cache, **session}
         self._session_options = {k: v for k, v in session.items() if v}
         self.load_options: dict[str, Any] = {}
-        handle = ctypes.c_void_p()
-        o = options(_abi.sill_model_options, device=address(name), dtype=getattr(_abi, "SILL_DTYPE_" + dtype.upper()),
-                    n_threads=n_threads, memory_limit_bytes=memory_limit_bytes, no_cache=int(no_cache))
+        self.lock, self._busy = threading.RLock(), False
+        self._load(path)
+        _models.add(self)
+
+    def _load(self, path: str) -> None:
+        given = self._options
+        name, handle = utf8(given["device"]), ctypes.c_void_p()
+        o = options(_abi.sill_model_options, device=address(name), dtype=getattr(_abi, "SILL_DTYPE_" + given["dtype"].upper()),
+                    n_threads=given["n_threads"], memory_limit_bytes=given["memory_limit_bytes"], no_cache=int(given["no_cache"]))
         call("sill_model_load", utf8(path), ctypes.byref(o), ctypes.byref(handle))
-        self._handles = {"model": handle.value, "session": None}
+        self._handles: dict[str, Any] = {"model": handle.value, "session": None, "forked": False}
         self._free = weakref.finalize(self, _free_model, self._handles)
-        self.lock = threading.RLock()
+        self._free.atexit = False  # threads may still be in a call then
         self.info = _abi.sill_model_info()
         lib.sill_model_get_info(self.handle, ctypes.byref(self.info), ctypes.sizeof(self.info))
 
+    def __reduce__(self) -> Any:
+        return _restored, (self.path, self._options, {"device": self.device, "load_options": self.load_options})
+
+    def _after_fork(self) -> None:
+        """In the child: what the parent loaded is left where it is, since its threads are not here."""
+        self.lock, self._busy = threading.RLock(), False
+        self._free.detach()
+        self._handles["forked"] = self._handles["model"] is not None
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """For a call of the session, which is one thread's, and no callback's of a call of it."""
+        with self.lock:
+            if self._busy:
+                raise RuntimeError("a callback (a streamer, say) of a call of this model cannot call the model; load another one for it")
+            self._busy = True
+            try:
+                yield
+            finally:
+                self._busy = False
+
     @property
     def handle(self) -> int:
+        if self._handles["forked"]:
+            self._load(self.path)
         if self._handles["model"] is None:
             raise ValueError("the model was closed")
-        return self._handles["model"]
+        return self._handles["model"]  # type: ignore[no-any-return]
 
     @property
     def session(self) -> int:
         """The session; made when it is first asked for."""
-        if self._handles["session"] is None:
+        if self._handles["session"] is None or self._handles["forked"]:
             out = ctypes.c_void_p()
             o = options(_abi.sill_session_options, **self._session_options)
-            call("sill_session_create", self.handle, ctypes.byref(o), ctypes.byref(out))
+            model = self.handle
+            call("sill_session_create", model, ctypes.byref(o), ctypes.byref(out))
             self._handles["session"] = out.value
-        assert self._handles["session"] is not None
-        return self._handles["session"]
+        return self._handles["session"]  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Gives the memory back now, not when the object goes."""
-        with self.lock:
+        with self._alone():
             self._free()
+            self._handles.update(model=None, session=None, forked=False)
 
     @property
     def n_ctx(self) -> int:
@@ -259,20 +304,21 @@ class Model:
     def _positions(self, name: str, ids: np.ndarray[Any, Any], out: np.ndarray[Any, np.dtype[np.float32]]) -> None:
         assert out.flags.c_contiguous and out.dtype == np.float32 and len(out) == len(ids)
         a = int_array(ids)
-        with self.lock:
+        with self._alone():
             call(name, self.session, int_pointer(a), len(a), out.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
 
     def preset(self, name: str) -> Any:
         """The generation options of transformers for this model (sill_generate_preset)."""
         o = options(_abi.sill_generate_options)
-        call("sill_generate_preset", self.handle, utf8(name), ctypes.byref(o))
+        with self.lock:
+            call("sill_generate_preset", self.handle, utf8(name), ctypes.byref(o))
         return o
 
     def _task(self, name: str, callback: Any, o: Any, rows: Iterable[Row], result: Callable[[Any], None], *more: Any) -> None:
         run = _Run(rows, result)
         next_row, done = _abi.sill_next_fn(run.next), callback(run.done)
         error = _abi.sill_error()
-        with self.lock, run.interrupts:
+        with self._alone(), run.interrupts:
             status = getattr(lib, name)(self.session, ctypes.byref(o), next_row, done, *more, None, ctypes.byref(error))
         if run.error is not None:
             raise run.error
@@ -304,7 +350,7 @@ class Model:
         stream = int(piece is not None or threading.current_thread() is threading.main_thread())
         next_row, done = _abi.sill_next_fn(run.next), _abi.sill_generated_fn(run.done)
         error = _abi.sill_error()
-        with self.lock, run.interrupts:
+        with self._alone(), run.interrupts:
             status = lib.sill_generate(self.session, ctypes.byref(o), next_row, done, stream, None, ctypes.byref(error))
         if run.error is not None:
             raise run.error
@@ -371,6 +417,24 @@ def _free_model(handles: dict[str, Any]) -> None:
     handles["model"] = handles["session"] = None
 
 
+def _restored(path: str, given: dict[str, Any], later: dict[str, Any]) -> Model:
+    """A pickled model, loaded again."""
+    model = Model(path, **given)
+    vars(model).update(later)
+    return model
+
+
+_models: weakref.WeakSet[Model] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for model in list(_models):
+        model._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class Codebook:
     """A sill_codebook: labels with descriptions, examples, an instruction (docs/CODEBOOK.md)."""
 
@@ -378,7 +442,7 @@ class Codebook:
         handle = ctypes.c_void_p()
         call("sill_codebook_load", utf8(path), ctypes.byref(handle))
         self.handle = handle.value
-        weakref.finalize(self, lib.sill_codebook_free, handle)
+        weakref.finalize(self, lib.sill_codebook_free, handle).atexit = False
         info = _abi.sill_codebook_info()
         lib.sill_codebook_get_info(self.handle, ctypes.byref(info), ctypes.sizeof(info))
         self.labels = [info.labels[i].decode("utf-8", "replace") for i in range(info.n_labels)]
@@ -406,7 +470,8 @@ def say_once(message: str) -> None:
 
 _GENERATE_FIELDS = {field[0] for field in _abi.sill_generate_options._fields_}
 # Of transformers, and of no effect on which tokens come.
-IGNORED = {"use_cache", "pad_token_id", "bos_token_id", "cache_implementation", "renormalize_logits", "low_memory", "synced_gpus", "trust_remote_code"}
+IGNORED = {"transformers_version", "_from_model_config", "use_cache", "pad_token_id", "bos_token_id", "cache_implementation", "renormalize_logits",
+           "low_memory", "synced_gpus", "trust_remote_code"}
 # What transformers' generate has; the values at which each does nothing.
 KNOWN: dict[str, tuple[Any, ...]] = {
     "num_beams": (1, None), "length_penalty": (1.0, None), "early_stopping": (False, None), "num_beam_groups": (1, None),

@@ -77,6 +77,8 @@ def take_string(pointer: ctypes.c_void_p) -> str:
 
 def utf8(text: str | bytes) -> bytes:
     """A text as bytes; lone surrogates (cut tweets have them) stay three bytes each."""
+    if not isinstance(text, (bytes, str)):
+        raise ValueError(f"{str(text)[:40]} is {type(text).__name__}, not text")
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
 
 

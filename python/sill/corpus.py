@@ -43,17 +43,21 @@ def read_table(path: str) -> Any:
 
 def column(data: Any, name: str | None) -> Any:
     """The column NAME of a table; a column as it is."""
+    if type(data).__name__ == "LazyFrame":
+        raise ValueError("a LazyFrame has no rows yet: give its .collect()")
     columns = getattr(data, "columns", None)
     if isinstance(data, Mapping):
         columns = list(data)
     elif _module(data) == "pyarrow" and hasattr(data, "column_names"):
         columns = data.column_names
-    if columns is None or (_module(data) in ("pandas", "polars") and not hasattr(data, "columns")):
+    if columns is None:
         return data
     if name is None:
         raise ValueError(f"text= names the column of the texts; there are: {', '.join(map(str, columns))}")
     if name not in list(columns):
         raise ValueError(f"there is no column {name!r}; there are: {', '.join(map(str, columns))}")
+    if list(columns).count(name) > 1:
+        raise ValueError(f"there are {list(columns).count(name)} columns {name!r}; rename all but one")
     return data[name]
 
 
@@ -67,7 +71,7 @@ def texts_of(values: Any) -> list[str]:
         raise ValueError("texts are a list or a column, not one text")
     out = []
     for i, v in enumerate(values):
-        if v is None or (isinstance(v, float) and v != v) or type(v).__name__ == "NAType":
+        if v is None or (isinstance(v, float) and v != v) or type(v).__name__ in ("NAType", "NaTType"):
             v = ""
         if not isinstance(v, str):
             raise ValueError(f"row {i + 1} is {type(v).__name__}, not text")
@@ -82,11 +86,17 @@ def add_columns(data: Any, new: dict[str, list[Any]]) -> Any:
     taken = set(map(str, data.column_names if kind == "pyarrow" and hasattr(data, "column_names") else getattr(data, "columns", [])))
     if isinstance(data, Mapping):
         taken = set(map(str, data))
-    new = {("sill_" + k if k in taken else k): v for k, v in new.items()}
+    named: dict[str, list[Any]] = {}
+    for k, v in new.items():
+        while k in taken:
+            k = "sill_" + k
+        taken.add(k)
+        named[k] = v
+    new = named
     if kind == "pandas":
         import pandas as pd
-        if isinstance(data, pd.Series):
-            return pd.DataFrame(new, index=data.index)
+        if not isinstance(data, pd.DataFrame):  # a Series, an Index
+            return pd.DataFrame(new, index=getattr(data, "index", None))
         return pd.concat([data, pd.DataFrame(new, index=data.index)], axis=1)
     if kind == "polars":
         import polars as pl
@@ -176,7 +186,7 @@ def classify(data: Any, text: str | None = None, labels: Sequence[str] | None = 
             core.close()
     rows = [out.get(i) for i in range(len(texts))]
     new: dict[str, list[Any]] = {}
-    if any(r is not None and len(r["chosen"]) for r in rows):
+    if multi or any(r is not None and len(r["chosen"]) for r in rows):
         new["labels"] = [None if r is None else [names[k] for k in np.flatnonzero(r["chosen"])] for r in rows]
     else:
         new["label"] = [None if r is None or r["label"] < 0 else names[r["label"]] for r in rows]

@@ -34,9 +34,16 @@ def _snapshot(cache: str, name: str, revision: str) -> str | None:
     return path if os.path.isdir(path) else None
 
 
-def resolve(name: str | os.PathLike[str], revision: str | None = None, cache_dir: str | None = None) -> str:
-    """The directory or file of a model. OSError, as in transformers, when there is none."""
-    name = os.fspath(name)
+def resolve(name: str | os.PathLike[str], revision: str | None = None, cache_dir: str | None = None, subfolder: str = "",
+            file: str | None = None) -> str:
+    """The directory or file of a model; SUBFOLDER and FILE are in that directory. OSError, as in transformers, when there is none."""
+    path = os.path.join(_place(os.fspath(name), revision, cache_dir), subfolder or "", file or "").rstrip("/")
+    if (subfolder or file) and not os.path.exists(path):
+        raise NotFoundError(f"there is no {path}")
+    return path
+
+
+def _place(name: str, revision: str | None, cache_dir: str | None) -> str:
     if os.path.exists(name):
         return name
     cache = hub_cache(cache_dir)
@@ -50,4 +57,4 @@ def resolve(name: str | os.PathLike[str], revision: str | None = None, cache_dir
             if fits:
                 return os.path.join(models_dir(), fits[0])
     raise NotFoundError(f"{name} is not a local folder or file, and is neither in the hub's cache ({cache}) nor in {models_dir()}. "
-                        "Fetch it first (with huggingface_hub, say), or give a path")
+                        "Fetch it first (`sill pull`, or huggingface_hub), or give a path")

@@ -18,7 +18,7 @@ _DTYPES = {"auto": "auto", "float32": "f32", "float": "f32", "f32": "f32", "floa
 # Arguments of from_pretrained that say how transformers works, not what comes out.
 _IGNORED = {"low_cpu_mem_usage", "trust_remote_code", "use_safetensors", "attn_implementation", "token", "use_auth_token", "local_files_only",
             "force_download", "resume_download", "proxies", "offload_folder", "max_memory", "use_cache", "weights_only", "code_revision",
-            "tp_plan", "use_fast", "ignore_mismatched_sizes", "key_mapping", "variant", "subfolder", "output_loading_info"}
+            "tp_plan", "use_fast", "ignore_mismatched_sizes", "key_mapping", "variant"}
 
 
 class PretrainedConfig:
@@ -150,6 +150,7 @@ class PreTrainedModel:
         self._core, self.config, self.name_or_path = core, config, name
         self.generation_config = GenerationConfig()
         self.training = False
+        self._ids: tuple[int, list[int]] | None = None  # of padding and of ends of text, as the model's files say
         self._check()
 
     def _check(self) -> None:
@@ -161,6 +162,7 @@ class PreTrainedModel:
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, config: Any = None, torch_dtype: Any = None,
                         dtype: Any = None, device_map: Any = None, device: Any = None, load_in_8bit: bool = False,
                         load_in_4bit: bool = False, quantization_config: Any = None, revision: str | None = None, cache_dir: str | None = None,
+                        subfolder: str = "", gguf_file: str | None = None,
                         n_threads: int = 0, n_ctx: int = 0, batch_tokens: int = 0, max_sequences: int = 0, memory_limit_bytes: int = 0,
                         **others: Any) -> Any:
         """Loads a model: a directory as on the hub, a file, or a name in the hub's cache (OSError when it is nowhere).
@@ -171,7 +173,7 @@ class PreTrainedModel:
         unknown = sorted(set(others) - _IGNORED)
         if unknown:
             raise TypeError(f"{cls.__name__}.from_pretrained() got an unexpected keyword argument {unknown[0]!r}")
-        path = hub.resolve(pretrained_model_name_or_path, revision, cache_dir)
+        path = hub.resolve(pretrained_model_name_or_path, revision, cache_dir, subfolder, gguf_file)
         quantized = _quantization(load_in_8bit, load_in_4bit, quantization_config)
         where = device if device is not None else device_map
         if isinstance(where, dict):
@@ -278,15 +280,17 @@ class PreTrainedModel:
         for r, m in zip(matrix, mask):
             where = np.flatnonzero(m)
             if len(where) and where[-1] - where[0] + 1 != len(where):
-                raise UnsupportedError("attention_mask: a row's masked tokens must lie at its beginning or its end, not between others")
+                raise UnsupportedError("attention_mask: a row's masked tokens must lie at its beginning or its end, not between others (generate "
+                                       "masks pad_token_id where no attention_mask is given)")
             start = int(where[0]) if len(where) else 0
             starts.append(start)
             rows.append(_core.int_array(r[start:start + len(where)]))
         return matrix, rows, starts
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """forward()"""
-        return self.forward(*args, **kwargs)
+    def __call__(self, *args: Any, return_dict: bool | None = None, **kwargs: Any) -> Any:
+        """forward(); return_dict=False gives a tuple."""
+        out = self.forward(*args, **kwargs)
+        return out.to_tuple() if return_dict is False else out
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's outputs for a batch."""
@@ -306,7 +310,7 @@ def open_model(path: str, device: str, dtype: str, **o: Any) -> _core.Model:
 
 
 def _refuse(kwargs: dict[str, Any], what: str) -> None:
-    harmless = {"use_cache", "return_dict", "output_attentions", "output_hidden_states", "logits_to_keep", "token_type_ids", "head_mask"}
+    harmless = {"use_cache", "output_attentions", "output_hidden_states", "token_type_ids", "head_mask"}
     for name, value in kwargs.items():
         if name in ("output_attentions", "output_hidden_states", "past_key_values", "inputs_embeds", "position_ids", "cache_position") and (
                 value is not None and value is not False):
@@ -329,9 +333,10 @@ class PreTrainedCausalLM(PreTrainedModel):
         if core.info.n_labels:
             raise UnsupportedError(f"{name} has a classification head and no language-model head: it can classify, but not generate")
 
-    def forward(self, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **kwargs: Any) -> Output:
-        """Logits of every position (batch, tokens, vocabulary), and with labels the loss of transformers: the mean over the shifted
-        positions, those labelled -100 left out.
+    def forward(self, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, logits_to_keep: int = 0,
+                **kwargs: Any) -> Output:
+        """Logits of every position, or of the last logits_to_keep (batch, tokens, vocabulary), and with labels the loss of
+        transformers: the mean over the shifted positions, those labelled -100 left out.
 
         A padded row is computed as it is alone. transformers gives a right-padded row the same numbers; a left-padded one the same if it
         is given position_ids, which its generate makes and a plain call does not (GPT-2's logits are then off). Logits of masked
@@ -345,7 +350,7 @@ class PreTrainedCausalLM(PreTrainedModel):
         loss = None
         if labels is not None:
             loss = np.asarray(self._loss(out, to_numpy(labels), rows, starts), np.float32)
-        return Output(loss=None if loss is None else like(loss, input_ids), logits=like(out, input_ids))
+        return Output(loss=None if loss is None else like(loss, input_ids), logits=like(out[:, -int(logits_to_keep):], input_ids))
 
     @staticmethod
     def _loss(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], rows: list[Any], starts: list[int]) -> np.floating[Any]:
@@ -367,14 +372,15 @@ class PreTrainedCausalLM(PreTrainedModel):
         """Continues every row of a batch; returns rows with the new ids behind them, filled up with the padding token, as transformers.
 
         Options by transformers' names; what is not given is as generate takes it by default (20 new tokens, greedy, and what the
-        model's generation_config.json sets). A padded row, left or right, is continued as it is alone, whatever is beside it.
+        model's generation_config.json sets). A padded row, left or right, is continued as it is alone, whatever is beside it. Without
+        attention_mask padding is told by its token, unless that also ends texts: then everything counts, as in transformers.
         seed: of the random numbers (else sill.set_seed counts)."""
         inputs = input_ids if inputs is None else inputs
         pad = kwargs.get("pad_token_id")
-        matrix, rows, _ = self._rows(inputs, attention_mask)
         for extra in ("token_type_ids", "position_ids"):
             kwargs.pop(extra, None)
         given = {**_config_dict(self.generation_config), **_config_dict(generation_config), **kwargs}
+        matrix, rows, _ = self._rows(inputs, attention_mask if attention_mask is not None or inputs is None else self._padding(inputs, given))
         sequences = self._generate_rows(rows, given, seed, streamer, width=matrix.shape[1])
         if pad is None:
             pad = given.get("pad_token_id")
@@ -388,6 +394,17 @@ class PreTrainedCausalLM(PreTrainedModel):
                 out[i * n_return + k, :matrix.shape[1]] = matrix[i]
                 out[i * n_return + k, matrix.shape[1]:matrix.shape[1] + len(g.ids)] = g.ids
         return like(out, inputs)
+
+    def _padding(self, inputs: Any, given: dict[str, Any]) -> Any:
+        """The mask that transformers makes where none is given, or None."""
+        if self._ids is None:
+            described = json.loads(_core.inspect(self._core.path))
+            self._ids = described.get("pad_id", -1), described.get("eos_ids", [])
+        pad = next((x for x in (given.get("pad_token_id"), self.config.pad_token_id) if x is not None), self._ids[0])
+        given_end = given.get("eos_token_id")
+        ends = self._ids[1] if given_end is None else given_end if isinstance(given_end, (list, tuple)) else [given_end]
+        matrix = to_numpy(inputs)
+        return None if pad < 0 or pad in ends or not (matrix == pad).any() else matrix != pad
 
     def _pad_id(self) -> int:
         for value in (self.config.pad_token_id, int(self._core.info.pad_id), int(self._core.info.eos_id)):
@@ -410,6 +427,8 @@ class PreTrainedCausalLM(PreTrainedModel):
         stop_with = given.pop("tokenizer", None)
         del stop_with  # transformers wants it for stop_strings; the model's own is used
         max_length, min_length = given.pop("max_length", None), given.pop("min_length", None)
+        if given.get("temperature") == 0 and not given.get("do_sample", o.do_sample):
+            given.pop("temperature")  # nothing is sampled
         for name, value in given.items():
             _core.set_generate(o, keep, name, value)
         if o.num_return_sequences > 1 and not o.do_sample and getattr(o, "num_beams", 1) <= 1:

@@ -61,6 +61,11 @@ def _is_chat(x: Any) -> bool:
     return isinstance(x, (list, tuple)) and len(x) > 0 and all(isinstance(m, Mapping) and "role" in m and "content" in m for m in x)
 
 
+def _goes_on(chat: Any, given: bool | None) -> bool:
+    """Whether the last message is a beginning of the answer: where it is the assistant's, unless the call says otherwise."""
+    return bool(chat[-1]["role"] == "assistant") if given is None else given
+
+
 class TextGenerationPipeline(Pipeline):
     """Continues texts and conversations: [{"generated_text": ...}] for each.
 
@@ -78,14 +83,13 @@ class TextGenerationPipeline(Pipeline):
              truncation: Any = None, padding: Any = None, add_special_tokens: bool | None = None, generate_kwargs: Any = None,
              stop_sequence: str | None = None, skip_special_tokens: bool | None = None, continue_final_message: bool | None = None,
              seed: int | None = None, **options: Any) -> list[Any]:
-        """return_full_text=False leaves the prompt out; return_tensors gives generated_token_ids instead of text."""
+        """return_full_text=False leaves the prompt out; return_tensors gives generated_token_ids instead of text. A conversation whose
+        last message is the assistant's is gone on with there."""
         model = self.model
         assert isinstance(model, PreTrainedCausalLM)
         options = {**(generate_kwargs or {}), **options}
         if stop_sequence is not None:
             options.setdefault("stop_strings", [stop_sequence])
-        if continue_final_message:
-            raise UnsupportedError("continue_final_message is not supported")
         if return_tensors and (return_full_text is not None or return_text is not None):
             raise ValueError("`return_tensors` is mutually exclusive with `return_full_text` and `return_text`")
         rows = []
@@ -93,7 +97,8 @@ class TextGenerationPipeline(Pipeline):
             if isinstance(x, Mapping):
                 x = x["text"]
             if _is_chat(x):
-                ids = self.tokenizer.apply_chat_template(list(x), add_generation_prompt=True, return_dict=False)
+                goes_on = _goes_on(x, continue_final_message)
+                ids = self.tokenizer.apply_chat_template(list(x), add_generation_prompt=not goes_on, continue_final_message=goes_on, return_dict=False)
             elif isinstance(x, str):
                 limit = options.get("max_length") if truncation else None
                 ids = self.tokenizer((prefix or "") + x, truncation=truncation or False, max_length=limit,
@@ -103,7 +108,7 @@ class TextGenerationPipeline(Pipeline):
             rows.append(self._cut(_core.int_array(ids), handle_long_generation, options))
         skip = skip_special_tokens is not False
         results = model._generate_rows(rows, {**_user_config(model), **options}, seed, preset=get_compat())
-        return [[self._record(x, row, g, return_full_text, return_text, return_tensors, skip) for g in sequences]
+        return [[self._record(x, row, g, return_full_text, continue_final_message, return_tensors, skip) for g in sequences]
                 for x, row, sequences in zip(inputs, rows, results)]
 
     def _cut(self, ids: np.ndarray[Any, Any], how: str | None, options: dict[str, Any]) -> np.ndarray[Any, Any]:
@@ -117,13 +122,16 @@ class TextGenerationPipeline(Pipeline):
             raise RangeError("We cannot use `hole` to handle this generation the number of desired tokens exceeds the models max length")
         return ids[-keep:] if len(ids) > keep else ids
 
-    def _record(self, x: Any, row: np.ndarray[Any, Any], g: _core.Generated, full: bool | None, text_only: bool | None, tensors: Any,
+    def _record(self, x: Any, row: np.ndarray[Any, Any], g: _core.Generated, full: bool | None, goes_on: bool | None, tensors: Any,
                 skip: bool) -> dict[str, Any]:
         if tensors:
             return {"generated_token_ids": [*row.tolist(), *g.ids.tolist()]}
-        text: Any = self.tokenizer._text(g.ids.tolist(), skip, continuation=True)
+        # transformers 5 decodes what is new by itself: SentencePiece then drops a space at its beginning
+        text: Any = self.tokenizer._text(g.ids.tolist(), skip, continuation=get_compat() == "hf-4")
         if full is not False:
-            if _is_chat(x):
+            if _is_chat(x) and _goes_on(x, goes_on):
+                text = [*map(dict, x[:-1]), {**x[-1], "content": x[-1]["content"] + text}]
+            elif _is_chat(x):
                 text = [*map(dict, x), {"role": "assistant", "content": text}]
             else:
                 text = (x["text"] if isinstance(x, Mapping) else x) + text
@@ -215,6 +223,9 @@ class ZeroShotClassificationPipeline(Pipeline):
             candidate_labels = [x.strip() for x in candidate_labels.split(",") if x.strip()]
         if not candidate_labels or not inputs:
             raise ValueError("You must include at least one label and at least one sequence.")
+        for i, x in enumerate(inputs):
+            if not isinstance(x, str):
+                raise ValueError(f"row {i + 1} is {type(x).__name__}, not text")
         labels = list(candidate_labels)
         if hypothesis_template is not None and hypothesis_template.format(labels[0]) == hypothesis_template:
             raise ValueError(f'The provided hypothesis_template "{hypothesis_template}" was not able to be formatted with the target labels. '

@@ -22,7 +22,7 @@ def like(array: np.ndarray[Any, Any], model: Any) -> Any:
     """ARRAY as a torch tensor on the device of MODEL, if that is one."""
     if not is_torch(model):
         return array
-    return sys.modules["torch"].from_numpy(np.ascontiguousarray(array)).to(model.device)
+    return sys.modules["torch"].from_numpy(np.asarray(array, order="C")).to(model.device)  # of no dimension, too
 
 
 def as_type(values: Any, kind: Any) -> Any:
@@ -46,15 +46,18 @@ def as_type(values: Any, kind: Any) -> Any:
     return torch.from_numpy(array)
 
 
+_OUTPUTS = {"loss", "logits", "last_hidden_state", "past_key_values", "hidden_states", "attentions"}
+
+
 class Output(dict[str, Any]):
-    """Named results, as transformers' ModelOutput: by name, by attribute, by position."""
+    """Named results, as transformers' ModelOutput: by name, by attribute (None for what was not computed), by position."""
 
     def __init__(self, **values: Any):
         super().__init__({k: v for k, v in values.items() if v is not None})
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
+        if name not in _OUTPUTS:
+            raise AttributeError(f"a model's output has no {name!r}")
         return self.get(name)
 
     def __getitem__(self, key: Any) -> Any:

@@ -117,10 +117,10 @@ class PreTrainedTokenizer:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None,
-                        cache_dir: str | None = None, **options: Any) -> "PreTrainedTokenizer":
+                        cache_dir: str | None = None, subfolder: str = "", gguf_file: str | None = None, **options: Any) -> "PreTrainedTokenizer":
         """Loads the tokenizer of a directory as on the hub, a file (tokenizer.json, vocab.json, a .gguf) or a name in the hub's
         cache. Options such as padding_side, pad_token, model_max_length, truncation_side overrule the files'."""
-        path = hub.resolve(pretrained_model_name_or_path, revision, cache_dir)
+        path = hub.resolve(pretrained_model_name_or_path, revision, cache_dir, subfolder, gguf_file)
         if options.pop("add_prefix_space", None):
             raise ValueError("add_prefix_space=True is not there: put the space into the text")
         known = {"padding_side", "truncation_side", "model_max_length", "clean_up_tokenization_spaces", "chat_template",
@@ -259,7 +259,7 @@ class PreTrainedTokenizer:
     def _one(self, text: Any, pair: Any, o: dict[str, Any]) -> dict[str, list[Any]]:
         """A text (and its pair) as lists, truncated."""
         for part in (text, pair):
-            if part is not None and not isinstance(part, str):
+            if not isinstance(part, str) and (part is not None or part is text):
                 raise ValueError("text input must be of type `str` (single example), `list[str]` (batch) or a list of pairs of `str`, not "
                                  f"{type(part).__name__}")
         flags = self._flags(o["add_special_tokens"], o["split_special_tokens"])
@@ -439,6 +439,8 @@ class PreTrainedTokenizer:
             token_ids = to_numpy(token_ids).tolist()
         if isinstance(token_ids, (int, np.integer)):
             token_ids = [token_ids]
+        if len(token_ids) and is_torch(token_ids[0]) and not token_ids[0].ndim:
+            token_ids = [int(i) for i in token_ids]
         if len(token_ids) and not isinstance(token_ids[0], (int, np.integer)):
             return [self.decode(x, skip_special_tokens) for x in token_ids]
         return self._text([int(i) for i in token_ids], skip_special_tokens)
@@ -467,22 +469,30 @@ class PreTrainedTokenizer:
 
     def batch_decode(self, sequences: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None,
                      **_: Any) -> list[str]:
-        """The texts of several lists of ids."""
-        return [self.decode(x, skip_special_tokens) for x in (to_numpy(sequences).tolist() if is_torch(sequences) else sequences)]
+        """The texts of several lists of ids; of one list one text (with set_compat("hf-4") one of each id)."""
+        rows = to_numpy(sequences).tolist() if is_torch(sequences) or isinstance(sequences, np.ndarray) else sequences
+        if get_compat() == "hf-5" and len(rows) and isinstance(rows[0], (int, np.integer)):
+            rows = [rows]
+        return [self.decode(x, skip_special_tokens) for x in rows]
 
     # ---- conversations
 
     def apply_chat_template(self, conversation: Any, *, tokenize: bool = True, add_generation_prompt: bool = False,
                             return_tensors: Any = None, return_dict: bool | None = None, padding: Any = False, truncation: Any = False,
-                            max_length: int | None = None, **others: Any) -> Any:
+                            max_length: int | None = None, continue_final_message: bool = False, **others: Any) -> Any:
         """A conversation ([{"role": ..., "content": ...}, ...], or a list of them) in the form of the tokenizer's chat template:
         ChatML's and Zephyr's are known, others are an UnsupportedError. What messages say never becomes a control token, unlike in
-        transformers. Returns a dictionary, or (tokenize=False) text; with set_compat("hf-4") ids."""
-        for name in ("tools", "documents", "chat_template", "continue_final_message", "return_assistant_tokens_mask"):
+        transformers. continue_final_message leaves the last one open at its end. Returns a dictionary, or (tokenize=False) text; with set_compat("hf-4") ids."""
+        for name in ("tools", "documents", "chat_template", "return_assistant_tokens_mask"):
             if others.get(name):
                 raise ValueError(f"apply_chat_template: {name} is not supported")
         single = not conversation or isinstance(conversation[0], Mapping)
+        if continue_final_message and add_generation_prompt:
+            raise ValueError("continue_final_message and add_generation_prompt are not compatible. Use continue_final_message when you want the model to "
+                             "continue the final message, and add_generation_prompt when you want to add a header that will prompt it to start a new one.")
         rows = [self._core.chat(c, add_generation_prompt) for c in ([conversation] if single else conversation)]
+        if continue_final_message:  # without the control token behind it, and what follows that
+            rows = [r[:max((i for i, x in enumerate(r) if self._core.is_special(x)), default=len(r))] for r in rows]
         if not tokenize:
             # SentencePiece puts a dummy space behind every control token
             texts = ["".join(self._text(list(part), False) for _, part in itertools.groupby(r, self._core.is_special)) for r in rows]

@@ -2,12 +2,15 @@
 virtual environment that has numpy alone, and by live_torch.py where torch is."""
 import base64
 import contextlib
+import copy
 import io
 import json
 import math
 import os
+import pickle
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -138,6 +141,8 @@ def tokenizer_details():
     assert t.decode([5, 339, 100000]) == t.decode([5, 339]) and "\ufffd" in t.decode(t.encode("\U0001f600")[:1])
     assert t.decode(t.encode("lone \ud83d surrogate"))
     raises(ValueError, t, 5)
+    raises(ValueError, t, None)
+    raises(ValueError, t, ["a", None])
     raises(ValueError, t, ["a", 5])
     raises(ValueError, setattr, t, "pad_token", "[PAD]", match="vocabulary")
     raises(ValueError, t, cases.SENTENCES, return_tensors="np", match="padding")
@@ -269,6 +274,18 @@ def sampling_and_presets():
 
 
 @test
+def models_of_gguf():
+    """The same model in both files: the same ids and texts."""
+    where = os.path.join(FIXTURES, "stories260K")
+    t, m = (k.from_pretrained(FIXTURES, subfolder="stories260K", gguf_file="stories260K.gguf") for k in (sill.AutoTokenizer, sill.AutoModelForCausalLM))
+    p = sill.pipeline("text-generation", model=os.path.join(where, "stories260K.gguf"), device="cpu")
+    ids = t("Once upon a time", return_tensors="np").input_ids
+    text = t.decode(m.generate(ids, max_new_tokens=8)[0], skip_special_tokens=True)
+    assert text == "Once upon a time, there was a little girl" == p("Once upon a time", max_new_tokens=8, do_sample=False)[0]["generated_text"]
+    assert m.config.model_type == "llama" and m.config.vocab_size == len(t) == 512 and m.config.eos_token_id == t.eos_token_id == 2
+
+
+@test
 def what_generate_refuses():
     m, ids = model(), np.array([[5, 6, 7]])
     raises(ValueError, m.generate, ids, max_length=3, match="max_length")
@@ -301,6 +318,8 @@ def types_and_devices():
         assert q.dtype != "f32" and 0 < abs(float(q(np.array([[5, 6, 7]]), labels=np.array([[5, 6, 7]])).loss) - wide) < 0.2, options
         q.close()
         raises(ValueError, q.generate, np.array([[5]]), match="closed")
+    out = m(np.array([[5, 6, 7]]))
+    assert out.loss is None and out.hidden_states is None and not hasattr(out, "log1ts")
     assert str(m.device) == "cpu" and m.to("cpu") is m and m.eval() is m and m.num_parameters() > 1000
     assert m.config.n_positions == 192 and m.config.model_type == "gpt2" and sill.AutoConfig.from_pretrained(GPT2).vocab_size == 340
     sill._core._said.clear()
@@ -333,6 +352,8 @@ def failures_are_exceptions_of_their_kind():
         with open(os.path.join(d, "config.json"), "w") as f:
             json.dump({"model_type": "bert"}, f)
         raises(errors.UnsupportedError, sill.AutoModelForCausalLM.from_pretrained, d, match="bert")
+    for kind in (sill.AutoTokenizer, sill.AutoModelForCausalLM):
+        raises(OSError, kind.from_pretrained, FIXTURES, subfolder="task/gpt3", match="gpt3")
     raises(MemoryError, sill.AutoModelForCausalLM.from_pretrained, GPT2, memory_limit_bytes=1000)
 
 
@@ -401,6 +422,89 @@ def an_exception_in_a_callback_comes_out():
     assert model().generate(ids, streamer=collect, max_new_tokens=25)[0].tolist() == collect.ids and collect.ended
 
 
+@test
+def a_callback_cannot_call_its_model():
+    m, others = model(), []
+
+    class Calls:
+        def __init__(self, fn):
+            self.fn, self.ended = fn, False
+
+        def put(self, ids):
+            if np.asarray(ids).shape[0] < 3:  # not the prompt, which comes before the call begins
+                self.fn()
+
+        def end(self):
+            self.ended = True
+
+    ids = np.array([[5, 6, 7]])
+    for fn in (lambda: m.generate(ids), lambda: m(ids), m.close):
+        raises(RuntimeError, m.generate, ids, streamer=Calls(fn), max_new_tokens=25, match="callback")
+    other = sill.AutoModelForCausalLM.from_pretrained(GPT2, device="cpu")
+    want = m.generate(ids, max_new_tokens=25)
+    assert np.array_equal(want, m.generate(ids, max_new_tokens=25, streamer=Calls(lambda: others.append(other.generate(ids, max_new_tokens=25)))))
+    assert others and all(np.array_equal(want, x) for x in others)
+
+
+# ---- elsewhere: pickles, other processes
+
+def alone(script, **options):
+    p = subprocess.run([sys.executable, "-c", "import checks, cases, sill, sys, os, threading, time, pickle; import numpy as np; from checks import model\n" + script],
+                       capture_output=True, timeout=60, **options)
+    assert p.returncode == 0, f"status {p.returncode}: {p.stderr.decode()[-400:]}"
+    return p.stdout
+
+
+@test
+def pickles_and_copies():
+    t, m = tokenizer(), sill.AutoModelForCausalLM.from_pretrained(GPT2, device="cpu", dtype="bfloat16", n_ctx=64)
+    t.pad_token, t.padding_side = t.eos_token, "left"
+    e = t(cases.PROMPTS, padding=True, return_tensors="np")
+    want = t.batch_decode(m.generate(**e, max_new_tokens=5))
+    for a, b in ((copy.copy(t), copy.copy(m)), (copy.deepcopy(t), copy.deepcopy(m)), pickle.loads(pickle.dumps((t, m)))):
+        assert a.padding_side == "left" and b.dtype == "bf16" and b._core.n_ctx == 64
+        assert a.batch_decode(b.generate(**a(cases.PROMPTS, padding=True, return_tensors="np"), max_new_tokens=5)) == want
+    assert pickle.loads(pickle.dumps(t("a b")))["input_ids"] == t("a b")["input_ids"]
+    copied, ids = copy.deepcopy(t), t("Hello there")["input_ids"]
+    del t
+    for _ in range(3):
+        tokenizer("task/llama")
+    assert copied("Hello there")["input_ids"] == ids
+    out = alone("t, m, e = pickle.load(sys.stdin.buffer); print(t.batch_decode(m.generate(**e, max_new_tokens=5)))", input=pickle.dumps((copied, m, e)))
+    assert out.decode().strip() == str(want)
+
+
+@test
+def a_forked_process_computes():
+    alone("""
+m, ids = sill.AutoModelForCausalLM.from_pretrained(checks.GPT2, device="cpu", n_threads=2), np.array([[5, 6, 7]] * 8)
+want, loaded = m.generate(ids), m._core._handles
+child = os.fork()
+if not child:
+    import signal
+    signal.alarm(20)
+    good = np.array_equal(m.generate(ids), want) and m._core._handles is not loaded
+    m.close()
+    os._exit(0 if good else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert np.array_equal(m.generate(ids), want) and m._core._handles is loaded
+""")
+
+
+@test
+def an_end_while_a_thread_computes():
+    alone("""
+m, began = model(), threading.Event()
+def run():
+    began.set()
+    while True:
+        m.generate(np.array([[5, 6, 7]] * 64), max_new_tokens=150, suppress_tokens=[0, 2])
+threading.Thread(target=run, daemon=True).start()
+began.wait()
+time.sleep(0.2)
+""")
+
+
 # ---- tables
 
 @test
@@ -421,6 +525,13 @@ def tables_of_any_kind():
     raises(errors.SillError, sill.classify, ["a " * 300], labels=labels, model=model(), errors="raise")
     raises(ValueError, sill.classify, {"a": ["x"]}, labels=labels, model=model(), match="there are: a")
     raises(ValueError, sill.classify, [5], labels=labels, model=model(), match="row 1")
+    raises(ValueError, sill.classify, ["x"], labels=[1, 2], model=model(), match="not text")
+    raises(ValueError, sill.pipeline("zero-shot-classification", model=model()), ["x", math.nan], labels, match="row 2")
+    taken = sill.classify({"t": ["x"], "label": [1], "sill_label": [2]}, text="t", labels=labels, model=model())
+    assert taken["sill_label"] == [2] and taken["sill_sill_label"][0] in labels
+    assert list(sill.classify([], labels=labels, model=model())) == list(want)
+    assert list(sill.classify([], labels=labels, multi_label=True, model=model()))[0] == "labels"
+    assert sill.score([], model=model())["perplexity"] == [] and sill.embed([], model=model()).shape == (0, 28)
 
 
 @test
@@ -437,6 +548,13 @@ def pandas_polars_and_pyarrow():
     want = sill.classify({"t": texts}, **options)["label"]
     frame = sill.classify(pd.DataFrame({"t": texts}, index=[7, 3, 5]), **options)
     assert isinstance(frame, pd.DataFrame) and list(frame["label"]) == want and list(frame.index) == [7, 3, 5] and list(frame.columns)[0] == "t"
+    frame = sill.classify(pd.DataFrame({"t": texts}, index=[1, 1, 1]), **options)
+    assert list(frame["label"]) == want and list(frame.index) == [1, 1, 1]
+    frame = sill.classify(pd.DataFrame({"t": ["a good film", pd.NaT, "bad"]}, dtype=object), **options)
+    assert list(frame["label"]) == want and list(sill.classify(pd.Index(texts), labels=["good", "bad"], model=model())["label"]) == want
+    assert len(sill.classify(pd.DataFrame({"t": []}), **options)) == 0
+    raises(ValueError, sill.classify, pd.DataFrame([["a", "b"], ["c", "d"]], columns=["t", "t"]), match="2 columns 't'", **options)
+    raises(ValueError, sill.classify, pl.LazyFrame({"t": texts}), match="collect", **options)
     frame = sill.classify(pl.DataFrame({"t": texts}), **options)
     assert isinstance(frame, pl.DataFrame) and frame["label"].to_list() == want
     table = sill.classify(pa.table({"t": texts}), **options)

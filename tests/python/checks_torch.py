@@ -1,4 +1,6 @@
 """The package beside torch and tables: tensors come out where tensors come in, and the three programs as their users write them."""
+import os
+
 import numpy as np
 import torch
 
@@ -64,6 +66,36 @@ def transformers_itself_agrees_on_new_texts():
     assert len(texts) > 10 and a.input_ids.shape[1] < 160, a.input_ids.shape
     x, y = ours.generate(**a, max_new_tokens=25), theirs.generate(**b, max_new_tokens=25, pad_token_id=0)
     assert torch.equal(x, y), (x != y).any(1).nonzero()
+
+
+@test
+def transformers_itself_agrees_on_calls_of_every_day():
+    """What users write, on both: what is equal there is equal here."""
+    import transformers
+    prompt, greedy = cases.PROMPTS[0], {"do_sample": False, "max_new_tokens": 9}
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "The"}]
+
+    def padded(m, pad, ids):
+        return m.generate(torch.tensor([[pad] * 3 + ids]), max_new_tokens=6, pad_token_id=pad).tolist()
+
+    for name in cases.MODELS:
+        t, u = tokenizer(name), transformers.AutoTokenizer.from_pretrained(os.path.join(checks.FIXTURES, name))
+        m, n = model(name), transformers.AutoModelForCausalLM.from_pretrained(os.path.join(checks.FIXTURES, name)).eval()
+        p, q = sill.pipeline("text-generation", model=m, tokenizer=t), transformers.pipeline("text-generation", model=n, tokenizer=u)
+        ids = torch.tensor([u(prompt)["input_ids"]])
+        texts = [prompt, prompt + " f", "Once", "This is "]
+        calls = {"texts": lambda p, m, t: p(texts[:2], **greedy), "new text": lambda p, m, t: [p(x, return_full_text=False, **greedy) for x in texts],
+                 "prefix": lambda p, m, t: p(prompt, prefix="a b ", **greedy), "greedy at 0": lambda p, m, t: p(prompt, temperature=0.0, **greedy),
+                 "begun answer": lambda p, m, t: p(chat, **greedy), "answer to an answer": lambda p, m, t: p(chat, continue_final_message=False, **greedy),
+                 "new answer": lambda p, m, t: p(chat, return_full_text=False, **greedy),
+                 "left open": lambda p, m, t: t.apply_chat_template(chat, continue_final_message=True)["input_ids"],
+                 "no mask, pad 1": lambda p, m, t: padded(m, 3, ids[0].tolist()), "no mask, an end": lambda p, m, t: padded(m, 2, ids[0].tolist()),
+                 "options of transformers": lambda p, m, t: m.generate(ids, generation_config=transformers.GenerationConfig(**greedy)).tolist(),
+                 "shapes": lambda p, m, t: [x.shape for x in m(ids, labels=ids, return_dict=False)[:2]] + [m(ids, logits_to_keep=2).logits.shape],
+                 "decode": lambda p, m, t: [t.decode([torch.tensor(5), torch.tensor(9)]), t.batch_decode(ids[0]), t.batch_decode([ids[0], ids[0][:4]])]}
+        for what, call in calls.items():
+            got, want = call(p, m, t), call(q, n, u)
+            assert got == want, f"{name}, {what}: {got}, expected {want}"
 
 
 if __name__ == "__main__":
