@@ -161,7 +161,7 @@ typedef struct cli_run {
     /* Set by the command before cli_run_output: what computes, and what options that were not given mean. */
     const cli_engine *engine; /* its model is NULL where a tokenizer alone is used, of the file at its path */
     const cli_default *defaults;
-    const char *codebook_sha256; /* NULL: none */
+    const char *codebook_sha256, *constraint_sha256; /* NULL: none */
     /* What makes it go on where it was ended (keep.c). */
     int32_t n_sequences;
     unsigned shard, shards;

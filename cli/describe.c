@@ -65,6 +65,7 @@ void cli_record_settings(cli_run *run, const char *const *fields, size_t n_field
     cli_settings_put(s, "output format", sill__format_name(cli_run_output_format(run)));
     put_names(s, "results", fields, n_fields);
     if (run->codebook_sha256) cli_settings_put(s, "codebook sha256", run->codebook_sha256);
+    if (run->constraint_sha256) cli_settings_put(s, "constraint sha256", run->constraint_sha256);
     if (run->vector) cli_settings_putf(s, "vector", "%zu", run->vector);
     if (run->shards > 1) cli_settings_putf(s, "shard", "%u/%u", run->shard, run->shards);
     if (!run->engine->model) return;

@@ -104,6 +104,7 @@ static int run_rows(cli_run *run, generate_task *t, const cli_engine *engine) {
     if (t->put_sequence) fields[n++] = "sequence";
     if (t->put_score) fields[n++] = "score";
     if (t->put_tops) fields[n++] = "top_logprobs";
+    run->constraint_sha256 = t->o->sampling.constraint ? t->o->sampling.constraint_sha256 : NULL;
     const cli_work work = {.fields = fields, .n_fields = n, .n_sequences = t->g->num_return_sequences, .long_policy = t->o->text.long_policy,
                            .defaults = t->o->sampling.compat ? NULL : defaults, /* a preset's are transformers' own */
                            .task = t, .rows = rows};

@@ -55,8 +55,9 @@ arg_table cli_sampling_table(cli_sampling *s) {
         {"length-penalty", 0, ARG_FLOAT, offsetof(t, length_penalty), -1000, 1000, NULL, "P", "of beams: score = log-probability / length^P (default 1)"},
         {"early-stopping", 0, ARG_CHOICE, offsetof(t, early_stopping), 0, 0, early, "WHEN",
          "of beams: false (none of this length could be better; the default), true (N have ended), never (none could be)"},
-        {"choices", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
-        {"json-schema", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},    {"regex", 0, ARG_LATER, 0, 0, 0, NULL, NULL, NULL},
+        {"choices", 0, ARG_LIST, offsetof(t, choices), 0, 0, NULL, "A,B", "only one of these texts, to the byte; or a file with one a line"},
+        {"regex", 0, ARG_TEXT, offsetof(t, regex), 0, 0, NULL, "PATTERN", "only a text that matches it whole (docs/CONSTRAINTS.md)"},
+        {"json-schema", 0, ARG_TEXT, offsetof(t, schema), 0, 0, NULL, "FILE", "only JSON that is valid under the schema (a file, or the schema itself)"},
     };
 #undef O
     return (arg_table){"generation", options, SILL_ARRAY_LEN(options), s};
@@ -69,7 +70,8 @@ arg_table cli_sampling_table_chat(cli_sampling *s) {
         own[i] = table.options[i];
         if (!strcmp(own[i].name, "max-new-tokens")) own[i].help = "most new tokens an answer (default 256)";
         if (!strcmp(own[i].name, "max-length")) own[i].help = "most tokens of the conversation, its answer included";
-        if (!strcmp(own[i].name, "num-return-sequences") || !strcmp(own[i].name, "num-beams") || !strcmp(own[i].name, "length-penalty") ||
+        if (!strcmp(own[i].name, "choices") || !strcmp(own[i].name, "regex") || !strcmp(own[i].name, "json-schema") ||
+            !strcmp(own[i].name, "num-return-sequences") || !strcmp(own[i].name, "num-beams") || !strcmp(own[i].name, "length-penalty") ||
             !strcmp(own[i].name, "early-stopping")) own[i].help = NULL; /* a turn has one answer */
     }
     table.options = own;
@@ -180,6 +182,8 @@ static int check_values(const sill_generate_options *o, int32_t default_new_toke
 int cli_sampling_check(cli_sampling *s, const char *command) {
     int status = -1;
     if (s->do_sample && s->greedy) return args_usage(command, "--do-sample and --greedy exclude each other");
+    if ((s->choices.n != 0) + (s->regex != NULL) + (s->schema != NULL) > 1)
+        return args_usage(command, "--choices, --regex and --json-schema exclude each other");
     s->o.do_sample = s->do_sample;
     if (!s->compat) status = check_values(&s->o, s->default_new_tokens, command); /* else when the preset is known */
     if (status >= 0) return status;
@@ -227,6 +231,72 @@ static int take_preset(cli_sampling *s, const char *command, const sill_model *m
     if (o->epsilon_cutoff < 0) o->epsilon_cutoff = p.epsilon_cutoff;
     if (o->eta_cutoff < 0) o->eta_cutoff = p.eta_cutoff;
     return check_values(o, s->default_new_tokens, command);
+}
+
+/* What the constraint is made of: a file's contents, else the text itself. */
+static sill_status constraint_text(const char *given, sill__str *out, sill_error *err) {
+    char *text = NULL;
+    size_t n = 0;
+    if (!sill__is_file(given)) {
+        sill__str_puts(out, given);
+        return SILL_OK;
+    }
+    sill_status st = sill__read_file(given, (size_t)16 << 20, &text, &n, err);
+    if (st == SILL_OK) sill__str_put(out, text, n);
+    sill__free(text);
+    return st;
+}
+
+/* The choices of all --choices: of files the lines, else what stands between commas. Cut in place. */
+static sill_status read_choices(cli_sampling *s, sill__str *text, sill_error *err) {
+    size_t n = 0;
+    for (size_t i = 0; i < s->choices.n; i++) {
+        sill__str one;
+        sill__str_init(&one, (size_t)64 << 20);
+        const bool file = sill__is_file(s->choices.items[i]);
+        sill_status st = constraint_text(s->choices.items[i], &one, err);
+        for (size_t k = 0; k < one.n; k++) {
+            if (one.p[k] == '\0') one.p[k] = '?';
+            if (one.p[k] == (file ? '\n' : ',')) one.p[k] = '\0';
+            if (file && one.p[k] == '\r') one.p[k] = '\0';
+        }
+        sill__str_put(text, one.p, one.n);
+        sill__str_put(text, "\0", 1);
+        sill__str_free(&one);
+        if (st != SILL_OK) return st;
+    }
+    if (text->failed || !(s->choice_texts = sill__calloc(text->n + 1, sizeof *s->choice_texts)))
+        return sill__fail(err, SILL_ENOMEM, "no memory for the choices");
+    for (const char *p = text->p; p < text->p + text->n; p += strlen(p) + 1)
+        if (*p) s->choice_texts[n++] = p;
+    return sill_constraint_choices(s->model, s->choice_texts, n, &s->constraint, err);
+}
+
+static void digest(const sill__str *text, char hex[65]) {
+    sill__sha256 sha;
+    uint8_t bytes[32];
+    sill__sha256_init(&sha);
+    sill__sha256_update(&sha, text->p, text->n);
+    sill__sha256_final(&sha, bytes);
+    sill__sha256_hex(bytes, hex);
+}
+
+static int make_constraint(cli_sampling *s, const cli_engine *engine) {
+    sill__str text;
+    sill_error err = {0};
+    sill_status st = SILL_OK;
+    if (!s->choices.n && !s->regex && !s->schema) return -1;
+    sill__str_init(&text, (size_t)64 << 20);
+    s->model = engine->model;
+    if (s->choices.n) st = read_choices(s, &text, &err);
+    if (s->regex) st = sill_constraint_regex(engine->model, s->regex, strlen(s->regex), &s->constraint, &err);
+    if (s->regex) sill__str_puts(&text, s->regex);
+    if (s->schema && (st = constraint_text(s->schema, &text, &err)) == SILL_OK)
+        st = sill_constraint_json_schema(engine->model, text.p, text.n, &s->constraint, &err);
+    digest(&text, s->constraint_sha256);
+    sill__str_free(&text);
+    s->o.constraint = s->constraint;
+    return st == SILL_OK ? -1 : cli_fail(&err);
 }
 
 /* One word as ids behind those there are; SPACE: with a space in front. */
@@ -299,13 +369,15 @@ int cli_sampling_prepare(cli_sampling *s, const char *command, const cli_engine 
         (status = check_ids(s->suppress_ids, o->n_suppress, "suppress-tokens", command, engine)) >= 0 ||
         (status = check_ids(s->begin_ids, o->n_begin_suppress, "begin-suppress-tokens", command, engine)) >= 0)
         return status;
-    if (!s->bad_words.n) return -1;
+    if ((status = make_constraint(s, engine)) >= 0 || !s->bad_words.n) return status;
     const sill_tokenizer *t = sill_model_tokenizer(engine->model);
     return prepare_bad_words(s, t, &err) == SILL_OK ? -1 : cli_fail(&err);
 }
 
 void cli_sampling_free(cli_sampling *s) {
     sill__free(s->bias_ids);
+    sill_constraint_free(s->constraint);
+    sill__free(s->choice_texts);
     sill__free(s->bias_values);
     sill__free(s->word_ids);
     sill__free(s->bias_ends);

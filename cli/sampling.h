@@ -9,6 +9,11 @@ typedef struct cli_sampling {
     bool do_sample, greedy, ignore_eos;
     int32_t top_k;           /* -1: not given; 0: off, as in transformers */
     int32_t default_new_tokens; /* of the command, where neither maximum is given */
+    arg_list choices;
+    const char *regex, *schema, **choice_texts;
+    const sill_model *model;
+    sill_constraint *constraint;
+    char constraint_sha256[65]; /* of what it was made of */
     int early_stopping;      /* index in the option's choices; -1: not given */
     float length_penalty;    /* NaN: not given */
     int compat;              /* index in the option's choices; 0: none */

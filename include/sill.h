@@ -346,9 +346,25 @@ typedef enum sill_long {
 
 /* ---- generate */
 
+/* What a generated text must match, for one model's vocabulary: made once and used for any number of calls, by one thread at
+ * a time (masks of tokens are made as they are needed, and kept). A token is only taken if the text can still be ended, so what is
+ * made matches whole, is valid UTF-8, and ends where it must or where an end of text is chosen, as long as max_new_tokens are
+ * not fewer than the shortest text has bytes; with fewer the end may be missing (finish_reason "length"). docs/CONSTRAINTS.md: the
+ * dialect, the subset of JSON Schema, limits. Free with sill_constraint_free, before the model. Errors: EFORMAT (no such pattern,
+ * no JSON), EUNSUPPORTED (named), ERANGE (too large, or nothing that the vocabulary can write), ENOMEM. */
+typedef struct sill_constraint sill_constraint;
+SILL_USE_RESULT SILL_API sill_status sill_constraint_regex(const sill_model *model, const char *pattern, size_t n_bytes,
+                                                           sill_constraint **out, sill_error *err);
+/* One of N texts, to the byte. */
+SILL_USE_RESULT SILL_API sill_status sill_constraint_choices(const sill_model *model, const char *const *choices, size_t n,
+                                                             sill_constraint **out, sill_error *err);
+SILL_USE_RESULT SILL_API sill_status sill_constraint_json_schema(const sill_model *model, const char *schema, size_t n_bytes,
+                                                                 sill_constraint **out, sill_error *err);
+SILL_API void sill_constraint_free(sill_constraint *constraint); /* NULL is allowed */
+
 typedef struct sill_generate_options {
     size_t size;
-    int32_t max_new_tokens;    /* 0: 20 as transformers, unless max_length is set */
+    int32_t max_new_tokens;    /* 0: 20 as transformers (256 with a constraint), unless max_length is set */
     int32_t max_length;        /* prompt included; 0: unset; max_new_tokens wins when both are set */
     int32_t min_new_tokens;    /* ends of text are forbidden before; nothing with ignore_eos */
     int32_t do_sample;         /* 0: greedy */
@@ -392,6 +408,7 @@ typedef struct sill_generate_options {
     int32_t num_beams;         /* 0: 1 (no beams); a session must have room for as many sequences */
     float length_penalty;      /* score: summed log-probability / length ^ length_penalty; 0: 1.0; NaN: 0.0, the sum */
     int32_t early_stopping;    /* sill_early_stopping */
+    sill_constraint *constraint; /* of the session's model; NULL: none. Ends of text follow only where it may end */
 } sill_generate_options;
 
 /* When beams end: transformers' early_stopping False, True and "never". */

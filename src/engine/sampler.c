@@ -13,6 +13,7 @@ struct sill__sampler {
     int32_t n_vocab, n_eos;
     int32_t eos[16];
     int32_t keep;            /* candidates that each filter leaves at least */
+    const uint64_t *allowed; /* bits by id, or NULL */
     bool processors;         /* any that changes raw logits */
     int32_t n;               /* candidates left */
     int32_t *ids;            /* (n_vocab) ascending */
@@ -110,7 +111,7 @@ sill_status sill__sampler_create(const sill_generate_options *options, int32_t n
     s->keep = s->o.num_beams > 1 ? SILL_MAX(2, s->n_eos + 1) : 1;
     if (s->n_eos) memcpy(s->eos, eos_ids, (size_t)s->n_eos * sizeof *s->eos);
     s->processors = s->o.n_bias || s->o.n_bad_words || s->o.repetition_penalty != 1.0f || s->o.no_repeat_ngram_size ||
-                    s->o.n_suppress || s->o.n_begin_suppress || s->o.n_bias_words ||
+                    s->o.constraint || s->o.n_suppress || s->o.n_begin_suppress || s->o.n_bias_words ||
                     ((s->o.min_new_tokens || s->o.min_length) && s->n_eos);
     if (sill__sampler_needs_logits(s)) {
         size_t n = (size_t)n_vocab;
@@ -433,6 +434,8 @@ static void filters(sill__sampler *s) {
     }
 }
 
+void sill__sampler_allow(sill__sampler *s, const uint64_t *mask) { s->allowed = mask; }
+
 sill_status sill__sampler_filter(sill__sampler *s, const float *logits, const int32_t *history, int32_t n_history,
                                  int32_t n_new, sill_error *err) {
     const sill_generate_options *o = &s->o;
@@ -449,6 +452,7 @@ sill_status sill__sampler_filter(sill__sampler *s, const float *logits, const in
     s->n = 0;
     for (int32_t i = 0; i < s->n_vocab; i++) {
         float x = s->full[i];
+        if (s->allowed && !(s->allowed[i / 64] >> (i % 64) & 1)) continue;
         if (!(x < INFINITY))
             return sill__fail(err, SILL_EDEVICE, "the logit of id %d is %g: the model's numbers overflowed (not a number); "
                               "try dtype f32", i, (double)x);
@@ -458,7 +462,7 @@ sill_status sill__sampler_filter(sill__sampler *s, const float *logits, const in
     }
     if (s->n && o->do_sample) filters(s);
     if (s->n == 0)
-        return sill__fail(err, SILL_ERANGE, "every token is forbidden here by the bias, bad words or n-gram options");
+        return sill__fail(err, SILL_ERANGE, "every token is forbidden here by the bias, bad words, n-gram or constraint options");
     if (o->do_sample) softmax(s);
     return SILL_OK;
 }

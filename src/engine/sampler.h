@@ -26,6 +26,8 @@ bool sill__sampler_needs_logits(const sill__sampler *s);
  * False where the device would draw from another distribution: with processors, typical_p or a cutoff, or the best. */
 bool sill__sampler_row(const sill__sampler *s, sill__sample_row *row);
 
+/* Tokens that the next filter leaves, as bits by id; NULL: all. */
+void sill__sampler_allow(sill__sampler *s, const uint64_t *mask);
 /* Processes the logits of one row: history is the prompt and the new tokens so far, n_new of them new.
  * ERANGE when every token is forbidden, EDEVICE when the logits hold a NaN or +infinity. */
 sill_status sill__sampler_filter(sill__sampler *s, const float *logits, const int32_t *history, int32_t n_history,

@@ -14,7 +14,7 @@
 #define MIB(bytes) ((double)(bytes) / 1048576.0)
 
 typedef struct beam {
-    int32_t n_new;
+    int32_t n_new, state; /* state: of the constraint */
     int32_t *ids;    /* (n_ctx + 1) prompt, then new ids */
     float *logprobs; /* (most_new) */
     sill_top *tops;  /* (most_new, n_tops) */
@@ -100,7 +100,9 @@ static sill_status process(beams *b, const group *r, const beam *q, const sill__
     const int32_t vocab = g->model->config.n_vocab;
     if (!sill__is_logprob(-(double)span->lse[0])) return sill__overflowed("a logit of the next token", (double)span->lse[0], why);
     for (int32_t i = 0; i < vocab; i++) b->scores[i] = span->logits[i] - span->lse[0];
-    sill_status st = sill__sampler_filter(g->sampler, b->scores, q->ids, r->n_prompt + q->n_new, q->n_new, why);
+    sill_status st = sill__gen_allow(g, q->state, r->max_new - q->n_new, why);
+    if (st != SILL_OK) return st;
+    st = sill__sampler_filter(g->sampler, b->scores, q->ids, r->n_prompt + q->n_new, q->n_new, why);
     if (st == SILL_ERANGE) *n = 0; /* no token can follow: others may go on */
     else if (st == SILL_OK) *n = sill__sampler_scores(g->sampler, ids, scores);
     return st == SILL_ERANGE ? SILL_OK : st;
@@ -180,7 +182,9 @@ static sill_status extend(beams *b, const group *r, const beam *from, const cand
     to->score = c->score;
     to->finish = NULL;
     to->seq = -1;
-    if (sill__gen_ends(g, c->id) || (g->o.n_stop && sill__gen_stops(g, to->text, &to->n_text, before))) to->finish = "stop";
+    const bool end = sill__gen_ends(g, c->id);
+    to->state = g->o.constraint && !end ? sill__constraint_next(g->o.constraint, from->state, c->id) : from->state;
+    if (end || sill__gen_must_end(g, to->state) || (g->o.n_stop && sill__gen_stops(g, to->text, &to->n_text, before))) to->finish = "stop";
     else if (to->n_new == r->max_new) to->finish = "length";
     return SILL_OK;
 }
@@ -326,6 +330,7 @@ static void start(beams *b, int32_t need) {
     r->n_running = 1;
     beam *q = &r->running[0];
     q->n_new = 0;
+    q->state = SILL__CONSTRAINT_START;
     q->n_text = 0;
     q->score = 0;
     q->seq = sill__seq_new(g->session);

@@ -10,6 +10,7 @@
 
 #define MAX_RETURN_SEQUENCES 4096
 #define MAX_BEAMS 1024
+#define CONSTRAINED_NEW 256
 #define MIB(bytes) ((double)(bytes) / 1048576.0)
 
 struct gen_row {
@@ -25,7 +26,7 @@ struct gen_row {
 struct gen_seq {
     bool used;
     gen_row *row;
-    int32_t sequence, n_new, n_sent_ids;
+    int32_t sequence, n_new, n_sent_ids, state; /* state: of the constraint */
     int32_t *ids;    /* (n_ctx + 1) prompt, then new ids */
     float *logprobs; /* (max_new) */
     sill_top *tops;  /* (max_new, n_tops) */
@@ -87,6 +88,25 @@ bool sill__gen_stops(const gen *g, const char *text, size_t *n, size_t from) {
     return false;
 }
 
+sill_status sill__gen_allow(gen *g, int32_t state, int32_t left, sill_error *why) {
+    sill_constraint *c = g->o.constraint;
+    const sill__config *config = &g->model->config;
+    const uint64_t *mask;
+    if (!c) return SILL_OK;
+    sill_status st = sill__constraint_mask(c, state, left, &mask, why);
+    if (st != SILL_OK) return st;
+    memcpy(g->allowed, mask, ((size_t)config->n_vocab + 63) / 64 * sizeof *mask);
+    for (int32_t i = 0; i < config->n_eos && !g->o.ignore_eos && sill__constraint_may_end(c, state); i++)
+        if (config->eos_ids[i] >= 0 && config->eos_ids[i] < config->n_vocab)
+            g->allowed[config->eos_ids[i] / 64] |= (uint64_t)1 << (config->eos_ids[i] % 64);
+    sill__sampler_allow(g->sampler, g->allowed);
+    return SILL_OK;
+}
+
+bool sill__gen_must_end(const gen *g, int32_t state) {
+    return g->o.constraint && sill__constraint_may_end(g->o.constraint, state) && sill__constraint_must_end(g->o.constraint, state);
+}
+
 bool sill__gen_ends(const gen *g, int32_t id) { return !g->o.ignore_eos && sill__model_is_eos(g->model, id); }
 
 const char *sill__gen_bytes(const gen *g, int32_t id, size_t *n) {
@@ -132,7 +152,9 @@ static sill_status accept(gen *g, gen_seq *q, int32_t id, float logprob, const s
         memcpy(q->text + q->n_text, bytes, n);
         q->n_text += n;
     }
-    if (sill__gen_ends(g, id) || (g->o.n_stop && sill__gen_stops(g, q->text, &q->n_text, before))) q->finish = "stop";
+    const bool end = sill__gen_ends(g, id);
+    if (g->o.constraint && !end) q->state = sill__constraint_next(g->o.constraint, q->state, id);
+    if (end || sill__gen_must_end(g, q->state) || (g->o.n_stop && sill__gen_stops(g, q->text, &q->n_text, before))) q->finish = "stop";
     else if (q->n_new == row->max_new) q->finish = "length";
     return send_piece(g, q, q->finish ? q->n_text : sure_bytes(g, q), quiet, err);
 }
@@ -146,6 +168,8 @@ static void read_tops(const gen *g, const sill__span *span, sill_top *out) {
 
 static sill_status filter(gen *g, const gen_seq *q, const sill__span *span, sill_error *why) {
     if (!span->logits) return SILL_OK;
+    sill_status st = sill__gen_allow(g, q->state, q->row->max_new - q->n_new, why);
+    if (st != SILL_OK) return st;
     return sill__sampler_filter(g->sampler, span->logits, q->ids, q->row->n_prompt + q->n_new, q->n_new, why);
 }
 
@@ -213,6 +237,7 @@ static void reset_seq(gen_seq *q, int32_t sequence) {
     q->sequence = sequence;
     q->n_new = q->n_sent_ids = 0;
     q->n_text = q->n_sent = 0;
+    q->state = SILL__CONSTRAINT_START;
     q->finish = NULL;
 }
 
@@ -425,6 +450,9 @@ static sill_status check_options(gen *g, sill_error *err) {
         return sill__fail(err, SILL_EUNSUPPORTED, "stop strings need a tokenizer, and the model's files hold none");
     for (size_t i = 0; i < o->n_stop; i++)
         if (!o->stop[i] || !*o->stop[i]) return sill__fail(err, SILL_EINVAL, "stop string %zu is empty", i + 1);
+    if (o->constraint && sill__constraint_model(o->constraint) != g->model)
+        return sill__fail(err, SILL_EINVAL, "the constraint was made for another model");
+    if (!o->max_new_tokens && !o->max_length && o->constraint) o->max_new_tokens = SILL_MIN(CONSTRAINED_NEW, SILL_MAX(1, g->n_ctx / 2));
     if (!g->model->head)
         return sill__fail(err, SILL_EUNSUPPORTED, "the model has no language-model head, only a classification head: it "
                           "cannot generate");
@@ -525,6 +553,10 @@ sill_status sill_generate(sill_session *session, const sill_generate_options *op
     g.n_tops = SILL_MAX(0, g.o.logprobs);
     st = sill__sampler_create(&g.o, c->n_vocab, c->eos_ids, g.o.ignore_eos ? 0 : c->n_eos, &g.sampler, err);
     if (st == SILL_OK) st = measure_stops(&g, err);
+    if (st == SILL_OK && g.o.constraint) {
+        g.allowed = sill__gen_take(&g, ((size_t)c->n_vocab + 63) / 64, 1, sizeof *g.allowed);
+        if (!g.allowed) st = sill__fail(err, SILL_ENOMEM, "no memory for a constraint");
+    }
     if (st == SILL_OK && g.o.num_beams > 1) {
         g.need_logits = sill__sampler_needs_logits(g.sampler);
         st = sill__beams_run(&g, err);

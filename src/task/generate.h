@@ -6,6 +6,7 @@
 
 #include "task/task.h"
 
+#include "constrain/mask.h"
 #include "engine/sampler.h"
 
 #define GEN_BYTES_A_TOKEN 8 /* of text, for which room is taken at the start */
@@ -24,6 +25,7 @@ typedef struct gen {
     bool draw;               /* the device draws, but for the first tokens of several sequences of a row */
     sill__sample_row sample;
     int32_t n_ctx, n_return, n_tops, most_new, n_rows, n_seqs;
+    uint64_t *allowed;       /* tokens that the constraint allows */
     size_t longest_stop, *stop_bytes;
     gen_row *rows;
     gen_seq *seqs;
@@ -41,6 +43,10 @@ sill_status sill__gen_failed(gen *g, uint64_t index, int32_t sequence, size_t n_
 /* The row's ids into g->prompt, and how many it may be continued by. */
 sill_status sill__gen_prompt(gen *g, const sill_row *row, int32_t *max_new, sill_error *why);
 bool sill__gen_ends(const gen *g, int32_t id);
+/* Before a row is filtered: what the constraint, in STATE, allows of its next token; LEFT: tokens that may still come. */
+sill_status sill__gen_allow(gen *g, int32_t state, int32_t left, sill_error *why);
+/* The text is whole, and nothing may follow. */
+bool sill__gen_must_end(const gen *g, int32_t state);
 /* The text that a token stands for in an answer, or NULL. */
 const char *sill__gen_bytes(const gen *g, int32_t id, size_t *n);
 /* Cuts the text before the first stop string, looking where `from` and later bytes can end one. */

@@ -123,8 +123,6 @@ def policies_in_the_help():
 
 
 def later_options_say_so():
-    for option in ("--choices", "--json-schema", "--regex"):
-        wrong_usage("generate", option, "1", "x", says=f"{option} is not in this version")
     for shard in ("0/2", "3/2", "1", "1/", "/2", "1/2x", "x", "-1/2", "1/0", "1 /2"):
         wrong_usage("score", f"--shard={shard}", write("shard.csv", "text\na\n"), "--text", "text", says="it takes I/N")
 
