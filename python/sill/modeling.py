@@ -474,6 +474,8 @@ class PreTrainedCausalLM(PreTrainedModel):
         if streamer is not None:
             if len(rows) > 1:
                 raise ValueError("`streamer` needs a batch of one row")
+            if o.num_beams > 1:
+                raise ValueError("`streamer` cannot be used with beam search: which beam is the best shows at the end")
             streamer.put(rows[0].astype(np.int64))
             sent = [0]
 

@@ -419,6 +419,7 @@ def an_exception_in_a_callback_comes_out():
 
     ids, collect = np.array([[5, 6, 7]]), Collect()
     raises(ZeroDivisionError, model().generate, ids, streamer=Broken())
+    raises(ValueError, model().generate, ids, streamer=collect, num_beams=2, match="beam")
     assert model().generate(ids, streamer=collect, max_new_tokens=25)[0].tolist() == collect.ids and collect.ended
 
 
@@ -465,6 +466,8 @@ def pickles_and_copies():
         assert a.padding_side == "left" and b.dtype == "bf16" and b._core.n_ctx == 64
         assert a.batch_decode(b.generate(**a(cases.PROMPTS, padding=True, return_tensors="np"), max_new_tokens=5)) == want
     assert pickle.loads(pickle.dumps(t("a b")))["input_ids"] == t("a b")["input_ids"]
+    p = sill.pipeline("text-generation", model=m, tokenizer=t)
+    assert p("a", do_sample=False, max_new_tokens=5) == pickle.loads(pickle.dumps(p))("a", do_sample=False, max_new_tokens=5)
     copied, ids = copy.deepcopy(t), t("Hello there")["input_ids"]
     del t
     for _ in range(3):

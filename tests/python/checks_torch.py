@@ -90,6 +90,7 @@ def transformers_itself_agrees_on_calls_of_every_day():
                  "new answer": lambda p, m, t: p(chat, return_full_text=False, **greedy),
                  "left open": lambda p, m, t: t.apply_chat_template(chat, continue_final_message=True)["input_ids"],
                  "no mask, pad 1": lambda p, m, t: padded(m, 3, ids[0].tolist()), "no mask, an end": lambda p, m, t: padded(m, 2, ids[0].tolist()),
+                 "beams": lambda p, m, t: m.generate(ids, max_new_tokens=9, num_beams=3, num_return_sequences=2, length_penalty=0.0, early_stopping=True).tolist(),
                  "options of transformers": lambda p, m, t: m.generate(ids, generation_config=transformers.GenerationConfig(**greedy)).tolist(),
                  "shapes": lambda p, m, t: [x.shape for x in m(ids, labels=ids, return_dict=False)[:2]] + [m(ids, logits_to_keep=2).logits.shape],
                  "decode": lambda p, m, t: [t.decode([torch.tensor(5), torch.tensor(9)]), t.batch_decode(ids[0]), t.batch_decode([ids[0], ids[0][:4]])]}
