@@ -468,7 +468,8 @@ def say_once(message: str) -> None:
 
 # ---- generation options by transformers' names
 
-_GENERATE_FIELDS = {field[0] for field in _abi.sill_generate_options._fields_}
+# Plain numbers: no counts, no addresses.
+_GENERATE_FIELDS = {name for name, kind, *_ in _abi.sill_generate_options._fields_ if kind in (ctypes.c_int32, ctypes.c_uint32, ctypes.c_float)}
 # Of transformers, and of no effect on which tokens come.
 IGNORED = {"transformers_version", "_from_model_config", "use_cache", "pad_token_id", "bos_token_id", "cache_implementation", "renormalize_logits",
            "low_memory", "synced_gpus", "trust_remote_code"}
@@ -518,7 +519,7 @@ def set_generate(o: Any, keep: list[Any], name: str, value: Any) -> None:
         keep.append(ids)
         setattr(o, name, int_pointer(ids))
         setattr(o, "n_" + name.removesuffix("_tokens"), len(ids))
-    elif name in _GENERATE_FIELDS and isinstance(value, (int, float, np.number, np.bool_)) and name != "size":
+    elif name in _GENERATE_FIELDS and isinstance(value, (int, float, np.number, np.bool_)):
         setattr(o, name, _number(name, value))
     elif name in KNOWN or name in _GENERATE_FIELDS:
         if not any(value is x or (x is not None and value == x) for x in KNOWN.get(name, ())):

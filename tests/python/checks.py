@@ -292,6 +292,8 @@ def what_generate_refuses():
     raises(ValueError, m.generate, ids, temperature=0.0, do_sample=True)
     raises(ValueError, m.generate, ids, num_return_sequences=2, match="num_return_sequences")
     raises(ValueError, m.generate, ids, max_new_token=3, match="max_new_token")
+    for inner in ("constraint", "n_stop", "bad_word_ends", "size"):
+        raises(ValueError, m.generate, ids, match=inner, **{inner: 4096})
     raises(ValueError, m.generate, ids, max_new_tokens=500, match="192")
     raises(ValueError, m.generate, np.array([[5, 4000]]), match="4000")
     raises(ValueError, m.generate, np.array([[1.5]]))
