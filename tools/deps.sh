@@ -37,7 +37,7 @@ bench | cmake and C++          | have cmake                            | cmake g
 '
 # Python packages, pinned where the version decides what is compared. torch: the CPU build is enough.
 PYTHON_TEST='torch==2.13.0 transformers==5.23.0 tokenizers tiktoken sentencepiece protobuf safetensors gguf numpy
-             krippendorff==0.9.0 accelerate mypy pandas polars pyarrow auditwheel==6.8.2'
+             krippendorff==0.9.0 accelerate mypy pandas polars pyarrow auditwheel==6.8.2 jsonschema==4.26.0'
 # Built for few systems: what needs them is skipped, and says so, where there is none.
 PYTHON_TEST_BUILT='bitsandbytes==0.50.2 xllamacpp==2026.10.11549'
 PYTHON_BENCH='llama-cpp-python==0.3.36 ctranslate2==4.8.5 openvino==2026.4.1 openvino-genai==2026.4.1.0'
