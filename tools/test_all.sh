@@ -166,7 +166,7 @@ suite_wheels() {
 }
 suite_fuzz() {
     command -v clang >/dev/null || { absent "no clang"; return; }
-    tests/fuzz/run.sh "${FUZZ_SECONDS:-20}" >"$log" 2>&1
+    tests/fuzz/run.sh "${FUZZ_SECONDS:-15}" >"$log" 2>&1
     local rc=$?
     grep -E '^(PASS|SKIP) ' "$log"
     count_lines $rc fuzz

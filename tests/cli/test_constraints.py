@@ -120,6 +120,19 @@ def refusals():
         assert says in r.err and not r.out, (args, r.err)
 
 
-for t in (patterns, short_limits, schemas, choices, another_file_is_another_run, refusals):
+def on_a_gpu():
+    """Beams and constraints are worked out on the host, from logits and best tokens that the device computes: the same texts."""
+    library = os.path.abspath(os.path.join(BUILD, "libfakemetal.so"))
+    if not os.path.exists(library):
+        raise Skip("this machine has no fake Metal; it is for Linux")
+    env = {"SILL_METAL_LIBRARY": library, "SILL_FIRST_USE_CHECK": "0", "SILL_METAL_CACHE": "0", "FAKEMETAL_FAST": "1"}
+    for args in (["--num-beams", "3", "--length-penalty", "0.5", "--no-repeat-ngram-size", "2"], ["--num-beams", "2", "--do-sample", "--seed", "4"],
+                 ["--regex", r"[a-z, ]{4,30}\.", *SAMPLE]):
+        texts = [sill("generate", *M, "--device", device, "--dtype", "f32", "--kv-dtype", "f32", "--max-new-tokens", "8", *args, "Once upon a time", "He was",
+                      env=env).text() for device in ("metal", "cpu")]
+        assert texts[0] == texts[1] and texts[0].strip(), (args, texts)
+
+
+for t in (on_a_gpu, patterns, short_limits, schemas, choices, another_file_is_another_run, refusals):
     test(t)
 end()
