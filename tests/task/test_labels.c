@@ -397,7 +397,8 @@ static void long_texts_in_company(void) {
             sill_codebook *book = book_of(books_of[b]);
             sill_classify_options o = {.size = sizeof o, .codebook = book, .no_chat = 1, .long_policy = (sill_long)policy};
             int32_t *prompt;
-            const int n_ctx = 30 + (int)SILL_MAX(prompt_tokens(m, &o, "", 0, &prompt), b ? 180 : 0);
+            const size_t n_prompt = prompt_tokens(m, &o, "", 0, &prompt);
+            const int n_ctx = 30 + (int)SILL_MAX(n_prompt, b ? (size_t)180 : 0);
             sill_free(prompt);
             int several = 0, single = 0;
             memset(&alone, 0, sizeof alone);
