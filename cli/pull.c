@@ -52,11 +52,6 @@ static bool is_on(const char *variable) {
     return false;
 }
 
-static bool ends_with(const char *s, const char *tail) {
-    size_t n = strlen(s), k = strlen(tail);
-    return n >= k && !strcmp(s + n - k, tail);
-}
-
 /* A file's name as the server tells it: below the snapshot, of characters that need no thought. */
 static bool is_file_name(const char *s) {
     size_t n = strlen(s);
@@ -449,7 +444,7 @@ static bool has(const pull *p, const char *name) {
 }
 
 static bool is_shard(const char *name, const char *stem, const char *ending) {
-    return !strncmp(name, stem, strlen(stem)) && ends_with(name, ending) && strstr(name, "-of-");
+    return !strncmp(name, stem, strlen(stem)) && sill__ends_with(name, strlen(name), ending) && strstr(name, "-of-");
 }
 
 /* What runs a model, not all that a repository holds: the weights once, in the form that sill takes first. */
@@ -476,13 +471,13 @@ static sill_status check_wanted(const pull *p, const char **gguf, sill_error *er
     for (size_t i = 0; i < p->o->files.n; i++) {
         const char *name = p->o->files.items[i];
         if (!has(p, name)) return sill__fail(err, SILL_ENOENT, "%s has no file %.200s at revision %s", p->name, name, p->revision);
-        if (ends_with(name, ".gguf")) *gguf = name;
+        if (sill__ends_with(name, strlen(name), ".gguf")) *gguf = name;
     }
     if (p->o->files.n) return SILL_OK;
     for (size_t i = 0; i < SILL_ARRAY_LEN(weights); i++)
         if (has(p, weights[i])) return SILL_OK;
     for (size_t i = 0; i < p->n_files; i++)
-        if (ends_with(p->files[i], ".gguf") && !strchr(p->files[i], '/') && !n++) *gguf = p->files[i];
+        if (sill__ends_with(p->files[i], strlen(p->files[i]), ".gguf") && !strchr(p->files[i], '/') && !n++) *gguf = p->files[i];
     if (n == 1) return SILL_OK;
     if (n > 1) return sill__fail(err, SILL_EINVAL, "%s holds %zu .gguf files: name one, --file %s for example", p->name, n, *gguf);
     return sill__fail(err, SILL_EUNSUPPORTED, "%s holds no weights that sill reads (safetensors, pytorch_model.bin, GGUF); --file NAME fetches "

@@ -96,6 +96,9 @@ bool sill__is_file(const char *path);
 /* dir + "/" + name in caller's buffer; false when it does not fit. */
 bool sill__path_join(char *out, size_t cap, const char *dir, const char *name);
 
+/* Whether the N bytes of S end with TAIL. */
+bool sill__ends_with(const char *s, size_t n, const char *tail);
+
 /* The most that one call of read, write, pread or pwrite is asked for: macOS refuses more than INT_MAX bytes. */
 #define SILL_IO_MAX ((size_t)1 << 30)
 /* All N bytes to or from a file, through interruptions and partial calls; the p forms at AT. 0, or why not as errno has it:

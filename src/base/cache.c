@@ -99,11 +99,6 @@ bool sill__cache_end(int dir, int fd, const char *temp, const char *name, bool w
     return false;
 }
 
-static bool ends_with(const char *s, const char *tail) {
-    size_t n = strlen(s), k = strlen(tail);
-    return n > k && !strcmp(s + n - k, tail);
-}
-
 static uint64_t used_ns(const struct stat *st) {
 #ifdef __APPLE__
     struct timespec t = st->st_mtimespec;
@@ -122,8 +117,9 @@ static uint64_t survey(DIR *d, const char *suffix, const char *but, char oldest[
     for (struct dirent *e; (e = readdir(d));) {
         struct stat st;
         size_t n = strlen(e->d_name);
-        bool temp = ends_with(e->d_name, TEMP_SUFFIX);
-        if (n >= 256 || (!temp && !ends_with(e->d_name, suffix)) || !strcmp(e->d_name, but) ||
+        /* (with something in front) */
+        bool temp = sill__ends_with(e->d_name + 1, n - 1, TEMP_SUFFIX);
+        if (n >= 256 || (!temp && !sill__ends_with(e->d_name + 1, n - 1, suffix)) || !strcmp(e->d_name, but) ||
             fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
             continue;
         if (temp && st.st_mtime < now - TEMP_SECONDS && unlinkat(dirfd(d), e->d_name, 0) == 0) continue;

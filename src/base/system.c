@@ -169,6 +169,11 @@ bool sill__is_file(const char *path) {
     return stat(path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
+bool sill__ends_with(const char *s, size_t n, const char *tail) {
+    size_t k = strlen(tail);
+    return n >= k && !memcmp(s + n - k, tail, k);
+}
+
 bool sill__path_join(char *out, size_t cap, const char *dir, const char *name) {
     size_t n = strlen(dir);
     int w = snprintf(out, cap, "%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);

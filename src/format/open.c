@@ -40,11 +40,6 @@ static const struct { const char *magic; size_t at, n; const char *what;
     {"{", 0, 1, "JSON text, not weights; give the directory that it is in"},
 };
 
-static bool ends_with(const char *s, const char *tail) {
-    size_t n = strlen(s), k = strlen(tail);
-    return n >= k && !memcmp(s + n - k, tail, k);
-}
-
 /* Says by name what a file is that is not read. */
 static sill_status refuse(const sill__map *map, const char *path, sill_error *err) {
     const uint8_t *p = map->data;
@@ -54,13 +49,13 @@ static sill_status refuse(const sill__map *map, const char *path, sill_error *er
         if (map->bytes >= foreign[i].at + foreign[i].n &&
             !memcmp(p + foreign[i].at, foreign[i].magic, foreign[i].n))
             what = foreign[i].what;
-    if (!what && (strstr(path, ".data-000") || ends_with(path, ".meta")))
+    if (!what && (strstr(path, ".data-000") || sill__ends_with(path, strlen(path), ".meta")))
         what = "a part of a TensorFlow checkpoint; name the .index file beside it";
     /* ONNX: field 1 (a small version number), then field 2 (a text) of a protocol buffer. */
-    if (!what && (ends_with(path, ".onnx") || (map->bytes >= 4 && p[0] == 8 && p[1] < 32 && p[2] == 0x12)))
+    if (!what && (sill__ends_with(path, strlen(path), ".onnx") || (map->bytes >= 4 && p[0] == 8 && p[1] < 32 && p[2] == 0x12)))
         what = "an ONNX model; take the safetensors form of the model";
-    if (!what && ends_with(path, ".pb")) what = "a TensorFlow graph; take the safetensors form of the model";
-    if (!what && ends_with(path, ".msgpack"))
+    if (!what && sill__ends_with(path, strlen(path), ".pb")) what = "a TensorFlow graph; take the safetensors form of the model";
+    if (!what && sill__ends_with(path, strlen(path), ".msgpack"))
         what = "a Flax checkpoint; take the safetensors form of the model";
     if (what) return sill__fail(err, SILL_EUNSUPPORTED, "%s is %s (%s)", path, what, supported);
     return sill__fail(
@@ -118,7 +113,7 @@ static sill_status read_single(sill__file *f, const char *path, sill_error *err)
         s = sill__llmc_read(f, map, path, err);
     } else if (sill__bundle_is(map)) {
         s = sill__bundle_read(f, path, f->dir, err);
-    } else if (looks_like_safetensors(map) || (ends_with(path, ".safetensors") && map->bytes > 0 && map->bytes <= 8)) {
+    } else if (looks_like_safetensors(map) || (sill__ends_with(path, strlen(path), ".safetensors") && map->bytes > 0 && map->bytes <= 8)) {
         f->kind = SILL__FILE_SAFETENSORS;
         s = sill__safetensors_read(f, map, path, err);
     } else {
@@ -300,15 +295,15 @@ static void list_dir(const char *dir, listing *l) {
         const char *name = e->d_name;
         size_t n = strlen(name);
         if (n >= sizeof l->gguf.first || name[0] == '.') continue;
-        if (ends_with(name, ".gguf")) LIST(l->gguf, name, n);
-        if (ends_with(name, ".index")) LIST(l->index, name, n);
-        if (ends_with(name, ".pt") || ends_with(name, ".pth")) LIST(l->pt, name, n);
-        if (ends_with(name, ".bin") && is_llmc(dir, name)) {
+        if (sill__ends_with(name, strlen(name), ".gguf")) LIST(l->gguf, name, n);
+        if (sill__ends_with(name, strlen(name), ".index")) LIST(l->index, name, n);
+        if (sill__ends_with(name, strlen(name), ".pt") || sill__ends_with(name, strlen(name), ".pth")) LIST(l->pt, name, n);
+        if (sill__ends_with(name, strlen(name), ".bin") && is_llmc(dir, name)) {
             LIST(l->llmc, name, n);
             continue;
         }
         for (size_t i = 0; i < SILL_ARRAY_LEN(tails); i++)
-            if (ends_with(name, tails[i])) {
+            if (sill__ends_with(name, strlen(name), tails[i])) {
                 LIST(l->other, name, n);
                 break;
             }

@@ -39,11 +39,6 @@ bool sill__torch_is(const sill__map *map) {
 
 /* ---- where storages lie */
 
-static bool ends_with(const char *s, size_t n, const char *tail) {
-    size_t k = strlen(tail);
-    return n >= k && !memcmp(s + n - k, tail, k);
-}
-
 static sill_status member_stored(const reader *r, const sill__zip_member *m, sill_error *err) {
     return m->method == 0 ? SILL_OK
                           : sill__fail(err, SILL_EUNSUPPORTED, "%s: the member %s is compressed (method %u), which torch.save never does; "
@@ -310,8 +305,8 @@ static sill_status read_zip(reader *r, sill_error *err) {
     for (size_t i = 0; i < r->zip.n; i++) {
         const sill__zip_member *m = &r->zip.members[i];
         const char *slash = memchr(m->name, '/', m->n_name);
-        if (slash && ends_with(m->name, m->n_name, "/data.pkl") && (size_t)(slash - m->name) == m->n_name - 9) pickle = m;
-        else if (slash && ends_with(m->name, m->n_name, "/constants.pkl") && (size_t)(slash - m->name) == m->n_name - 14)
+        if (slash && sill__ends_with(m->name, m->n_name, "/data.pkl") && (size_t)(slash - m->name) == m->n_name - 9) pickle = m;
+        else if (slash && sill__ends_with(m->name, m->n_name, "/constants.pkl") && (size_t)(slash - m->name) == m->n_name - 14)
             return sill__fail(err, SILL_EUNSUPPORTED, "%s holds a TorchScript program, not weights alone; save its state_dict", r->path);
     }
     if (!pickle)

@@ -86,6 +86,15 @@ void sill__out_drop(sill__out *o) {
     sill__free(o);
 }
 
+sill_status sill__put_file(const char *path, const void *bytes, size_t n, sill_error *err) {
+    sill__out *out;
+    sill_status s = sill__out_create(path, &out, err);
+    if (s != SILL_OK) return s;
+    if ((s = sill__out_put(out, bytes, n, err)) == SILL_OK) return sill__out_finish(out, NULL, err);
+    sill__out_drop(out);
+    return s;
+}
+
 static sill_status pad(sill__out *o, uint64_t to, sill_error *err) {
     static const uint8_t zeros[64];
     sill_status s = SILL_OK;

@@ -25,6 +25,8 @@ sill_status sill__out_put(sill__out *o, const void *bytes, size_t n, sill_error 
 sill_status sill__out_finish(sill__out *o, uint8_t digest[32], sill_error *err);
 /* Closes, removes the file, frees. NULL is allowed. */
 void sill__out_drop(sill__out *o);
+/* A new file of these bytes. */
+sill_status sill__put_file(const char *path, const void *bytes, size_t n, sill_error *err);
 
 /* ---- tensors */
 

@@ -14,11 +14,6 @@ typedef struct job {
     bool gguf;
 } job;
 
-static bool ends_with(const char *s, const char *tail) {
-    size_t n = strlen(s), k = strlen(tail);
-    return n >= k && !strcmp(s + n - k, tail);
-}
-
 static sill_status write_weights(job *j, const sill__file *f, const sill__config *config, const sill_tokenizer *t, sill_error *err) {
     sill__export e = {0};
     sill__out *out = NULL;
@@ -76,8 +71,8 @@ sill_status sill_convert(const char *path, const char *out, const sill_convert_o
     j->out.lock = -1;
     sill_status s = sill__options_read(options, &j->o, sizeof j->o, "sill_convert_options", err);
     if (s == SILL_OK) {
-        j->gguf = ends_with(out, ".gguf");
-        j->out.directory = !j->gguf && !ends_with(out, ".safetensors");
+        j->gguf = sill__ends_with(out, strlen(out), ".gguf");
+        j->out.directory = !j->gguf && !sill__ends_with(out, strlen(out), ".safetensors");
         j->out.overwrite = j->o.overwrite;
         j->out.program = "sill convert";
         snprintf(j->out.kind, sizeof j->out.kind, "a name %s", j->gguf ? "in .gguf" : j->out.directory ? "of no ending" : "in .safetensors");

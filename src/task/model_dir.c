@@ -12,15 +12,6 @@
 
 #define SMALL_FILE_MAX ((size_t)512 << 20)
 
-sill_status sill__put_file(const char *path, const void *bytes, size_t n, sill_error *err) {
-    sill__out *out;
-    sill_status s = sill__out_create(path, &out, err);
-    if (s != SILL_OK) return s;
-    if ((s = sill__out_put(out, bytes, n, err)) == SILL_OK) return sill__out_finish(out, NULL, err);
-    sill__out_drop(out);
-    return s;
-}
-
 /* TEXT, a JSON object, with SAID as its first member and without members of the name KEY: of equal keys others take the last. */
 static bool replace_member(const char *text, size_t n, const char *key, const char *said, sill__str *out) {
     sill__json j;

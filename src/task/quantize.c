@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "corpus/corpus.h"
+#include "format/write.h"
 #include "model/export.h"
 
 #define FEW_TOKENS 100 /* with fewer the standard error itself is a guess: single tokens of text weigh too much in it */

@@ -44,8 +44,6 @@ typedef struct sill__output {
 /* ---- model_dir.c: what a model's directory holds */
 
 struct sill__out;
-/* A new file of these bytes. */
-sill_status sill__put_file(const char *path, const void *bytes, size_t n, sill_error *err);
 /* Into TO_DIR: config.json (F's own or that of its directory; with INT8 also what transformers needs to know of int8 weights), and
  * the files beside F's weights. The tokenizer's are those beside them, or at TOKENIZER_PATH when it is not NULL; where there are none,
  * TOKENIZER (may be NULL) is written as vocab.json and merges.txt. */

@@ -192,14 +192,9 @@ sill_status sill__tokenizer_to_gguf(const sill_tokenizer *t, uint32_t n_vocab, s
 
 static sill_status put_file(const char *dir, const char *name, const sill__str *s, sill_error *err) {
     char path[4096];
-    sill__out *out;
     if (s->failed) return sill__fail(err, SILL_ENOMEM, "no memory for %s", name);
     if (!sill__path_join(path, sizeof path, dir, name)) return sill__fail(err, SILL_ERANGE, "%s: the path is too long", dir);
-    sill_status st = sill__out_create(path, &out, err);
-    if (st != SILL_OK) return st;
-    if ((st = sill__out_put(out, s->p, s->n, err)) == SILL_OK) return sill__out_finish(out, NULL, err);
-    sill__out_drop(out);
-    return st;
+    return sill__put_file(path, s->p, s->n, err);
 }
 
 sill_status sill__tokenizer_save_pair(const sill_tokenizer *t, const char *dir, sill_error *err) {
