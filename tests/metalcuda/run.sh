@@ -102,7 +102,11 @@ each() { # TOOL TEST [NAME...]
     find_sanitizer
     # shellcheck disable=SC2046
     [ $# -gt 0 ] || set -- $(sed -n 's/^ *TEST(\([a-z_0-9]*\));$/\1/p' "tests/$program.c")
+    for name in "$@"; do
+        [ "$name" != nothing_is_left ] || echo "nothing_is_left: left out, since it makes no call of CUDA, which compute-sanitizer ends with status 255"
+    done
     together <<<"$(for name in "$@"; do
+        [ "$name" != nothing_is_left ] || continue
         printf '%s-%s-%s %s "%s" --tool %s %s %s "%s/tests/%s" %s\n' "$tool" "${program#*/test_}" "$name" "$before" "$cs" "$tool" "$report" \
             "$quick" "$BUILD" "$program" "$name"
     done)"
