@@ -41,7 +41,10 @@ def rows_of(path):
 
 
 def sill(args, *words):
-    command = [args.sill, *words, *args.options]
+    options = args.options
+    if words[0] == "tokenize":  # which has a model, and nothing that computes
+        options = [o for i, o in enumerate(options) if o in ("-m", "--model") or options[i - 1:i] in (["-m"], ["--model"])]
+    command = [args.sill, *words, *options]
     print("$", " ".join(os.path.basename(w) if "/" in w else w for w in command), flush=True)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
