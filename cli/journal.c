@@ -243,7 +243,11 @@ static sill_status get_row(void *user, const sill__corpus_row *row, const uint8_
     const void *bytes = sqlite3_column_blob(j->get, 3); /* in this order: asking for a type may move the bytes */
     out->n = (size_t)sqlite3_column_bytes(j->get, 3);
     out->bytes = bytes;
-    out->n_records = (uint32_t)sqlite3_column_int64(j->get, 1);
+    sqlite3_int64 n_records = sqlite3_column_int64(j->get, 1);
+    if (n_records < 0 || n_records > INT32_MAX)
+        return sill__fail(err, SILL_EFORMAT, "%s is damaged: row %llu has %lld lines of results; remove it to begin anew", j->path,
+                          (unsigned long long)row->number, (long long)n_records);
+    out->n_records = (uint32_t)n_records;
     out->error = (const char *)sqlite3_column_text(j->get, 2);
     *found = true;
     return SILL_OK;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs that are ended at any moment and go on: the same bytes in the end. What is refused; locks; shards and their merging; the
 record of a run and its replay; progress."""
-import hashlib, random, re, shutil, signal, socket, time
+import hashlib, random, re, shutil, signal, socket, sqlite3, time
 from clitest import *
 
 M = ["-m", STORIES]
@@ -276,6 +276,14 @@ def a_journal_that_is_damaged():
     write("bad.out.csv.partial", "rows of another program")
     r = sill(*command(f, out), status=2)
     assert "left from an unfinished run" in r.err and left(out) == [".partial"], (r.err, left(out))
+    for lines in (-1, 2**31):
+        stop_midway(command(f, out), out)
+        db = sqlite3.connect(out + ".journal")
+        with db:
+            db.execute("UPDATE rows SET records = ? WHERE number = (SELECT min(number) FROM rows)", (lines,))
+        db.close()
+        r = sill(*command(f, out), status=1)
+        assert f"has {lines} lines of results" in r.err and ".journal" in left(out), (r.err, left(out))
 
 
 def locks():
