@@ -205,6 +205,30 @@ int cli_sampling_check(cli_sampling *s, const char *command) {
     return parse_bias(s, command);
 }
 
+/* The lists of ids of the model's files; they are the model's. */
+static void take_lists(cli_sampling *s, const sill_generate_options *p) {
+    sill_generate_options *o = &s->o;
+    if (!s->bad_words.n) {
+        o->bad_words = p->bad_words;
+        o->bad_word_ends = p->bad_word_ends;
+        o->n_bad_words = p->n_bad_words;
+    }
+    if (!s->suppress.n) {
+        o->suppress_tokens = p->suppress_tokens;
+        o->n_suppress = p->n_suppress;
+    }
+    if (!s->begin_suppress.n) {
+        o->begin_suppress_tokens = p->begin_suppress_tokens;
+        o->n_begin_suppress = p->n_begin_suppress;
+    }
+    if (!s->bias.n) {
+        o->bias_words = p->bias_words;
+        o->bias_word_ends = p->bias_word_ends;
+        o->bias_word_values = p->bias_word_values;
+        o->n_bias_words = p->n_bias_words;
+    }
+}
+
 /* The preset's values where none was given. */
 static int take_preset(cli_sampling *s, const char *command, const sill_model *model) {
     sill_generate_options p = {.size = sizeof p}, *o = &s->o;
@@ -230,6 +254,7 @@ static int take_preset(cli_sampling *s, const char *command, const sill_model *m
     if (o->min_p < 0) o->min_p = p.min_p;
     if (o->epsilon_cutoff < 0) o->epsilon_cutoff = p.epsilon_cutoff;
     if (o->eta_cutoff < 0) o->eta_cutoff = p.eta_cutoff;
+    take_lists(s, &p);
     return check_values(o, s->default_new_tokens, command);
 }
 
@@ -363,11 +388,11 @@ int cli_sampling_prepare(cli_sampling *s, const char *command, const cli_engine 
     o->min_p = SILL_MAX(0.0f, o->min_p);
     o->epsilon_cutoff = SILL_MAX(0.0f, o->epsilon_cutoff);
     o->eta_cutoff = SILL_MAX(0.0f, o->eta_cutoff);
-    size_t n_words = o->n_bias_words ? s->bias_ends[o->n_bias_words - 1] : 0;
+    size_t n_words = o->n_bias_words ? o->bias_word_ends[o->n_bias_words - 1] : 0;
     if ((status = check_ids(s->bias_ids, o->n_bias, "logit-bias", command, engine)) >= 0 ||
-        (status = check_ids(s->word_ids, n_words, "logit-bias", command, engine)) >= 0 ||
-        (status = check_ids(s->suppress_ids, o->n_suppress, "suppress-tokens", command, engine)) >= 0 ||
-        (status = check_ids(s->begin_ids, o->n_begin_suppress, "begin-suppress-tokens", command, engine)) >= 0)
+        (status = check_ids(o->bias_words, n_words, "logit-bias", command, engine)) >= 0 ||
+        (status = check_ids(o->suppress_tokens, o->n_suppress, "suppress-tokens", command, engine)) >= 0 ||
+        (status = check_ids(o->begin_suppress_tokens, o->n_begin_suppress, "begin-suppress-tokens", command, engine)) >= 0)
         return status;
     if ((status = make_constraint(s, engine)) >= 0 || !s->bad_words.n) return status;
     const sill_tokenizer *t = sill_model_tokenizer(engine->model);

@@ -404,7 +404,8 @@ typedef struct sill_generate_options {
     size_t n_bias_words;
     /* Beam search, as in transformers: num_beams sequences of a row go on side by side, and of all that ended the
      * num_return_sequences with the best scores are the results, the best first. The processors work on log-probabilities
-     * then, as there. With do_sample the continuations are drawn (without replacement). Results come whole, not as a stream. */
+     * then, as there. With do_sample the continuations are drawn (without replacement). Results come whole; what a stream
+     * brings before are pieces without text or ids, one a step, which DONE may cancel at. */
     int32_t num_beams;         /* 0: 1 (no beams); a session must have room for as many sequences */
     float length_penalty;      /* score: summed log-probability / length ^ length_penalty; 0: 1.0; NaN: 0.0, the sum */
     int32_t early_stopping;    /* sill_early_stopping */
@@ -428,10 +429,11 @@ typedef enum sill_early_stopping {
  *  "hf-5-generate"  transformers 5.23's model.generate() instead of its pipeline: greedy, 20 new tokens; what
  *          generation_config.json sets (config.json where there is none) wins.
  * A preset does not change with later versions of sill. out->size must be set. Lengths, do_sample, the filters, penalties
- * num_return_sequences and what is of beams are overwritten, other fields are left; change afterwards what you want otherwise (a
- * max_length of your own needs max_new_tokens 0). After failure *out is as it was.
+ * num_return_sequences and what is of beams are overwritten; bad_words, suppress_tokens, begin_suppress_tokens and bias_words where
+ * the files set them: those lists are the model's and live as long as it. Other fields are left; change afterwards what you want
+ * otherwise (a max_length of your own needs max_new_tokens 0). After failure *out is as it was.
  * Errors: EINVAL (no such preset), EFORMAT (a value in the files that transformers would refuse, or that is no number of
- * its kind), EUNSUPPORTED (the files set something that sill has not, or not from a file: bad words, ...), EIO, ENOENT, ENOMEM. */
+ * its kind), EUNSUPPORTED (the files set something that sill has not, or not from a file: stop_strings, ...), EIO, ENOENT, ENOMEM. */
 SILL_USE_RESULT SILL_API sill_status sill_generate_preset(const sill_model *model, const char *name,
                                                           sill_generate_options *out, sill_error *err);
 

@@ -5,7 +5,9 @@
 in place of `from transformers import ...`; and for tables of texts sill.classify, sill.score, sill.embed. Everything is computed by
 libsill, which lies in this package. Neither torch nor transformers is needed; where torch tensors come in, torch tensors come out.
 """
-from . import errors
+from typing import Any as _Any
+
+from . import errors, refused as _refused
 from ._abi import VERSION as __version__
 from .compat import get_compat, set_compat, set_seed
 from .corpus import classify, embed, score
@@ -28,3 +30,7 @@ __all__ = [
     "SillError", "TextClassificationPipeline", "TextGenerationPipeline", "UnsupportedError", "ZeroShotClassificationPipeline",
     "__version__", "classify", "embed", "errors", "get_compat", "pipeline", "score", "set_compat", "set_seed",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    raise _refused.from_module(name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,9 +16,9 @@ from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from . import _abi
+from . import _abi, refused
 from ._lib import address, call, lib, options, take_string, utf8
-from .errors import UnsupportedError, error_of
+from .errors import error_of
 
 NO_ANSWER = _abi.SILL_CHAT_NO_ANSWER
 SPECIAL, BOS, NO_PREFIX = _abi.SILL_TOKENIZE_SPECIAL, _abi.SILL_TOKENIZE_BOS, _abi.SILL_TOKENIZE_NO_PREFIX
@@ -132,6 +134,7 @@ class Row:
     text: bytes | None = None
     ids: np.ndarray[Any, np.dtype[np.int32]] | None = None
     key: int | None = None  # of the random numbers; None: the row's number
+    context_ids: np.ndarray[Any, np.dtype[np.int32]] | None = None  # score: what stands before the ids
 
 
 @dataclass
@@ -187,6 +190,8 @@ class _Run:
                 c.index, c.key = index, index + 1 if r.key is None else r.key
                 if r.ids is not None:
                     c.ids, c.n_ids = int_pointer(r.ids), len(r.ids)
+                    if r.context_ids is not None:
+                        c.context_ids, c.n_context_ids = int_pointer(r.context_ids), len(r.context_ids)
                 else:
                     c.text, c.n_bytes = address(r.text), len(r.text or b"")
                 return 1
@@ -227,7 +232,7 @@ class Model:
         o = options(_abi.sill_model_options, device=address(name), dtype=getattr(_abi, "SILL_DTYPE_" + given["dtype"].upper()),
                     n_threads=given["n_threads"], memory_limit_bytes=given["memory_limit_bytes"], no_cache=int(given["no_cache"]))
         call("sill_model_load", utf8(path), ctypes.byref(o), ctypes.byref(handle))
-        self._handles: dict[str, Any] = {"model": handle.value, "session": None, "forked": False}
+        self._handles: dict[str, Any] = {"model": handle.value, "session": None, "constraints": {}, "forked": False}
         self._free = weakref.finalize(self, _free_model, self._handles)
         self._free.atexit = False  # threads may still be in a call then
         self.info = _abi.sill_model_info()
@@ -277,7 +282,7 @@ class Model:
         """Gives the memory back now, not when the object goes."""
         with self._alone():
             self._free()
-            self._handles.update(model=None, session=None, forked=False)
+            self._handles.update(model=None, session=None, constraints={}, forked=False)
 
     @property
     def n_ctx(self) -> int:
@@ -314,6 +319,23 @@ class Model:
             call("sill_generate_preset", self.handle, utf8(name), ctypes.byref(o))
         return o
 
+    def _constraint(self, kind: str, data: tuple[bytes, ...]) -> Any:
+        """A sill_constraint of this model. The last few are kept with their masks of tokens; the caller has the model alone."""
+        model, key = self.handle, (kind, data)
+        kept: dict[Any, Any] = self._handles["constraints"]
+        handle = kept.pop(key, None)
+        if handle is None:
+            out = ctypes.c_void_p()
+            if kind == "choices":
+                call("sill_constraint_choices", model, (ctypes.c_char_p * len(data))(*data), len(data), ctypes.byref(out))
+            else:
+                call("sill_constraint_" + kind, model, data[0], len(data[0]), ctypes.byref(out))
+            handle = out.value
+            while len(kept) >= KEPT_CONSTRAINTS:
+                lib.sill_constraint_free(kept.pop(next(iter(kept))))
+        kept[key] = handle
+        return handle
+
     def _task(self, name: str, callback: Any, o: Any, rows: Iterable[Row], result: Callable[[Any], None], *more: Any) -> None:
         run = _Run(rows, result)
         next_row, done = _abi.sill_next_fn(run.next), callback(run.done)
@@ -325,7 +347,8 @@ class Model:
         if status:
             raise error_of(status, error.msg.decode("utf-8", "replace"))
 
-    def generate(self, o: Any, rows: Iterable[Row], piece: Callable[[Any], None] | None = None) -> list[list[Generated]]:
+    def generate(self, o: Any, rows: Iterable[Row], piece: Callable[[Any], None] | None = None,
+                 constraint: tuple[str, tuple[bytes, ...]] | None = None) -> list[list[Generated]]:
         """Continuations of every row, in order. In the main thread pieces come as they are made, so that Ctrl-C ends the call."""
         per_row: dict[int, dict[int, Generated]] = {}
 
@@ -351,6 +374,8 @@ class Model:
         next_row, done = _abi.sill_next_fn(run.next), _abi.sill_generated_fn(run.done)
         error = _abi.sill_error()
         with self._alone(), run.interrupts:
+            if constraint is not None:
+                o.constraint = self._constraint(*constraint)
             status = lib.sill_generate(self.session, ctypes.byref(o), next_row, done, stream, None, ctypes.byref(error))
         if run.error is not None:
             raise run.error
@@ -410,6 +435,9 @@ class Model:
 
 
 def _free_model(handles: dict[str, Any]) -> None:
+    for constraint in handles["constraints"].values():
+        lib.sill_constraint_free(constraint)
+    handles["constraints"] = {}
     if handles["session"] is not None:
         lib.sill_session_free(handles["session"])
     if handles["model"] is not None:
@@ -484,6 +512,7 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (None,), "token_healing": (False, None), "remove_invalid_values": (False, None), "past_key_values": (None,),
     "constraints": (None,), "force_words_ids": (None,), "top_h": (None,), "dola_layers": (None,), "negative_prompt_ids": (None,),
 }
+KEPT_CONSTRAINTS = 8
 FLT_MIN = float(np.finfo(np.float32).tiny)
 
 
@@ -523,10 +552,38 @@ def set_generate(o: Any, keep: list[Any], name: str, value: Any) -> None:
         setattr(o, name, _number(name, value))
     elif name in KNOWN or name in _GENERATE_FIELDS:
         if not any(value is x or (x is not None and value == x) for x in KNOWN.get(name, ())):
-            raise UnsupportedError(f"generate: {name}={value!r} is not in this version of sill ({_abi.VERSION})")
+            raise refused.argument("generate", name, value)
     else:
         raise ValueError(f"The following `model_kwargs` are not used by the model: ['{name}'] (note: typos in the generate "
                          "arguments will also show up in this list)")
+
+
+def take_constraint(given: dict[str, Any]) -> tuple[str, tuple[bytes, ...]] | None:
+    """The one of choices, regex and json_schema that is among the options, out of them and as bytes."""
+    named = {k: v for k in ("choices", "regex", "json_schema") if (v := given.pop(k, None)) is not None}
+    if not named:
+        return None
+    if len(named) > 1:
+        raise ValueError(f"generate: {' and '.join(named)} together: a text is held to one of choices, regex and json_schema")
+    (kind, value), = named.items()
+    if kind == "choices":
+        if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+            raise ValueError(f"choices must be a list of texts, but is {value!r}")
+        texts = tuple(utf8(x) for x in value)
+        if not texts or any(b"\0" in x for x in texts):
+            raise ValueError("choices must be one or more texts without NUL characters")
+        return kind, texts
+    if kind == "regex":
+        if isinstance(value, re.Pattern):
+            if value.flags & ~(re.UNICODE | re.ASCII):
+                raise ValueError(f"regex: flags are not there ({value!r}); write the pattern without them")
+            value = value.pattern
+        if not isinstance(value, (str, bytes)):
+            raise ValueError(f"regex must be a pattern, but is {value!r}")
+        return kind, (utf8(value),)
+    if not isinstance(value, (str, bytes, dict, bool)):
+        raise ValueError(f"json_schema must be a schema as a dictionary or as JSON, but is {value!r}")
+    return kind, (utf8(value if isinstance(value, (str, bytes)) else json.dumps(value, ensure_ascii=False)),)
 
 
 def _number(name: str, value: Any) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Iterable
+from typing import Any, Iterable
 
 import numpy as np
 
-from . import _abi, _core, hub
+from . import _abi, _core, hub, refused
 from .compat import get_compat, next_seed
 from .errors import RangeError, UnsupportedError
 from .tensors import Output, is_torch, like, to_numpy
@@ -21,11 +21,10 @@ _IGNORED = {"low_cpu_mem_usage", "trust_remote_code", "use_safetensors", "attn_i
             "tp_plan", "use_fast", "ignore_mismatched_sizes", "key_mapping", "variant"}
 
 
-class PretrainedConfig:
+class PretrainedConfig(refused.Refuses):
     """What config.json says, by attribute; of a GGUF what its metadata say, in GPT-2's and Llama's own words."""
 
-    if TYPE_CHECKING:
-        def __getattr__(self, name: str) -> Any: ...
+    _refused = refused.CONFIG
 
     def __init__(self, **values: Any):
         self.__dict__.update({"pad_token_id": None, "bos_token_id": None, "eos_token_id": None, "problem_type": None, **values})
@@ -88,9 +87,21 @@ class GenerationConfig:
         self.__dict__.update(options)
 
     def __getattr__(self, name: str) -> Any:
+        if name in refused.CONFIG:
+            raise refused.MissingError(f"GenerationConfig.{name} is not in sill: write to_dict() to generation_config.json")
         if name.startswith("__"):
             raise AttributeError(name)
         return None
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], *, revision: str | None = None, cache_dir: str | None = None, **given: Any) -> "GenerationConfig":
+        """What a model's generation_config.json sets; OSError where there is none."""
+        path = os.path.join(hub.resolve(name, revision, cache_dir), "generation_config.json")
+        with open(path, encoding="utf-8") as f:
+            try:
+                return cls(**{**json.load(f), **given})
+            except ValueError as e:
+                raise OSError(f"{path} is no valid JSON: {e}") from e
 
     def to_dict(self) -> dict[str, Any]:
         """The options that are set."""
@@ -137,12 +148,13 @@ def _quantization(load_in_8bit: bool, load_in_4bit: bool, config: Any) -> str | 
     return "int8" if load_in_8bit else "q4" if load_in_4bit else None
 
 
-class PreTrainedModel:
+class PreTrainedModel(refused.Refuses):
     """A model with transformers' calls. Made by from_pretrained; threads may share it.
 
     Tensors or arrays come in from anywhere and go out as the kind that came in. Loaded where it runs best unless device_map or .to()
     says otherwise."""
 
+    _refused = refused.MODEL
     _families: tuple[str, ...] = ()
     _head = "lm"
 
@@ -185,6 +197,11 @@ class PreTrainedModel:
         if config is None:
             config = PretrainedConfig.from_pretrained(path)
         return cls(core, config, os.fspath(pretrained_model_name_or_path))
+
+    @classmethod
+    def from_config(cls, config: Any, **_: Any) -> Any:
+        """Refused: a model without weights is for training."""
+        raise UnsupportedError(f"{cls.__name__}.from_config: sill does not train models; from_pretrained loads one")
 
     # ---- where and how
 
@@ -240,7 +257,8 @@ class PreTrainedModel:
     def train(self, mode: bool = True) -> "PreTrainedModel":
         """train(False) is eval(); training is not in this version."""
         if mode:
-            raise UnsupportedError("this version of sill does not train models")
+            raise UnsupportedError("train(): this version of sill does not train models; train with transformers and load what save_pretrained writes. "
+                                   "eval() and train(False) are there")
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> "PreTrainedModel":
@@ -310,12 +328,11 @@ def open_model(path: str, device: str, dtype: str, **o: Any) -> _core.Model:
 
 
 def _refuse(kwargs: dict[str, Any], what: str) -> None:
-    harmless = {"use_cache", "output_attentions", "output_hidden_states", "token_type_ids", "head_mask"}
+    known = {"output_attentions", "output_hidden_states", "past_key_values", "inputs_embeds", "position_ids", "cache_position", "head_mask"}
     for name, value in kwargs.items():
-        if name in ("output_attentions", "output_hidden_states", "past_key_values", "inputs_embeds", "position_ids", "cache_position") and (
-                value is not None and value is not False):
-            raise UnsupportedError(f"{what}: {name} is not supported")
-        if name not in harmless and name not in ("past_key_values", "inputs_embeds", "position_ids", "cache_position"):
+        if name in known and value is not None and value is not False:
+            raise refused.argument(what, name, value)
+        if name not in known and name not in ("use_cache", "token_type_ids"):
             raise TypeError(f"{what}() got an unexpected keyword argument {name!r}")
 
 
@@ -352,6 +369,10 @@ class PreTrainedCausalLM(PreTrainedModel):
             loss = np.asarray(self._loss(out, to_numpy(labels), rows, starts), np.float32)
         return Output(loss=None if loss is None else like(loss, input_ids), logits=like(out[:, -int(logits_to_keep):], input_ids))
 
+    def can_generate(self) -> bool:
+        """It can."""
+        return True
+
     @staticmethod
     def _loss(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], rows: list[Any], starts: list[int]) -> np.floating[Any]:
         labels = labels[None] if labels.ndim == 1 else labels
@@ -374,6 +395,8 @@ class PreTrainedCausalLM(PreTrainedModel):
         Options by transformers' names; what is not given is as generate takes it by default (20 new tokens, greedy, and what the
         model's generation_config.json sets). A padded row, left or right, is continued as it is alone, whatever is beside it. Without
         attention_mask padding is told by its token, unless that also ends texts: then everything counts, as in transformers.
+        choices (a list of texts), regex (a pattern of re) or json_schema (a dictionary or JSON): what is generated matches that
+        whole; 256 new tokens where nothing is said (docs/CONSTRAINTS.md has the dialects).
         seed: of the random numbers (else sill.set_seed counts)."""
         inputs = input_ids if inputs is None else inputs
         pad = kwargs.get("pad_token_id")
@@ -418,6 +441,7 @@ class PreTrainedCausalLM(PreTrainedModel):
         o = self._core.preset(preset)
         keep: list[Any] = []
         given = {k: v for k, v in given.items() if v is not None}
+        constraint = _core.take_constraint(given)
         if "max_new_tokens" in given and "max_length" in given:
             _core.say_once("both `max_new_tokens` and `max_length` are set; `max_new_tokens` counts")
             given.pop("max_length")
@@ -450,13 +474,13 @@ class PreTrainedCausalLM(PreTrainedModel):
             if width is not None:
                 o.max_new_tokens, o.max_length = o.max_length - count, 0
         elif not o.max_new_tokens:
-            o.max_new_tokens = 20
+            o.max_new_tokens = 20 if constraint is None else 256
         if min_length and width is None:
             o.min_length = int(min_length)
         elif min_length and width is not None and not given.get("min_new_tokens"):
             o.min_new_tokens = max(0, int(min_length) - width)
         if not default_length or not o.max_new_tokens or longest + o.max_new_tokens <= n_ctx:
-            return self._run(o, rows, streamer)
+            return self._run(o, rows, streamer, constraint)
         # By default no more than fits: rows that leave less room are runs of their own, so that none shortens another.
         most, out = int(o.max_new_tokens), list[list[_core.Generated]]([] for _ in rows)
         room = [min(most, max(1, n_ctx - len(r))) for r in rows]
@@ -464,11 +488,12 @@ class PreTrainedCausalLM(PreTrainedModel):
             o.max_new_tokens = n
             o.min_new_tokens = min(o.min_new_tokens, n)
             some = [i for i, m in enumerate(room) if m == n]
-            for i, result in zip(some, self._run(o, [rows[i] for i in some], streamer, [i + 1 for i in some])):
+            for i, result in zip(some, self._run(o, [rows[i] for i in some], streamer, constraint, [i + 1 for i in some])):
                 out[i] = result
         return out
 
-    def _run(self, o: Any, rows: list[np.ndarray[Any, Any]], streamer: Any, keys: Iterable[int] | None = None) -> list[list[_core.Generated]]:
+    def _run(self, o: Any, rows: list[np.ndarray[Any, Any]], streamer: Any, constraint: Any,
+             keys: Iterable[int] | None = None) -> list[list[_core.Generated]]:
         numbered = list(keys) if keys is not None else list(range(1, len(rows) + 1))
         piece = None
         if streamer is not None:
@@ -483,7 +508,7 @@ class PreTrainedCausalLM(PreTrainedModel):
                 if r.n_ids:
                     sent[0] += r.n_ids
                     streamer.put(_core.copy_array(r.ids, r.n_ids, np.int32).astype(np.int64))
-        out = self._core.generate(o, [_core.Row(ids=r, key=k) for r, k in zip(rows, numbered)], piece)
+        out = self._core.generate(o, [_core.Row(ids=r, key=k) for r, k in zip(rows, numbered)], piece, constraint)
         if streamer is not None:
             rest = out[0][0].ids[sent[0]:]  # an end of text, say, which is no piece of text
             if len(rest):

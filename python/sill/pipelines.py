@@ -6,7 +6,7 @@ from typing import Any, Iterable, Iterator
 
 import numpy as np
 
-from . import _core, corpus
+from . import _core, corpus, refused
 from .compat import get_compat
 from .errors import RangeError, UnsupportedError
 from .modeling import (AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedCausalLM, PreTrainedModel, dtype_name,
@@ -17,9 +17,10 @@ from .tokenization import AutoTokenizer, PreTrainedTokenizer
 _PREPARED = {"truncation", "padding", "max_length", "add_special_tokens"}
 
 
-class Pipeline:
+class Pipeline(refused.Refuses):
     """A model and its tokenizer, called with texts."""
 
+    _refused = refused.PIPELINE
     task = ""
     auto: Any = AutoModelForCausalLM
 
@@ -30,6 +31,11 @@ class Pipeline:
     def device(self) -> Any:
         """Where the model is."""
         return self.model.device
+
+    @property
+    def dtype(self) -> Any:
+        """The type computed with."""
+        return self.model.dtype
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Results for a text, or a list of them for a list. batch_size and num_workers change nothing: rows are batched by sill."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from . import refused
+
 
 def is_torch(x: Any) -> bool:
     """True for a torch tensor, without importing torch."""
@@ -46,7 +48,7 @@ def as_type(values: Any, kind: Any) -> Any:
     return torch.from_numpy(array)
 
 
-_OUTPUTS = {"loss", "logits", "last_hidden_state", "past_key_values", "hidden_states", "attentions"}
+_OUTPUTS = {"loss", "logits", "last_hidden_state", "hidden_states", "attentions"}
 
 
 class Output(dict[str, Any]):
@@ -56,6 +58,8 @@ class Output(dict[str, Any]):
         super().__init__({k: v for k, v in values.items() if v is not None})
 
     def __getattr__(self, name: str) -> Any:
+        if name in refused.OUTPUT:
+            raise refused.MissingError(f"{name} is not in a model's output: {refused.OUTPUT[name]}")
         if name not in _OUTPUTS:
             raise AttributeError(f"a model's output has no {name!r}")
         return self.get(name)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, hub
+from . import _core, hub, refused
 from .compat import get_compat
-from .errors import RangeError
+from .errors import RangeError, UnsupportedError
 from .tensors import as_type, is_torch, to_numpy
 
 _NO_LIMIT = int(1e30)
@@ -25,6 +25,8 @@ _PADS = {"input_ids": None, "attention_mask": 0, "token_type_ids": 0, "special_t
 class BatchEncoding(dict[str, Any]):
     """What a tokenizer returns: input_ids, attention_mask and what else was asked for; by key and by attribute."""
 
+    is_fast = True
+
     def __init__(self, data: Mapping[str, Any] | None = None, tokenizer: "PreTrainedTokenizer | None" = None):
         super().__init__(data or {})
         self._tokenizer = tokenizer
@@ -33,6 +35,8 @@ class BatchEncoding(dict[str, Any]):
         try:
             return self[name]
         except KeyError:
+            if name in refused.ENCODING:
+                raise refused.MissingError(f"BatchEncoding.{name} is not in sill: {refused.ENCODING[name]}") from None
             raise AttributeError(name) from None
 
     @property
@@ -75,13 +79,14 @@ def _char_spans(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]
     return out
 
 
-class PreTrainedTokenizer:
+class PreTrainedTokenizer(refused.Refuses):
     """A tokenizer with transformers' calls. Made by from_pretrained.
 
     Where transformers raises for want of a padding token (GPT-2 has none), this pads with the end-of-text token, on the left and
     masked, and says so once on stderr. Text is never changed on the way back (clean_up_tokenization_spaces is ignored, as
     transformers 5 does for these tokenizers)."""
 
+    _refused = refused.TOKENIZER
     model_input_names = ["input_ids", "attention_mask"]
     is_fast = True
     # properties, made below for each role
@@ -93,6 +98,12 @@ class PreTrainedTokenizer:
     eos_token_id: int | None
     unk_token_id: int | None
     pad_token_id: int | None
+    cls_token: str | None
+    sep_token: str | None
+    mask_token: str | None
+    cls_token_id: int | None
+    sep_token_id: int | None
+    mask_token_id: int | None
 
     def __init__(self, tokenizer: _core.Tokenizer, name: str, directory: str | None, file: str = "", **given: Any):
         self._core, self.name_or_path, self._file = tokenizer, name, file
@@ -181,6 +192,15 @@ class PreTrainedTokenizer:
             if key.removesuffix("_token") not in _ROLES:
                 raise ValueError(f"{key}: the tokens that can be named are {', '.join(r + '_token' for r in _ROLES)}")
             setattr(self, key, value)
+        return 0
+
+    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
+        """0 where all of these are in the vocabulary; a new token is an UnsupportedError."""
+        texts = [getattr(t, "content", t) for t in ([new_tokens] if isinstance(new_tokens, str) or hasattr(new_tokens, "content") else new_tokens)]
+        new = [t for t in texts if t not in self.get_vocab()]
+        if new:
+            raise UnsupportedError(f"add_tokens: {new[0]!r} is not in the vocabulary, and sill adds no tokens to a model: put it into the tokenizer's "
+                                   "files, and its embedding into the model's, with transformers")
         return 0
 
     # ---- the vocabulary
@@ -530,6 +550,16 @@ def _special_properties() -> None:
 
         setattr(PreTrainedTokenizer, role + "_token", property(get_token, set_token, None, f"The {role} token's text, or None."))
         setattr(PreTrainedTokenizer, role + "_token_id", property(get_id, set_id, None, f"The {role} token's id, or None."))
+    for role in ("cls", "sep", "mask"):  # what these models have no use for
+        def get_other(self: Any, role: str = role) -> Any:
+            value = self.init_kwargs.get(role + "_token")
+            return value.get("content") if isinstance(value, Mapping) else getattr(value, "content", value)
+
+        def get_other_id(self: Any, role: str = role) -> Any:
+            return self.get_vocab().get(get_other(self, role))
+
+        setattr(PreTrainedTokenizer, role + "_token", property(get_other, None, None, f"The {role} token that the files name, or None."))
+        setattr(PreTrainedTokenizer, role + "_token_id", property(get_other_id, None, None, "Its id, or None."))
 
 
 _special_properties()

@@ -465,7 +465,8 @@ static sill_status load_file(sill__file *file, const sill_model_options *o, cons
         return sill__fail(err, SILL_ENOMEM, "no memory for a model");
     }
     m->file = file;
-    sill_status s = load(o, from, m, &slots, err);
+    m->shelf = sill__shelf_make();
+    sill_status s = m->shelf ? load(o, from, m, &slots, err) : sill__fail(err, SILL_ENOMEM, "no memory for a model");
     sill__slots_free(&slots);
     if (s == SILL_OK) *out = m;
     else sill_model_free(m);
@@ -498,6 +499,7 @@ void sill_model_free(sill_model *m) {
     if (!m) return;
     leave_device(m);
     sill_tokenizer_free(m->tokenizer);
+    sill__shelf_free(m->shelf);
     sill__arena_free(&m->rows8);
     sill__free(m->layers);
     sill__config_free(&m->config);

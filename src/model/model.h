@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "format/format.h"
+#include "model/shelf.h"
 #include "tokenizer/tokenizer.h"
 
 typedef enum sill__family { SILL__FAMILY_GPT2, SILL__FAMILY_LLAMA } sill__family;
@@ -52,6 +53,7 @@ struct sill_model {
     const sill__backend *ops;
     sill__device *device;
     sill_tokenizer *tokenizer;    /* may be NULL */
+    sill__shelf *shelf;           /* what sill_generate_preset found in the files */
     sill_dtype dtype;
     sill__compute compute;
     bool quantized;               /* stored in block types */

@@ -411,6 +411,14 @@ static int32_t build(beams *b, int32_t *first) {
     return n;
 }
 
+/* A piece without anything in it, for a caller that wants to cancel: what a beam holds is no result yet. */
+static sill_status ask_caller(beams *b, sill_error *err) {
+    const group *r = b->groups;
+    while (!r->used) r++;
+    sill_generated out = {.index = r->index, .status = SILL_OK, .text = "", .n_prompt = (size_t)r->n_prompt};
+    return sill__gen_done(b->g, &out, err);
+}
+
 static sill_status steps(beams *b, int32_t *first, sill_error *err) {
     sill_status st;
     for (;;) {
@@ -418,6 +426,7 @@ static sill_status steps(beams *b, int32_t *first, sill_error *err) {
         if (b->n_active == 0) return SILL_OK;
         const int32_t n = build(b, first);
         if ((st = sill__step(b->g->session, b->spans, n, err)) != SILL_OK) return st;
+        if (b->g->stream && (st = ask_caller(b, err)) != SILL_OK) return st;
         for (int32_t i = 0; i < b->n_groups; i++) {
             group *r = &b->groups[i];
             if (!r->used || first[i] < 0 || r->fed < r->n_prompt) continue;

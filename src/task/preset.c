@@ -35,7 +35,26 @@ enum {
 #undef X
     N_FIELDS
 };
-typedef struct values { double v[N_FIELDS]; } values;
+
+/* Lists of ids: where the file has them; read when it is settled which counts. */
+enum { BAD_WORDS, BIASES, SUPPRESSED, SUPPRESSED_FIRST, N_LISTS };
+static const char *const list_names[N_LISTS] = {"bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens"};
+#define MOST_BIASES 10000
+
+/* One of the files, whole and checked. */
+typedef struct source {
+    char path[4096];
+    char *text;
+    size_t n;
+} source;
+
+/* An object of a source: the whole, or the parameters of the task; or a list. */
+typedef struct object { const source *file; sill__json at; } object;
+
+typedef struct values {
+    double v[N_FIELDS];
+    object lists[N_LISTS]; /* file NULL: None */
+} values;
 
 static const char *const names[] = {
 #define X(name, kind, value) #name,
@@ -51,24 +70,12 @@ static const kind kinds[] = {
 /* Parameters that change the text and that sill has not, or not from a file. They may be there with a value that does
  * nothing: null, false, an empty list or string, or the number given here. */
 static const struct { const char *name; double neutral; } refused[] = {
-    {"bad_words_ids", NONE},      {"begin_suppress_tokens", NONE}, {"constraints", NONE},
-    {"dola_layers", NONE},        {"encoder_no_repeat_ngram_size", 0}, {"encoder_repetition_penalty", 1},
+    {"constraints", NONE},        {"dola_layers", NONE},          {"encoder_no_repeat_ngram_size", 0}, {"encoder_repetition_penalty", 1},
     {"exponential_decay_length_penalty", NONE}, {"force_words_ids", NONE}, {"forced_bos_token_id", NONE},
     {"forced_eos_token_id", NONE}, {"guidance_scale", 1},          {"max_time", NONE},
-    {"penalty_alpha", 0},         {"sequence_bias", NONE},         {"stop_strings", NONE},
-    {"suppress_tokens", NONE},    {"token_healing", NONE},         {"top_h", NONE},
-    {"watermarking_config", NONE},
+    {"penalty_alpha", 0},         {"stop_strings", NONE},          {"token_healing", NONE},
+    {"top_h", NONE},              {"watermarking_config", NONE},
 };
-
-/* One of the files, whole and checked. */
-typedef struct source {
-    char path[4096];
-    char *text;
-    size_t n;
-} source;
-
-/* An object of a source: the whole, or the parameters of the task. */
-typedef struct object { const source *file; sill__json at; } object;
 
 static bool same(double a, double b) { return a == b || (isnan(a) && isnan(b)); }
 
@@ -158,6 +165,11 @@ static bool does_nothing(sill__json j, double neutral) {
 static sill_status read_member(const object *o, const char *key, size_t n, sill__json *j, values *out, sill_error *err) {
     for (int i = 0; i < N_FIELDS; i++)
         if (is_name(key, n, names[i])) return read_value(o, i, j, &out->v[i], err);
+    for (int i = 0; i < N_LISTS; i++)
+        if (is_name(key, n, list_names[i])) {
+            out->lists[i] = (object){sill__json_peek(j) == SILL__JSON_NULL ? NULL : o->file, *j};
+            return SILL_OK;
+        }
     for (size_t i = 0; i < SILL_ARRAY_LEN(refused); i++)
         if (is_name(key, n, refused[i].name) && !does_nothing(*j, refused[i].neutral))
             return sill__fail(err, SILL_EUNSUPPORTED, "%s sets %s, which is not supported; choose the options without a preset",
@@ -203,12 +215,12 @@ static sill_status read_is_old(object o, bool *old, sill_error *err) {
 /* ------------------------------------------------------------- merging */
 
 static values all_none(void) {
-    values x;
+    values x = {.v = {0}};
     for (int i = 0; i < N_FIELDS; i++) x.v[i] = NONE;
     return x;
 }
 
-static const values global_4 = {{
+static const values global_4 = {.v = {
 #define X(name, kind, value) value,
     FIELDS(X)
 #undef X
@@ -218,6 +230,8 @@ static const values global_4 = {{
 static void take_model_4(values *to, const values *model) {
     for (int i = 0; i < N_FIELDS; i++)
         if (same(to->v[i], global_4.v[i])) to->v[i] = model->v[i];
+    for (int i = 0; i < N_LISTS; i++)
+        if (!to->lists[i].file) to->lists[i] = model->lists[i];
     if (to->v[AT_temperature] == 0) to->v[AT_do_sample] = 0;
 }
 
@@ -328,6 +342,147 @@ static sill_status put_options(const files *f, const values *x, sill_generate_op
     return put_sampling(f, x, o, err);
 }
 
+/* ------------------------------------------------------- lists of ids */
+
+/* Sequences of ids: the end of each, and its bias. */
+typedef struct sequences { sill__ids ids, ends, biases; } sequences; /* biases: the bits of a float */
+
+static void sequences_free(sequences *q) {
+    sill__ids_free(&q->ids);
+    sill__ids_free(&q->ends);
+    sill__ids_free(&q->biases);
+}
+
+/* Appends one list. STRICT: ids outside the vocabulary are refused, else left out. */
+static sill_status read_ids(object *o, const char *name, int32_t n_vocab, bool strict, sill__ids *out, sill_error *err) {
+    int64_t id;
+    sill_status s = SILL_OK;
+    if (!sill__json_enter(&o->at, SILL__JSON_ARRAY)) return wrong(o, name, "made of lists of ids", err);
+    while (s == SILL_OK && sill__json_next_element(&o->at)) {
+        if (!sill__json_int(&o->at, &id)) return wrong(o, name, "made of ids", err);
+        const bool known = id >= 0 && id < n_vocab;
+        if (strict && !known)
+            return sill__fail(err, SILL_EFORMAT, "%s: %s holds id %lld, and the model's are 0 to %d", o->file->path, name, (long long)id, n_vocab - 1);
+        const int32_t id32 = (int32_t)(known ? id : 0);
+        if (known) s = sill__ids_put(out, &id32, 1, err);
+    }
+    return s == SILL_OK && o->at.message ? sill__json_fail(&o->at, o->file->path, err) : s;
+}
+
+/* A bias, which Python must have as a float: with a point, an exponent, or infinite. */
+static sill_status read_bias(object *o, const char *name, sill__ids *out, sill_error *err) {
+    sill__json from = o->at;
+    double v = 0;
+    if (!sill__json_double(&o->at, &v) || isnan(v)) return wrong(o, name, "made of lists of ids, each with a number", err);
+    bool is_float = !isfinite(v);
+    for (; from.p < o->at.p && !is_float; from.p++) is_float = *from.p == '.' || *from.p == 'e' || *from.p == 'E';
+    if (!is_float || v == (double)INFINITY) return wrong(o, name, "made of numbers with a point", err);
+    const int32_t bits = (int32_t)sill__f32_bits((float)v);
+    return sill__ids_put(out, &bits, 1, err);
+}
+
+/* Of equal sequences the last bias counts, as in a dictionary. */
+static void merge_equal(sequences *q) {
+    const int32_t *ends = q->ends.p, last = (int32_t)q->ends.n - 1, from = last ? ends[last - 1] : 0, n = ends[last] - from;
+    for (int32_t i = 0, at = 0; i < last; at = ends[i++]) {
+        if (ends[i] - at != n || memcmp(q->ids.p + at, q->ids.p + from, (size_t)n * sizeof *q->ids.p) != 0) continue;
+        q->biases.p[i] = q->biases.p[last];
+        q->biases.n--;
+        q->ends.n--;
+        q->ids.n = (size_t)from;
+        return;
+    }
+}
+
+/* bad_words_ids: [[id, ...], ...]; sequence_bias: [[[id, ...], bias], ...]. A bad word of no ids is none. */
+static sill_status read_sequences(object o, int list, int32_t n_vocab, sequences *q, sill_error *err) {
+    const char *name = list_names[list];
+    sill_status s = SILL_OK;
+    bool any = false;
+    if (!sill__json_enter(&o.at, SILL__JSON_ARRAY)) return wrong(&o, name, "a list", err);
+    for (; s == SILL_OK && sill__json_next_element(&o.at); any = true) {
+        const size_t before = q->ids.n;
+        if (list == BIASES && (!sill__json_enter(&o.at, SILL__JSON_ARRAY) || !sill__json_next_element(&o.at)))
+            return wrong(&o, name, "made of lists of ids, each with a number", err);
+        s = read_ids(&o, name, n_vocab, true, &q->ids, err);
+        if (s == SILL_OK && q->ids.n == before) {
+            if (list == BIASES) return wrong(&o, name, "made of lists that are not empty", err);
+            continue;
+        }
+        const int32_t end = (int32_t)q->ids.n;
+        if (s == SILL_OK) s = sill__ids_put(&q->ends, &end, 1, err);
+        if (s != SILL_OK || list != BIASES) continue;
+        if (!sill__json_next_element(&o.at)) return wrong(&o, name, "made of lists of ids, each with a number", err);
+        if ((s = read_bias(&o, name, &q->biases, err)) != SILL_OK) return s;
+        while (sill__json_next_element(&o.at)) {} /* more is not looked at */
+        merge_equal(q);
+        if (q->ends.n > MOST_BIASES)
+            return sill__fail(err, SILL_ERANGE, "%s: %s has more than %d sequences", o.file->path, name, MOST_BIASES);
+    }
+    if (s == SILL_OK && o.at.message) return sill__json_fail(&o.at, o.file->path, err);
+    return s == SILL_OK && !any ? wrong(&o, name, "a list with anything in it", err) : s;
+}
+
+/* The ends, then the biases, then the ids, in one block of the model's. */
+static sill_status keep_sequences(const sill_model *m, const sequences *q, const size_t **ends, const float **biases,
+                                  const int32_t **ids, sill_error *err) {
+    const size_t n = q->ends.n, bytes = n * (sizeof(size_t) + sizeof(float)) + q->ids.n * sizeof(int32_t);
+    char *all = sill__alloc(bytes);
+    const char *kept = NULL;
+    if (all) {
+        for (size_t i = 0; i < n; i++) ((size_t *)(void *)all)[i] = (size_t)q->ends.p[i];
+        memset(all + n * sizeof(size_t), 0, n * sizeof(float));
+        if (q->biases.n) memcpy(all + n * sizeof(size_t), q->biases.p, n * sizeof(float));
+        memcpy(all + n * (sizeof(size_t) + sizeof(float)), q->ids.p, q->ids.n * sizeof(int32_t));
+        kept = sill__shelf_put(m->shelf, all, bytes);
+    }
+    sill__free(all);
+    if (!kept) return sill__fail(err, SILL_ENOMEM, "no memory for %zu sequences of ids", n);
+    *ends = (const size_t *)(const void *)kept;
+    *biases = (const float *)(const void *)(kept + n * sizeof(size_t));
+    *ids = (const int32_t *)(const void *)(kept + n * (sizeof(size_t) + sizeof(float)));
+    return SILL_OK;
+}
+
+static sill_status put_sequences(const sill_model *m, const object *o, int list, sill_generate_options *out, sill_error *err) {
+    sequences q = {.ids = {0}};
+    const float *biases = NULL;
+    sill_status s = read_sequences(*o, list, m->config.n_vocab, &q, err);
+    if (s == SILL_OK && list == BAD_WORDS && q.ends.n) {
+        s = keep_sequences(m, &q, &out->bad_word_ends, &biases, &out->bad_words, err);
+        out->n_bad_words = q.ends.n;
+    } else if (s == SILL_OK && list == BIASES) {
+        s = keep_sequences(m, &q, &out->bias_word_ends, &out->bias_word_values, &out->bias_words, err);
+        out->n_bias_words = q.ends.n;
+    }
+    sequences_free(&q);
+    return s;
+}
+
+static sill_status put_ids(const sill_model *m, object o, int list, const int32_t **out, size_t *n, sill_error *err) {
+    sill__ids ids = {0};
+    sill_status s = read_ids(&o, list_names[list], m->config.n_vocab, false, &ids, err);
+    if (s == SILL_OK && ids.n) {
+        const void *kept = sill__shelf_put(m->shelf, ids.p, ids.n * sizeof *ids.p);
+        if (!kept) s = sill__fail(err, SILL_ENOMEM, "no memory for %zu ids", ids.n);
+        *out = kept;
+    }
+    if (s == SILL_OK) *n = ids.n;
+    sill__ids_free(&ids);
+    return s;
+}
+
+static sill_status put_lists(const sill_model *m, const values *x, sill_generate_options *o, sill_error *err) {
+    sill_status s = SILL_OK;
+    for (int i = BAD_WORDS; i <= BIASES && s == SILL_OK; i++)
+        if (x->lists[i].file) s = put_sequences(m, &x->lists[i], i, o, err);
+    if (s == SILL_OK && x->lists[SUPPRESSED].file)
+        s = put_ids(m, x->lists[SUPPRESSED], SUPPRESSED, &o->suppress_tokens, &o->n_suppress, err);
+    if (s == SILL_OK && x->lists[SUPPRESSED_FIRST].file)
+        s = put_ids(m, x->lists[SUPPRESSED_FIRST], SUPPRESSED_FIRST, &o->begin_suppress_tokens, &o->n_begin_suppress, err);
+    return s;
+}
+
 /* config.json may be wanted for the task's parameters also where there is a generation_config.json. */
 static sill_status open_files(const sill_model *model, files *f, sill_error *err) {
     const char *dir = sill__file_dir(model->file);
@@ -360,6 +515,7 @@ sill_status sill_generate_preset(const sill_model *model, const char *name, sill
     s = open_files(model, f, err);
     if (s == SILL_OK) s = is_4 ? merge_4(f, &merged, err) : merge_5(f, is_5, &merged, err);
     if (s == SILL_OK) s = put_options(f, &merged, &o, err);
+    if (s == SILL_OK) s = put_lists(model, &merged, &o, err);
     if (s == SILL_OK) {
         o.size = size;
         memcpy(out, &o, size);

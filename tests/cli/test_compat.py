@@ -83,6 +83,27 @@ def beams_of_the_model():
         generate(sampled, "--num-beams", "3", "--do-sample", "--temperature", "0.7", "--max-new-tokens", "12")
 
 
+def lists_of_the_model():
+    """Bad words, suppressed tokens and biases of the files, as if they were given; what is given wins."""
+    more = ["--greedy", "--max-new-tokens", "12"]
+    for name in ("hf-4", "hf-5"):
+        plain = generate(model("plain", {}), "--compat", name, *more)
+        ids = plain[0][0]
+        never = [ids[0], ids[-1]]
+        m = model("never", {"suppress_tokens": never[:1], "begin_suppress_tokens": ids[1:2], "bad_words_ids": [never[1:], ids[2:4]],
+                            "sequence_bias": [[[ids[5]], -3.5], [ids[6:8], 2.0]]})
+        got = generate(m, "--compat", name, *more)
+        given = ["--suppress-tokens", str(never[0]), "--begin-suppress-tokens", str(ids[1]), "--logit-bias", f"{ids[5]}=-3.5",
+                 "--logit-bias", f"{ids[6]}:{ids[7]}=2"]
+        assert not set(never) & set(got[0][0]) and got[0][0][0] != ids[1] and got != plain
+        m = model("words", {"bad_words_ids": [never[1:], ids[2:4]]})
+        assert generate(m, "--compat", name, *more, *given) == got
+        assert generate(model("never", {"suppress_tokens": never}), "--compat", name, *more, "--suppress-tokens", "339") == \
+            generate(model("plain", {}), "--compat", name, *more, "--suppress-tokens", "339")
+    r = generate(model("never", {"bad_words_ids": [[4], [4000]]}), "--compat", "hf-5", status=1)
+    assert "bad_words_ids holds id 4000" in r.err, r.err
+
+
 def refusals():
     for name in ("hf-6", "hf", ""):
         r = generate(S, "--compat", name, status=2)
@@ -92,8 +113,8 @@ def refusals():
     r = generate(model("wrong", {"temperature": "hot"}), "--compat", "hf-5", status=1)
     assert "generation_config.json: temperature is not a finite number" in r.err and not r.out, r.err
     assert generate(model("wrong", {"temperature": "hot"}))
-    r = generate(model("never", {"suppress_tokens": [4]}), "--compat", "hf-4", status=1)
-    assert "suppress_tokens" in r.err, r.err
+    r = generate(model("never", {"stop_strings": ["x"]}), "--compat", "hf-4", status=1)
+    assert "stop_strings" in r.err, r.err
     r = generate(S, "--compat", "hf-5", "--min-new-tokens", "257", status=2)
     assert "257" in r.err and "256" in r.err, r.err
     r = generate(model("many", {"num_return_sequences": 2}), "--compat", "hf-5", "--greedy", status=2)
@@ -112,6 +133,6 @@ def conversations():
         assert "--compat NAME" in sill(c, "--help").text()
 
 
-for t in (defaults_of_the_pipeline, files_of_the_model, what_is_given_wins, beams_of_the_model, refusals, conversations):
+for t in (defaults_of_the_pipeline, files_of_the_model, what_is_given_wins, beams_of_the_model, lists_of_the_model, refusals, conversations):
     test(t)
 end()

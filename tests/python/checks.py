@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -311,6 +312,136 @@ def what_generate_refuses():
 
 
 @test
+def constraints():
+    m, t = model(), tokenizer()
+    p = sill.pipeline("text-generation", model=m, tokenizer=t)
+    new = {"return_full_text": False}
+    choices = ["positive", "negative", "it depends", "na\u00efve"]
+    for prompt in cases.PROMPTS:
+        assert p(prompt, choices=choices, do_sample=False, **new)[0]["generated_text"] in choices
+    sill.set_seed(3)
+    drawn = {p("a", choices=choices, temperature=9.0, top_k=0, **new)[0]["generated_text"] for _ in range(40)}
+    assert drawn <= set(choices) and len(drawn) > 2, drawn
+    pattern = r"(19|20)\d\d-(0[1-9]|1[0-2])"
+    for given in (pattern, re.compile(pattern)):
+        r = p(["a", "b c"], regex=given, num_return_sequences=3, **new)
+        assert all(re.fullmatch(pattern, g["generated_text"]) for row in r for g in row) and len(r) == 2 and len(r[0]) == 3
+    schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "old": {"type": "boolean"}, "kind": {"enum": ["x", 2]}},
+              "required": ["name", "old", "kind"]}
+    for given in (schema, json.dumps(schema)):
+        value = json.loads(p("a", json_schema=given, do_sample=False, **new)[0]["generated_text"])
+        assert list(value) == ["name", "old", "kind"] and len(value["name"]) <= 8 and value["kind"] in ("x", 2), value
+    ids = t("A sentence.", return_tensors="np").input_ids
+    out = m.generate(ids, choices=["yes", "no"])
+    assert t.decode(out[0, ids.shape[1]:], skip_special_tokens=True) in ("yes", "no")
+    beams = m.generate(ids, choices=choices, num_beams=4, num_return_sequences=2)
+    assert {t.decode(r[ids.shape[1]:], skip_special_tokens=True) for r in beams} <= set(choices)
+    e = t(cases.PROMPTS, return_tensors="np", padding=True)
+    texts = [t.decode(r[e.input_ids.shape[1]:], skip_special_tokens=True) for r in m.generate(**e, regex="[0-9]{30}")]  # more than 20 tokens, unasked
+    assert all(re.fullmatch("[0-9]{30}", x) for x in texts), texts
+    alone = [t.decode(m.generate(np.array([t(x)["input_ids"]]), regex="[0-9]{30}")[0], skip_special_tokens=True) for x in cases.PROMPTS]
+    assert [x[-30:] for x in alone] == texts
+    for k in range(3 * sill._core.KEPT_CONSTRAINTS):  # more than are kept
+        assert p("a", choices=[f"n{k}"], do_sample=False, **new)[0]["generated_text"] == f"n{k}"
+    assert len(m._core._handles["constraints"]) == sill._core.KEPT_CONSTRAINTS
+    kept = list(m._core._handles["constraints"])
+    assert p("a", choices=["n23"], do_sample=False, **new) and list(m._core._handles["constraints"]) == kept
+    raises(ValueError, m.generate, ids, choices=["a"], regex="b", match="choices and regex")
+    raises(ValueError, m.generate, ids, choices=[], match="choices")
+    raises(ValueError, m.generate, ids, choices="a", match="list")
+    raises(ValueError, m.generate, ids, choices=["a", 5], match="text")
+    raises(ValueError, m.generate, ids, choices=["a\0b"], match="NUL")
+    raises(ValueError, m.generate, ids, regex=5, match="regex")
+    raises(ValueError, m.generate, ids, regex=re.compile("a", re.I), match="flags")
+    raises(ValueError, m.generate, ids, regex="(a", match="byte")
+    raises(errors.UnsupportedError, m.generate, ids, regex="a(?=b)")
+    raises(errors.UnsupportedError, m.generate, ids, json_schema={"$ref": "#/x"}, match="ref")
+    raises(ValueError, m.generate, ids, json_schema="{", match="byte")
+    raises(ValueError, m.generate, ids, json_schema=["a"], match="json_schema")
+    other = sill.AutoModelForCausalLM.from_pretrained(GPT2, device="cpu")
+    assert other.generate(ids, choices=["yes"]).shape and not other.close()
+    raises(ValueError, other.generate, ids, choices=["yes"], match="closed")
+
+
+@test
+def lists_of_the_models_files():
+    """Bad words and the like in generation_config.json count as if they were given."""
+    lists = {"bad_words_ids": [[5], [17, 9]], "suppress_tokens": [70, 71], "begin_suppress_tokens": [258], "sequence_bias": [[[7], 5.0], [[8, 9], -3.0]]}
+    ids = np.array([[51, 258, 70, 9]])
+    with tempfile.TemporaryDirectory() as d:
+        for name in os.listdir(GPT2):
+            shutil.copy(os.path.join(GPT2, name), d)
+        for key, value in lists.items():
+            with open(os.path.join(d, "generation_config.json"), "w") as f:
+                json.dump({key: value, "eos_token_id": [0, 2]}, f)
+            m = sill.AutoModelForCausalLM.from_pretrained(d, device="cpu")
+            given = model().generate(ids, max_new_tokens=30, **{key: value})
+            assert np.array_equal(m.generate(ids, max_new_tokens=30), given), key
+            assert m.generate(ids, max_new_tokens=30, **{key: [[[1], 1.0]] if key == "sequence_bias" else [[1]] if key == "bad_words_ids" else [1]}).shape
+            p = sill.pipeline("text-generation", model=m, tokenizer=tokenizer())
+            for name in ("hf-4", "hf-5"):
+                sill.set_compat(name)
+                try:
+                    got = p("Once upon", do_sample=False, max_new_tokens=30, return_tensors=True)
+                finally:
+                    sill.set_compat("hf-5")
+                q = sill.pipeline("text-generation", model=model(), tokenizer=tokenizer())
+                assert got == q("Once upon", do_sample=False, max_new_tokens=30, return_tensors=True, **{key: value}), (key, name)
+            config = sill.GenerationConfig.from_pretrained(d)
+            assert getattr(config, key) == value
+            assert np.array_equal(model().generate(ids, config, max_new_tokens=30), given)
+            m.close()
+        raises(OSError, sill.GenerationConfig.from_pretrained, HEAD)
+
+
+def calls_of_transformers():
+    """(object, names) of what scripts call and sill has not; every one is refused by name."""
+    m, t = model(), tokenizer()
+    encoded = t(cases.SENTENCES[0])
+    out = m(np.array([[5, 6, 7]]))
+    return [(m, "save_pretrained push_to_hub resize_token_embeddings get_input_embeddings lm_head transformer state_dict parameters named_parameters "
+                "modules register_forward_hook gradient_checkpointing_enable add_adapter load_adapter compute_transition_scores compile double "
+                "zero_grad prepare_inputs_for_generation beam_search"),
+            (t, "save_pretrained save_vocabulary push_to_hub train_new_from_iterator backend_tokenizer get_added_vocab added_tokens_decoder "
+                "num_special_tokens_to_add additional_special_tokens build_inputs_with_special_tokens clean_up_tokenization"),
+            (encoded, "word_ids words sequence_ids char_to_token token_to_chars word_to_tokens encodings convert_to_tensors"),
+            (sill.pipeline("text-generation", model=m, tokenizer=t), "save_pretrained preprocess postprocess transform predict"),
+            (out, "past_key_values"), (m.config, "save_pretrained push_to_hub"), (sill.GenerationConfig(), "save_pretrained")]
+
+
+@test
+def what_there_is_not_is_refused_by_name():
+    for x, names in calls_of_transformers():
+        for name in names.split():
+            e = raises(errors.UnsupportedError, getattr, x, name, match=name)
+            assert isinstance(e, (NotImplementedError, AttributeError)) and not hasattr(x, name) and len(str(e)) > len(name) + 40, str(e)
+        e = raises(AttributeError, getattr, x, "save_pretrainde") if not isinstance(x, sill.GenerationConfig) else None
+        assert not isinstance(e, errors.SillError)
+    names = ("Trainer TrainingArguments DataCollatorWithPadding TextStreamer LogitsProcessorList StoppingCriteria DynamicCache logging BertModel "
+             "AutoModelForSeq2SeqLM AutoModelForMaskedLM AutoProcessor GPT2Config GPT2DoubleHeadsModel T5Tokenizer GPTQConfig")
+    for name in names.split():
+        for how in (f"from sill import {name}", f"import sill; sill.{name}"):
+            e = raises(errors.UnsupportedError, exec, how, {}, match=name)
+            assert isinstance(e, ImportError) and len(str(e)) > len(name) + 30, str(e)
+    raises(ImportError, exec, "from sill import pipelin", {})
+    raises(AttributeError, getattr, sill, "pipelin")
+    m, t, ids = model(), tokenizer(), np.array([[5, 6, 7]])
+    assert t.add_tokens(["<|endoftext|>"]) == 0 == t.add_tokens("a")
+    assert t.mask_token is None and t.cls_token_id is None
+    raises(errors.UnsupportedError, t.add_tokens, ["[NEW]"], match="[NEW]")
+    raises(errors.UnsupportedError, m.train, match="train")
+    raises(errors.UnsupportedError, sill.AutoModelForCausalLM.from_config, m.config, match="from_pretrained")
+    for name in ("output_attentions", "output_hidden_states", "past_key_values", "inputs_embeds", "position_ids"):
+        raises(errors.UnsupportedError, m, ids, match=name, **{name: True})
+        assert m(ids, **{name: None}).logits.shape
+    for name in ("output_scores", "return_dict_in_generate", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "past_key_values",
+                 "assistant_model", "penalty_alpha", "num_beam_groups", "max_time", "force_words_ids", "guidance_scale"):
+        e = raises(errors.UnsupportedError, m.generate, ids, match=name, **{name: 3})
+        assert len(str(e)) > len(name) + 60, str(e)
+    assert copy.deepcopy(m.config).vocab_size == pickle.loads(pickle.dumps(m.config)).vocab_size == 340
+
+
+@test
 def types_and_devices():
     m = model()
     wide = float(m(np.array([[5, 6, 7]]), labels=np.array([[5, 6, 7]])).loss)
@@ -375,6 +506,28 @@ def keyboard_interrupt_ends_a_call():
         pass
     assert time.monotonic() - start < 20
     assert m.generate(rows[:1], max_new_tokens=3).shape == (1, 33)  # and the session works
+
+
+@test
+def keyboard_interrupt_ends_one_row_of_beams():
+    """Between two steps of the row, not when it has ended."""
+    calls, original = [], sill._core._Run.done
+
+    def done(self, user, result):
+        calls.append(bool(result.contents.final))
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, user, result)
+
+    ids = np.array([[5, 6, 7]])
+    want = model().generate(ids, num_beams=4, max_new_tokens=60, suppress_tokens=[0, 2])
+    sill._core._Run.done = done
+    try:
+        raises(KeyboardInterrupt, model().generate, ids, num_beams=4, max_new_tokens=60, suppress_tokens=[0, 2])
+    finally:
+        sill._core._Run.done = original
+    assert calls == [False] * 3, calls
+    assert np.array_equal(want, model().generate(ids, num_beams=4, max_new_tokens=60, suppress_tokens=[0, 2]))
 
 
 @test
@@ -613,9 +766,12 @@ def program_3(kind, nothing=contextlib.nullcontext):
 def the_three_programs():
     with tempfile.TemporaryDirectory() as d:
         hub(d)
+        sill.set_seed(9)
         r = program_1()
         assert len(r) == 1 and list(r[0]) == ["generated_text"] and r[0]["generated_text"].startswith("This is a test sentence.")
-        assert len(tokenizer()(r[0]["generated_text"])["input_ids"]) <= 50
+        sill.set_seed(9)  # a text tokenized again may have more tokens
+        ids = sill.pipeline("text-generation", model="gpt2")("This is a test sentence.", max_length=50, return_tensors=True)[0]["generated_token_ids"]
+        assert len(ids) <= 50 and tokenizer().decode(ids, skip_special_tokens=True) == r[0]["generated_text"]
         same(sill.pipeline("text-generation", model="gpt2", device=0)("This is a test sentence.", max_length=50, num_return_sequences=1, do_sample=False),
              ANSWERS["text_generation"][5])
         m, p = program_2()

@@ -99,5 +99,26 @@ def transformers_itself_agrees_on_calls_of_every_day():
             assert got == want, f"{name}, {what}: {got}, expected {want}"
 
 
+@test
+def every_public_name_of_transformers_is_there_or_refused():
+    import transformers
+    u, n = transformers.AutoTokenizer.from_pretrained(checks.GPT2), transformers.AutoModelForCausalLM.from_pretrained(checks.GPT2)
+    t, m = tokenizer(), model()
+    pairs = [(m, n), (t, u), (t("a"), u("a")), (model("python/head", sill.AutoModelForSequenceClassification), n),
+             (sill.pipeline("text-generation", model=m, tokenizer=t), transformers.pipeline("text-generation", model=n, tokenizer=u))]
+    unknown, refused = [], 0
+    for ours, theirs in pairs:
+        for name in dir(theirs):
+            if name.startswith("_"):
+                continue
+            try:
+                getattr(ours, name)
+            except sill.UnsupportedError:
+                refused += 1
+            except AttributeError:
+                unknown.append(f"{type(ours).__name__}.{name}")
+    assert not unknown and refused > 100, f"{refused} refused, unknown: {' '.join(unknown)}"
+
+
 if __name__ == "__main__":
     checks.main(TESTS)

@@ -9,7 +9,7 @@
 typedef struct rec {
     char kind[16];
     int n;
-    char *keys[24], *values[24];
+    char *keys[32], *values[32];
 } rec;
 
 typedef struct recs {
@@ -59,7 +59,7 @@ static inline bool recs_next(recs *r, const char *kind) {
             end = line + strcspn(line, "\n");
             *end = 0;
             char *space = strchr(line, ' ');
-            if (space && now->n < 24) {
+            if (space && now->n < (int)SILL_ARRAY_LEN(now->keys)) {
                 *space = 0;
                 rec_unescape(space + 1);
                 now->keys[now->n] = line;

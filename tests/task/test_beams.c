@@ -231,6 +231,43 @@ static void refusals(void) {
     sill_model_free(m);
 }
 
+typedef struct watched { test_rows source; int pieces, results, cancel_at; } watched;
+
+static int next_watched(void *user, sill_row *row) { return test_next(&((watched *)user)->source, row); }
+
+static int watch(void *user, const sill_generated *r) {
+    watched *w = user;
+    if (r->final) {
+        w->results++;
+        return 0;
+    }
+    CHECK(r->status == SILL_OK && r->n_bytes == 0 && r->n_ids == 0 && r->text && r->index == 40 && r->n_prompt == 70);
+    return ++w->pieces == w->cancel_at;
+}
+
+/* A stream of beams is empty pieces, at each of which the call can be cancelled: also while the prompt is read. */
+static void cancelled_between_steps(void) {
+    int32_t ids[70];
+    for (int k = 0; k < 70; k++) ids[k] = 3 + k * 4;
+    sill_row row = {.index = 40, .key = 1, .ids = ids, .n_ids = 70};
+    sill_generate_options o = {.size = sizeof o, .num_beams = 4, .max_new_tokens = 60, .ignore_eos = 1, .num_return_sequences = 2};
+    sill_model *m = test_model(FIXTURES "gpt2", device, 2);
+    sill_session *s = test_session(m, 0, 16, 4);
+    REQUIRE(s);
+    const int32_t blocks = sill__session_free_blocks(s);
+    for (int at = 0; at <= 64; at++) { /* 5 steps read the prompt, 59 go on behind it */
+        watched w = {.source = {.rows = &row, .n = 1}, .cancel_at = at};
+        sill_error err = {0};
+        sill_status st = sill_generate(s, &o, next_watched, watch, 1, &w, &err);
+        CHECK_INT(st, at ? SILL_ECANCELLED : SILL_OK);
+        CHECK_INT(w.pieces, at ? at : 64);
+        CHECK_INT(w.results, at ? 0 : 2);
+        CHECK_INT(sill__session_free_blocks(s), blocks);
+    }
+    sill_session_free(s);
+    sill_model_free(m);
+}
+
 int main(int argc, char **argv) {
     static const char *const devices[] = {"ref", "cpu"};
     for (size_t i = 0; i < SILL_ARRAY_LEN(devices); i++) {
@@ -239,6 +276,7 @@ int main(int argc, char **argv) {
         TEST(same_bits_in_company);
         TEST(drawn_as_they_should_be);
         TEST(refusals);
+        TEST(cancelled_between_steps);
         free_models();
     }
     TEST_EXIT();

@@ -58,6 +58,47 @@ static double effect(const char *name, double v) {
     return none || v < 0 ? 0 : v;
 }
 
+static void put_ids(sill__str *s, const int32_t *ids, size_t n) {
+    for (size_t i = 0; i < n; i++) sill__str_putf(s, "%s%d", i ? ", " : "[", ids[i]);
+    sill__str_puts(s, n ? "]" : "[]");
+}
+
+/* Lists as Python's json.dumps has them; where there is nothing, null and an empty list are the same. */
+static void check_list(const rec *r, const char *name, sill__str *ours) {
+    char want[256];
+    const char *theirs = rec_text(r, name);
+    if (!theirs) FAIL("%s: no %s", rec_text(r, "name"), name);
+    snprintf(want, sizeof want, "%s", theirs && strcmp(theirs, "-") ? theirs : "[]");
+    char *empty = strstr(want, ", []"); /* a word of no ids, which forbids nothing */
+    if (empty) memmove(empty, empty + 4, strlen(empty + 4) + 1);
+    if (strcmp(ours->p, want) != 0) FAIL("%s: %s is %s, expected %s", rec_text(r, "name"), name, ours->p, want);
+    sill__str_clear(ours);
+}
+
+static void check_lists(const rec *r, const sill_generate_options *o) {
+    sill__str s;
+    sill__str_init(&s, 4096);
+    put_ids(&s, o->suppress_tokens, o->n_suppress);
+    check_list(r, "suppress_tokens", &s);
+    put_ids(&s, o->begin_suppress_tokens, o->n_begin_suppress);
+    check_list(r, "begin_suppress_tokens", &s);
+    for (size_t i = 0, at = 0; i < o->n_bad_words; at = o->bad_word_ends[i++]) {
+        sill__str_puts(&s, i ? ", " : "[");
+        put_ids(&s, o->bad_words + at, o->bad_word_ends[i] - at);
+    }
+    sill__str_puts(&s, o->n_bad_words ? "]" : "[]");
+    check_list(r, "bad_words_ids", &s);
+    for (size_t i = 0, at = 0; i < o->n_bias_words; at = o->bias_word_ends[i++]) {
+        sill__str_puts(&s, i ? ", [" : "[[");
+        put_ids(&s, o->bias_words + at, o->bias_word_ends[i] - at);
+        if (isinf(o->bias_word_values[i])) sill__str_puts(&s, ", -Infinity]");
+        else sill__str_putf(&s, ", %.1f]", (double)o->bias_word_values[i]);
+    }
+    sill__str_puts(&s, o->n_bias_words ? "]" : "[]");
+    check_list(r, "sequence_bias", &s);
+    sill__str_free(&s);
+}
+
 static void check_case(const rec *r, const sill_generate_options *o) {
     const struct { const char *name; double ours; bool drawn; } all[] = {
         {"max_new_tokens", o->max_new_tokens, false}, {"max_length", o->max_length, false},
@@ -88,7 +129,7 @@ static void compare(const char *name, const char *file) {
     recs rs = {0};
     size_t n;
     sill_error err = {0};
-    int cases = 0, refusals = 0;
+    int cases = 0, refusals = 0, lists = 0;
     if (sill__read_file(file, (size_t)1 << 20, &rs.text, &n, &err) != SILL_OK) {
         FAIL("%s", err.msg);
         return;
@@ -110,12 +151,15 @@ static void compare(const char *name, const char *file) {
             FAIL("%s: %s", title, err.msg);
         } else {
             check_case(r, &o);
+            check_lists(r, &o);
+            lists += o.n_bad_words + o.n_bias_words + o.n_suppress + o.n_begin_suppress > 0;
         }
         sill_model_free(m);
     }
     recs_close(&rs);
     CHECK(cases >= 40);
     CHECK(refusals >= 3 && refusals < cases / 4);
+    CHECK(lists >= 8);
 }
 
 static void hf_4(void) { compare("hf-4", FIXTURES "presets-hf-4.txt"); }
@@ -179,7 +223,21 @@ static void hostile_values(void) {
     refused("", "{\"num_beams\": 2, \"early_stopping\": \"always\"}", SILL_EFORMAT, "early_stopping");
     refused("", "{\"num_beams\": 2, \"early_stopping\": 3}", SILL_EFORMAT, "early_stopping");
     refused("", "{\"num_beams\": 2, \"num_return_sequences\": 3}", SILL_EFORMAT, "num_return_sequences");
-    refused("", "{\"suppress_tokens\": [1, 2]}", SILL_EUNSUPPORTED, "suppress_tokens");
+    refused("", "{\"suppress_tokens\": 4}", SILL_EFORMAT, "generation_config.json: suppress_tokens");
+    refused("", "{\"suppress_tokens\": [[4]]}", SILL_EFORMAT, "suppress_tokens");
+    refused("", "{\"begin_suppress_tokens\": [4, \"a\"]}", SILL_EFORMAT, "begin_suppress_tokens");
+    refused("", "{\"bad_words_ids\": [[5], [340]]}", SILL_EFORMAT, "bad_words_ids holds id 340");
+    refused("", "{\"bad_words_ids\": [[5], [99999999999]]}", SILL_EFORMAT, "bad_words_ids");
+    refused("", "{\"bad_words_ids\": {\"5\": 1}}", SILL_EFORMAT, "bad_words_ids");
+    refused("", "{\"bad_words_ids\": [[[5]]]}", SILL_EFORMAT, "bad_words_ids");
+    refused("", "{\"sequence_bias\": [[[5]]]}", SILL_EFORMAT, "sequence_bias");
+    refused("", "{\"sequence_bias\": [[[], 1.0]]}", SILL_EFORMAT, "sequence_bias");
+    refused("", "{\"sequence_bias\": [[5, 1.0]]}", SILL_EFORMAT, "sequence_bias");
+    refused("", "{\"sequence_bias\": [[[5], NaN]]}", SILL_EFORMAT, "sequence_bias");
+    refused("", "{\"sequence_bias\": [[[5], Infinity]]}", SILL_EFORMAT, "sequence_bias");
+    refused("", "{\"sequence_bias\": [[[5], \"1\"]]}", SILL_EFORMAT, "sequence_bias");
+    refused("", "{\"sequence_bias\": [[[5, 340], 1.0]]}", SILL_EFORMAT, "sequence_bias holds id 340");
+    refused(", \"bad_words_ids\": [[\"\"]]", NULL, SILL_EFORMAT, "config.json: bad_words_ids");
     refused("", "{\"stop_strings\": \"x\"}", SILL_EUNSUPPORTED, "stop_strings");
     refused("", "{\"guidance_scale\": 1.5}", SILL_EUNSUPPORTED, "guidance_scale");
     refused(", \"prefix\": \"Once \"", "{}", SILL_EUNSUPPORTED, "prefix");
@@ -195,7 +253,7 @@ static void hostile_task_values(void) {
         {"{\"text-generation\": {\"max_new_tokens\": -1}}", SILL_EFORMAT, "max_new_tokens"},
         {"{\"text-generation\": {\"num_beams\": -5}}", SILL_EFORMAT, "num_beams is -5"},
         {"{\"text-generation\": {\"prefix\": \"x\"}}", SILL_EUNSUPPORTED, "prefix"},
-        {"{\"text-generation\": {\"bad_words_ids\": [[1]]}}", SILL_EUNSUPPORTED, "bad_words_ids"}};
+        {"{\"text-generation\": {\"bad_words_ids\": [1]}}", SILL_EFORMAT, "config.json: bad_words_ids"}};
     sill_generate_options o;
     sill_error err;
     for (size_t i = 0; i < SILL_ARRAY_LEN(all); i++) {
@@ -215,11 +273,35 @@ static void hostile_task_values(void) {
 static void harmless_values(void) {
     sill_generate_options o;
     sill_error err;
-    const char *harmless = "{\"suppress_tokens\": [], \"bad_words_ids\": null, \"sequence_bias\": {}, \"stop_strings\": \"\", "
+    const char *harmless = "{\"suppress_tokens\": [], \"bad_words_ids\": null, \"sequence_bias\": null, \"stop_strings\": \"\", "
                            "\"guidance_scale\": 1.0, \"token_healing\": false, \"penalty_alpha\": 0, \"num_beams\": 1, \"min_length\": 0, "
                            "\"my_own\": {\"temperature\": \"hot\"}, \"temperature\": 0.5, \"temperature\": 0.25}";
     CHECK_OK(with("hf-5", ", \"prefix\": \"\"", harmless, &o, &err), err);
     CHECK(o.temperature == 0.25f && o.do_sample == 1 && o.max_new_tokens == 256 && o.top_k == 50);
+}
+
+/* Ids outside the vocabulary forbid nothing; of equal sequences the last bias counts; the lists are the model's, once. */
+static void lists_of_ids(void) {
+    sill_generate_options o, again;
+    sill_error err = {0};
+    sill_model *m = NULL;
+    REQUIRE(make_dir("task/gpt2", "{\"model_type\": \"gpt2\", \"n_embd\": 28, \"n_head\": 2, \"n_layer\": 2, \"n_positions\": 192, \"vocab_size\": 340}",
+                     "{\"suppress_tokens\": [-1, 5, 340, 99999999999, 7], \"bad_words_ids\": [[3, 4], [5]], "
+                     "\"sequence_bias\": [[[7], 1.0], [[8, 9], 2.0], [[7], 3.0, 4], [[8], -0.5]]}"));
+    CHECK_OK(load(&m, &err), err);
+    REQUIRE(m);
+    int32_t mine[] = {1};
+    o = again = (sill_generate_options){.size = sizeof o, .begin_suppress_tokens = mine, .n_begin_suppress = 1};
+    CHECK_OK(sill_generate_preset(m, "hf-5-generate", &o, &err), err);
+    CHECK(o.n_suppress == 2 && o.suppress_tokens[0] == 5 && o.suppress_tokens[1] == 7);
+    CHECK(o.begin_suppress_tokens == mine && o.n_begin_suppress == 1); /* the files do not set it */
+    CHECK(o.n_bad_words == 2 && o.bad_word_ends[0] == 2 && o.bad_word_ends[1] == 3 && o.bad_words[2] == 5);
+    REQUIRE(o.n_bias_words == 3);
+    CHECK(o.bias_words[0] == 7 && o.bias_word_values[0] == 3.0f && o.bias_word_values[1] == 2.0f && o.bias_word_values[2] == -0.5f);
+    CHECK(o.bias_word_ends[0] == 1 && o.bias_word_ends[1] == 3 && o.bias_word_ends[2] == 4 && o.bias_words[3] == 8);
+    CHECK_OK(sill_generate_preset(m, "hf-4", &again, &err), err);
+    CHECK(again.bad_words == o.bad_words && again.bias_words == o.bias_words && again.suppress_tokens == o.suppress_tokens);
+    sill_model_free(m);
 }
 
 /* min_new_tokens wins, also where it does nothing, as in transformers' _prepare_generated_length. */
@@ -296,6 +378,7 @@ int main(int argc, char **argv) {
     TEST(hostile_values);
     TEST(hostile_task_values);
     TEST(harmless_values);
+    TEST(lists_of_ids);
     TEST(min_lengths);
     TEST(the_call);
     TEST(files_gone);
