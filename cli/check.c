@@ -10,10 +10,10 @@
 #define MAX_DEVICES 12
 #define MAX_LINES 96
 
-typedef struct check_options { const char *device, *model, *output; int32_t threads; bool json, quick, overwrite; } check_options;
+typedef struct check_options { const char *device, *model, *output; int32_t threads; bool json, quick, full, overwrite; } check_options;
 
 typedef struct cell { char text[16], detail[420]; bool failed; } cell;
-typedef struct device { char name[64], detail[300]; bool passed, stopped; int64_t shared; double seconds; cell cells[MAX_LINES]; } device;
+typedef struct device { char name[64], detail[300]; bool passed, stopped; int64_t shared, left_out; double seconds; cell cells[MAX_LINES]; } device;
 typedef struct page {
     char os[160], lines[MAX_LINES][48], not_used[MAX_DEVICES][480];
     device devices[MAX_DEVICES];
@@ -80,6 +80,7 @@ static void read_device(sill__json *j, page *p) {
         else if (!strcmp(key, "passed")) sill__json_bool(j, &d->passed);
         else if (!strcmp(key, "stopped")) sill__json_bool(j, &d->stopped);
         else if (!strcmp(key, "shared")) sill__json_int(j, &d->shared);
+        else if (!strcmp(key, "left_out")) sill__json_int(j, &d->left_out);
         else if (!strcmp(key, "seconds")) sill__json_double(j, &d->seconds);
         else if (!strcmp(key, "checks") && sill__json_enter(j, SILL__JSON_ARRAY))
             while (sill__json_next_element(j)) read_check(j, p, d);
@@ -151,10 +152,14 @@ static void print_page(const page *p, FILE *to) {
         fprintf(to, "%-20s %s in %.1f s%s\n", v->name, v->passed ? "PASSED" : "FAILED", v->seconds,
                 v->stopped ? "; stopped: too many errors of the device" : "");
     }
-    for (int d = 0; d < p->n_devices; d++)
+    for (int d = 0; d < p->n_devices; d++) {
+        if (p->devices[d].left_out)
+            fprintf(to, "%s: not taken by itself here, so without the %lld largest cases (--full has them)\n", p->devices[d].name,
+                    (long long)p->devices[d].left_out);
         if (p->devices[d].shared)
             fprintf(to, "%s: without the %lld largest cases of code that it shares with a set above\n", p->devices[d].name,
                     (long long)p->devices[d].shared);
+    }
     fprintf(to, "%s in %.1f s%s\n", p->passed ? "passed" : "FAILED", p->seconds, p->quick ? " (quick: operations only)" : "");
     for (int d = 0; d < p->n_devices && p->passed; d++)
         if (!strncmp(p->devices[d].name, "metal", 5))
@@ -194,6 +199,7 @@ int cli_check(int argc, char **argv) {
         {"device", 0, ARG_TEXT, offsetof(check_options, device), 0, 0, NULL, "NAME", "cpu (in every instruction set of this machine), metal; default: all that open"},
         {"model", 'm', ARG_TEXT, offsetof(check_options, model), 0, 0, NULL, "MODEL", "this model too, on a short text"},
         {"quick", 0, ARG_FLAG, offsetof(check_options, quick), 0, 0, NULL, NULL, "operations only, of which a first use of a GPU has its model's"},
+        {"full", 0, ARG_FLAG, offsetof(check_options, full), 0, 0, NULL, NULL, "the largest shapes on the instruction sets that are not taken by themselves too"},
         {"threads", 0, ARG_INT, offsetof(check_options, threads), 1, 1024, NULL, "N", "threads (default: the physical cores)"},
         {"output", 'o', ARG_TEXT, offsetof(check_options, output), 0, 0, NULL, "FILE", "the report (default: standard output)"},
         {"overwrite", 0, ARG_FLAG, offsetof(check_options, overwrite), 0, 0, NULL, NULL, "replace FILE if it exists"},
@@ -211,6 +217,7 @@ int cli_check(int argc, char **argv) {
     sill_status s = SILL_OK;
     if (status >= 0) return status;
     if (o.device && !strcmp(o.device, "auto")) return args_usage("check", "--device auto is no device; name one, or leave it out for all");
+    if (o.quick && o.full) return args_usage("check", "--quick and --full are opposites; give one");
     if (o.output && strcmp(o.output, "-") && !o.overwrite && access(o.output, F_OK) == 0)
         return args_usage("check", "%s exists; --overwrite replaces it", o.output);
     cli_model_options model = {.device = o.device && strcmp(o.device, "all") ? o.device : NULL};
@@ -218,7 +225,7 @@ int cli_check(int argc, char **argv) {
     if (o.model && (s = cli_model_path(o.model, path, sizeof path, &err)) != SILL_OK) return cli_fail(&err);
     cli_show_log();
     bar = cli_is_terminal(stderr) && !cli_general.quiet;
-    sill_check_options options = {.size = sizeof options, .device = o.device, .model = o.model ? path : NULL, .quick = o.quick,
+    sill_check_options options = {.size = sizeof options, .device = o.device, .model = o.model ? path : NULL, .quick = o.quick, .full = o.full,
                                   .n_threads = o.threads, .progress = show_progress, .user = &bar};
     s = sill_check(&options, &json, &passed, &err);
     if (s != SILL_OK) return cli_fail(&err);

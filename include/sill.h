@@ -764,13 +764,14 @@ SILL_USE_RESULT SILL_API sill_status sill_convert(const char *path, const char *
 
 typedef struct sill_check_options {
     size_t size;
-    const char *device;    /* "cpu": every instruction set of this machine (SILL_CPU_ISA: that one alone), the large cases of
-                              code that sets share on the best of them; "metal", ...; NULL or "all": all devices that open */
+    const char *device;    /* "cpu": every instruction set of this machine (SILL_CPU_ISA: that one alone), the large cases on
+                              the one that is taken; "metal", ...; NULL or "all": all devices that open */
     const char *model;     /* this model too, on a short text: the slow part for a large one; NULL: none */
     int32_t quick;         /* 1: operations only, each type once or twice; before the first use of a GPU those that the model takes */
     int32_t n_threads;     /* as in sill_model_options */
     int (*progress)(void *user, double share); /* non-zero cancels; may be NULL */
     void *user;
+    int32_t full;          /* 1: the large cases on the other sets too, but for code that sets share */
 } sill_check_options;
 
 /* Whether this machine computes what it should: every operation with every type of weights and of KV cache over odd shapes,

@@ -97,6 +97,8 @@ suite_isa() {
         SILL_CPU_ISA=$isa run_tests build/release release $model model/test_session model/test_stories engine \
             task/test_parity task/test_generate task/test_rows cli/test_corpus
     done
+    if SILL_CACHE=build/release/check-cache build/release/sill check --full --device cpu; then echo "PASS sill check --full"; else echo "FAIL sill check --full"; fi >"$log" 2>&1
+    count_lines 0 'all shapes in every instruction set'
 }
 # The NEON bodies, cross-compiled and emulated: with everything that the emulator offers, and as an old core. The
 # default model would take an hour here.

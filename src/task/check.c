@@ -30,8 +30,10 @@ static sill_status add(check_run *r, const sill__backend *b, const char *isa, si
     snprintf(how->isa, sizeof how->isa, "%s", isa ? isa : "");
     how->options = (sill__device_options){.n_threads = r->o.n_threads, .isa = isa ? how->isa : NULL};
     sill_status s = b->open(&how->options, &d, err);
-    if (s == SILL_OK) sill__check_target_init(&r->targets[r->n++], b, d, how->options.isa);
-    return s;
+    if (s != SILL_OK) return s;
+    sill__check_target_init(&r->targets[r->n], b, d, how->options.isa);
+    r->targets[r->n++].brief = !r->o.full;
+    return SILL_OK;
 }
 
 /* In every form that this machine runs, unless one is forced. */
@@ -105,8 +107,8 @@ static void put_target(sill__str *s, const sill__check_target *t) {
     put_text(s, "device", t->name);
     sill__str_puts(s, ",");
     put_text(s, "detail", detail);
-    sill__str_putf(s, ",\"threads\":%d,\"passed\":%s,\"stopped\":%s,\"shared\":%d,\"seconds\":%.2f,\"checks\":[\n", t->ops->n_threads(t->device),
-                   sill__check_passed(t) ? "true" : "false", t->stopped ? "true" : "false", (int)t->n_shared, t->seconds);
+    sill__str_putf(s, ",\"threads\":%d,\"passed\":%s,\"stopped\":%s,\"shared\":%d,\"left_out\":%d,\"seconds\":%.2f,\"checks\":[\n", t->ops->n_threads(t->device),
+                   sill__check_passed(t) ? "true" : "false", t->stopped ? "true" : "false", (int)t->n_shared, (int)t->n_left_out, t->seconds);
     for (int i = 0; i < t->n_lines; i++) {
         sill__str_puts(s, i ? ",\n  " : "  ");
         put_line(s, &t->lines[i]);

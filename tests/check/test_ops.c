@@ -216,6 +216,30 @@ static void lesser_sets_share_large_cases(void) {
         const bool own = !strcmp(t[i].isa, "avx2") || !strcmp(t[i].isa, "scalar");
         if (own) CHECK_INT(t[i].n_shared, 0);
         if (i > 0 && !own) CHECK(t[i].n_shared > 0 && t[i].lines[0].n_cases < t[0].lines[0].n_cases);
+        CHECK_INT(t[i].n_left_out, 0);
+        cpu()->close(t[i].device);
+    }
+}
+
+/* A brief target has the large cases only where no target before it is of its backend and at work. */
+static void brief_targets_leave_large_cases_out(void) {
+    static sill__check_target t[3];
+    sill_error err = {0};
+    for (int i = 0; i < 3; i++) {
+        REQUIRE(cpu()->open(&(sill__device_options){.n_threads = 2, .isa = "scalar"}, &device, &err) == SILL_OK);
+        sill__check_target_init(&t[i], cpu(), device, NULL);
+        t[i].brief = i != 1;
+    }
+    CHECK_OK(sill__check_kind("product", t, 3, SILL__CHECK_QUICK, &err), err);
+    CHECK_INT(t[0].n_left_out + t[1].n_left_out, 0);
+    CHECK(t[2].n_left_out > 0 && t[2].n_shared == 0);
+    int32_t n = 0;
+    for (int k = 0; k < t[0].n_lines; k++)
+        if (!strncmp(t[0].lines[k].name, "product, ", 9) && strcmp(t[0].lines[k].name, "product, one interactive row")) n += t[0].lines[k].n_cases - t[2].lines[k].n_cases;
+    CHECK_INT(n, t[2].n_left_out);
+    CHECK_INT(t[1].lines[0].n_cases, t[0].lines[0].n_cases);
+    for (int i = 0; i < 3; i++) {
+        CHECK(sill__check_passed(&t[i]));
         cpu()->close(t[i].device);
     }
 }
@@ -342,6 +366,7 @@ static void distances(void) {
 int main(int argc, char **argv) {
     TEST(every_instruction_set_passes);
     TEST(lesser_sets_share_large_cases);
+    TEST(brief_targets_leave_large_cases_out);
     TEST(code_that_sets_share);
     TEST(either_rounding_is_right);
     TEST(one_element_of_a_product);

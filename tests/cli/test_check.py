@@ -70,7 +70,8 @@ def with_a_model():
 
 
 def wrong_usage():
-    for args, says in ((["--device", "tpu"], "tpu"), (["--device", "auto"], "name one"), (["x"], ""), (["--threads", "0"], "--threads")):
+    for args, says in ((["--device", "tpu"], "tpu"), (["--device", "auto"], "name one"), (["x"], ""), (["--threads", "0"], "--threads"),
+                       (["--quick", "--full"], "opposites")):
         r = check(*args, status=2)
         assert says in r.err and not r.out, (args, r.err)
     if os.uname().sysname != "Darwin" and "SILL_METAL_LIBRARY" not in os.environ:

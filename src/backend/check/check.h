@@ -33,7 +33,9 @@ typedef struct sill__check_target {
     sill__device *device;
     char name[64];         /* as describe says */
     const char *isa;       /* that it was opened with, where its backend has several; else NULL */
+    bool brief;            /* without large cases, if a target before it is of the same backend */
     int32_t n_shared;      /* large cases left out, since a target before it has run the code that it shares with it */
+    int32_t n_left_out;    /* large cases left out because it is brief */
     int n_lines;
     sill__check_line lines[SILL__CHECK_MAX_LINES];
     bool stopped;          /* a failing device is not asked everything: its errors came too often */

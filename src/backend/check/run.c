@@ -229,6 +229,14 @@ static bool shared(const sill__check_target *targets, int k, const check_case *c
     return false;
 }
 
+static bool left_out(sill__check_target *targets, int k, const check_case *c) {
+    sill__check_target *t = &targets[k];
+    if (shared(targets, k, c)) return ++t->n_shared;
+    for (int i = 0; c->large && t->brief && i < k; i++)
+        if (targets[i].ops == t->ops && !targets[i].stopped) return ++t->n_left_out;
+    return false;
+}
+
 static bool pick(check_case *c, const char *only, sill__check_level level, const sill__use *use, int *kind, int *i) {
     for (; *kind < (int)SILL_ARRAY_LEN(kinds); ++*kind, *i = 0) {
         if (only && strcmp(only, kinds[*kind]->name)) continue;
@@ -272,10 +280,7 @@ static sill_status run(const char *only, sill__check_target *targets, int n_targ
         for (int k = 0; k < n_targets && s == SILL_OK; k++) {
             double from = sill__now();
             if (targets[k].stopped) continue;
-            if (shared(targets, k, now)) {
-                targets[k].n_shared++;
-                continue;
-            }
+            if (left_out(targets, k, now)) continue;
             s = examine(&targets[k], now, &errors[k], err);
             targets[k].stopped = errors[k] >= MAX_ERRORS;
             targets[k].seconds += sill__now() - from;
