@@ -4,6 +4,7 @@
 #   tools/deps.sh            to build and run: nothing is done and nothing said when all is there
 #   tools/deps.sh --test     also what `make test-all` needs (cross compilers, sanitizers, Python packages)
 #   tools/deps.sh --bench    also what `make bench` compares with
+#   tools/deps.sh --peers    also lm-evaluation-harness and an older transformers, each in front of build/venv (tools/test_all.sh peers)
 #   tools/deps.sh --cross [TARGET...]   what `make macos` and ZIG_TARGET=TARGET compile with: zig, in build/zig, and the sources
 #                            of SQLite, zlib and zstd, below build/cross, which make compiles for the target (CROSS_SRC=)
 #   tools/deps.sh --list     prints the table
@@ -43,6 +44,9 @@ PYTHON_TEST_BUILT='bitsandbytes==0.50.2 xllamacpp==2026.10.11549'
 PYTHON_BENCH='llama-cpp-python==0.3.36 ctranslate2==4.8.5 openvino==2026.4.1 openvino-genai==2026.4.1.0'
 # The converters want an older transformers: an environment of their own, build/venv-convert.
 PYTHON_CONVERT='torch==2.13.0 ctranslate2==4.8.5 openvino==2026.4.1 optimum-intel==2.2.0 nncf==3.4.0'
+# Environments that stand in front of build/venv: what is not in them is taken from there.
+PYTHON_LM_EVAL='lm_eval==0.4.13'
+PYTHON_HF4='transformers==4.57.1'
 VENV=build/venv
 # The compiler of `make macos`: clang with the C libraries and headers of many systems, Apple's libSystem among them.
 ZIG='ziglang==0.17.1'
@@ -68,9 +72,11 @@ case ${1:-} in
     --test) wanted='run test cross' zig=true ;;
     --cross) wanted='run cross' zig=true; shift ;;
     --bench) wanted='run test bench' ;;
+    --peers) wanted='run test peers' ;;
     --list) printf '%s\n' "$TABLE" "Python for tests: $PYTHON_TEST $PYTHON_TEST_BUILT" "Python for bench: $PYTHON_BENCH" \
+        "Python for the suite peers: $PYTHON_LM_EVAL, $PYTHON_HF4" \
         "Python for its conversions: $PYTHON_CONVERT" "Python for make macos: $ZIG"; exit 0 ;;
-    *) echo "usage: tools/deps.sh [--test | --bench | --cross [TARGET...] | --list]" >&2; exit 2 ;;
+    *) echo "usage: tools/deps.sh [--test | --bench | --peers | --cross [TARGET...] | --list]" >&2; exit 2 ;;
 esac
 
 missing='' debian='' brew=''
@@ -124,8 +130,16 @@ python_packages() { # STAMP PACKAGES...
         echo "deps: pip failed; is there a network?" >&2; return 1; }
     printf '%s\n' "$*" >"$stamp"
 }
+in_front() { # NAME PACKAGES...: build/NAME, whose Python finds build/venv's packages behind its own
+    local VENV=build/$1 base=build/venv
+    shift
+    [ -x $VENV/bin/python ] || python3 -m venv $VENV || { echo "deps: python3 -m venv failed" >&2; return 1; }
+    (cd $base/lib/python3*/site-packages && pwd) >"$(echo $VENV/lib/python3*/site-packages)/base.pth" || return 1
+    python_packages .stamp "$@"
+}
 # shellcheck disable=SC2086
 case $wanted in
+    *peers*) python_packages .test $PYTHON_TEST && in_front venv-lm-eval $PYTHON_LM_EVAL && in_front venv-hf4 $PYTHON_HF4 ;;
     *bench*)
         python_packages .test $PYTHON_TEST && CMAKE_ARGS="-DGGML_NATIVE=ON ${CMAKE_ARGS:-}" python_packages .bench $PYTHON_BENCH &&
             VENV=build/venv-convert && python_packages .convert $PYTHON_CONVERT &&

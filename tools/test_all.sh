@@ -3,7 +3,8 @@
 #
 #   tools/test_all.sh            make test, then the rest
 #   tools/test_all.sh --rest     the rest only
-#   tools/test_all.sh NAME...    suites by name: test clang sanitize tsan isa aarch64 metal macos wheels fuzz live
+#   tools/test_all.sh NAME...    suites by name: test clang sanitize tsan isa aarch64 metal macos wheels fuzz live, and peers, which
+#                                is not in the rest: about 15 minutes, and environments of its own (tools/deps.sh --peers)
 #
 # Needs `tools/deps.sh --test`. Each suite builds into its own build/DIR, so nothing is rebuilt for nothing.
 set -u
@@ -186,11 +187,24 @@ suite_live() {
     done
 }
 
+# The Python package beside others' programs: transformers 4.57 and 5.23, lm-evaluation-harness.
+suite_peers() {
+    build all tests || { broken build; return; }
+    local of rc
+    for of in peers_hf4:venv-hf4 peers_lm_eval:venv-lm-eval peers_texts:venv; do
+        [ -x build/"${of#*:}"/bin/python ] || { absent "no build/${of#*:}; run tools/deps.sh --peers"; continue; }
+        BUILD=build/release timeout 3000 build/"${of#*:}"/bin/python tests/python/"${of%:*}".py >"$log" 2>&1 </dev/null
+        rc=$?
+        grep '^PASS ' "$log"
+        count_lines $rc tests/python/"${of%:*}".py
+    done
+}
+
 for suite in $suites; do
     from=$SECONDS
     echo "== $suite"
     case $suite in
-        test | clang | sanitize | tsan | isa | aarch64 | metal | macos | wheels | fuzz | live) suite_"$suite" ;;
+        test | clang | sanitize | tsan | isa | aarch64 | metal | macos | wheels | fuzz | live | peers) suite_"$suite" ;;
         *) broken "no such suite" ;;
     esac
     summary="$summary$(awk -v n="$suite" -v s=$((SECONDS - from)) 'BEGIN {printf "%-10s %5.1f minutes", n, s / 60}')

@@ -132,8 +132,11 @@ class TextGenerationPipeline(Pipeline):
                 skip: bool) -> dict[str, Any]:
         if tensors:
             return {"generated_token_ids": [*row.tolist(), *g.ids.tolist()]}
-        # transformers 5 decodes what is new by itself: SentencePiece then drops a space at its beginning
-        text: Any = self.tokenizer._text(g.ids.tolist(), skip, continuation=get_compat() == "hf-4")
+        text: Any
+        if get_compat() == "hf-4":  # the whole is decoded, less as many characters as the prompt alone has
+            text = self.tokenizer._text([*row.tolist(), *g.ids.tolist()], skip)[len(self.tokenizer._text(row.tolist(), skip)):]
+        else:  # what is new is decoded by itself: SentencePiece then drops a space at its beginning
+            text = self.tokenizer._text(g.ids.tolist(), skip)
         if full is not False:
             if _is_chat(x) and _goes_on(x, goes_on):
                 text = [*map(dict, x[:-1]), {**x[-1], "content": x[-1]["content"] + text}]
