@@ -18,6 +18,8 @@ typedef struct shape { const char *name; int32_t embd, layers, heads, kv_heads, 
 static const shape gpt2_small = {"GPT-2 small", 768, 12, 12, 0, 64, 3072, 50257, 1024};
 static const shape gpt2_medium = {"GPT-2 medium", 1024, 24, 16, 0, 64, 4096, 50257, 1024};
 static const shape gpt2_large = {"GPT-2 large", 1280, 36, 20, 0, 64, 5120, 50257, 1024};
+static const shape gpt2_xl = {"GPT-2 XL", 1600, 48, 25, 0, 64, 6400, 50257, 1024};
+static const shape llama_8b = {"Llama, 8 billion", 4096, 32, 32, 8, 128, 14336, 128256, 8192};
 static const shape smollm2 = {"SmolLM2-135M", 576, 30, 9, 3, 64, 1536, 49152, 2048};
 
 /* Of one step. ideal: the weights as they are computed with, and the keys and values of all positions. Of the bytes: those of
@@ -134,11 +136,12 @@ static inline void bench_close(bench *b) {
     *b = (bench){0};
 }
 
-/* For steps of N sequences with ctx positions each. */
-static inline sill_status bench_open(bench *b, const shape *s, sill_dtype dtype, bool latency, int32_t n, int32_t ctx, sill_error *err) {
+#define RECORDED_BLOCKS 256 /* of a text that is recorded and not run */
+
+/* For steps of N tokens over n_blocks blocks of keys and values. */
+static inline sill_status bench_open_for(bench *b, const shape *s, sill_dtype dtype, bool latency, int32_t n, int32_t n_blocks, sill_error *err) {
     const sill__backend *ops = sill__backend_metal();
     const int32_t q_width = s->heads * s->head_dim, kv_width = (s->kv_heads ? s->kv_heads : s->heads) * s->head_dim;
-    const int32_t each = (ctx + SILL__KV_BLOCK - 1) / SILL__KV_BLOCK;
     char dir[] = "/tmp/sill-steps-XXXXXX", model[64], command[96];
     sill__file *file = NULL;
     *b = (bench){0};
@@ -154,15 +157,21 @@ static inline sill_status bench_open(bench *b, const shape *s, sill_dtype dtype,
     const sill__queue_shape queue = {.max_tokens = n, .max_out = n, .max_vocab = s->vocab, .path = latency ? SILL__PATH_LATENCY : SILL__PATH_BATCH,
                                      .max_width = SILL_MAX(q_width + 2 * kv_width, 2 * s->ff)};
     const sill__kv_shape kv = {.n_layers = s->layers, .n_kv_heads = s->kv_heads ? s->kv_heads : s->heads, .head_dim = s->head_dim,
-                               .type = SILL__KV_F16, .n_blocks = n * each};
+                               .type = SILL__KV_F16, .n_blocks = n_blocks};
     const size_t rows = (size_t)n * 4, x = rows * (size_t)s->embd, qs = rows * (size_t)q_width, ff = rows * (size_t)s->ff;
     if ((st = ops->queue_create(d, &queue, &b->q, err)) != SILL_OK || (st = ops->kv_create(d, &kv, &b->kv, err)) != SILL_OK ||
         (st = ops->buf_create(d, x + 2 * qs + ff, &b->work, err)) != SILL_OK || (st = ops->buf_create(d, 3 * rows, &b->out, err)) != SILL_OK)
         return st;
-    memset(mtl_buffer_contents(b->kv->buffer), 0, b->kv->bytes);
     b->places = (sill__work){{b->work, 0}, {b->work, x}, {b->work, x + qs}, {b->work, x + 2 * qs}, b->kv};
-    b->host = calloc((size_t)n * (4 + (size_t)each), sizeof *b->host);
+    b->host = calloc((size_t)n * 4 + SILL_MAX((size_t)n_blocks, (size_t)RECORDED_BLOCKS), sizeof *b->host);
     return b->host ? SILL_OK : SILL_ENOMEM;
+}
+
+/* For steps of N sequences with ctx positions each. */
+static inline sill_status bench_open(bench *b, const shape *s, sill_dtype dtype, bool latency, int32_t n, int32_t ctx, sill_error *err) {
+    const sill_status st = bench_open_for(b, s, dtype, latency, n, n * ((ctx + SILL__KV_BLOCK - 1) / SILL__KV_BLOCK), err);
+    if (st == SILL_OK) memset(mtl_buffer_contents(b->kv->buffer), 0, b->kv->bytes);
+    return st;
 }
 
 /* A greedy step as engine/ahead.c has it: tokens from the step in front, the best one and its log-probability of each row. */
@@ -250,6 +259,34 @@ static inline sill_status count_step(const shape *s, sill_dtype dtype, bool late
     }
     bench_close(&b);
     return st;
+}
+
+/* A step of n_runs texts with N tokens each behind POS others, recorded as the engine does it and not run: into how many command
+ * buffers it goes, and how long these are. At most RECORDED_BLOCKS blocks a
+ * text, which are all the first. */
+static inline sill_status record_step(bench *b, int32_t n_runs, int32_t n, int32_t pos, sill__mtl_pieces *out, sill_error *err) {
+    const sill__backend *ops = sill__backend_metal();
+    const int32_t n_blocks = (pos + n + SILL__KV_BLOCK - 1) / SILL__KV_BLOCK, total = n_runs * n;
+    int32_t *tokens = b->host, *positions = tokens + total, *rows = positions + total, *blocks = rows + 2 * total;
+    sill__run *runs = calloc((size_t)n_runs, sizeof *runs);
+    if (!runs) return SILL_ENOMEM;
+    for (int32_t i = 0; i < n_blocks; i++) blocks[i] = 0;
+    for (int32_t i = 0; i < total; i++) {
+        tokens[i] = 0;
+        positions[i] = pos + i % n;
+    }
+    for (int32_t r = 0; r < n_runs; r++) {
+        rows[r] = r * n + n - 1;
+        runs[r] = (sill__run){.first = r * n, .n = n, .pos = pos, .blocks = blocks};
+    }
+    const sill__batch batch = {.n_tokens = total, .n_runs = n_runs, .n_out = n_runs, .tokens = tokens, .positions = positions, .runs = runs, .out_rows = rows};
+    ops->begin(b->q, &batch);
+    sill__model_forward(b->m, b->q, &b->places);
+    ops->head(b->q, &(sill__op_head){.in = b->places.x, .norm = b->m->norm_f, .w = b->m->head, .n_vocab = b->m->config.n_vocab, .n_top = 1,
+                                     .top_ids = {b->out, 0}, .top_logprobs = {b->out, (size_t)total * 4}});
+    *out = sill__mtl_queue_pieces(b->q);
+    free(runs);
+    return sill__mtl_ok(b->q) ? SILL_OK : ops->submit(b->q, NULL, err);
 }
 
 /* Of all layers, from models of one and two: layers are alike. */

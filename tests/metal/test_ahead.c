@@ -458,6 +458,69 @@ static void failing_steps(void) {
     sill_model_free(m);
 }
 
+/* Steps of several command buffers, more than are committed at once: the same texts, and the step that any of them fails in is
+ * the one that says so. */
+static void in_pieces(void) {
+    enum { N = 12 };
+    static int32_t right[N], ids[N];
+    int failed;
+    sill_error err = {0};
+    NEEDS_FAKE();
+    sill_model *m = load(GPT2);
+    REQUIRE(m);
+    for (int drawn = 0; drawn < 2; drawn++) {
+        const sill_generate_options o = {.size = sizeof o, .max_new_tokens = small ? 8 : 24, .do_sample = drawn, .temperature = drawn ? 0.8f : 0, .seed = 5};
+        const way w = {.rows = 5, .sequences = 3, .batch = 16};
+        sill__mtl_piece_seconds(0);
+        fake.reset();
+        generate(m, &w, &o, &want);
+        const fakemetal_totals one = fake_totals();
+        for (int k = 0; k < 2; k++) { /* every call by itself, or some together */
+            sill__mtl_piece_seconds(k ? 1e-6 : 1e-12);
+            fake.reset();
+            generate(m, &w, &o, &got);
+            const fakemetal_totals t = fake_totals();
+            CHECK(got.n_used > 0);
+            printf("  %s: %d command buffers for %d kernels, not %d for %d\n", drawn ? "drawn" : "best", (int)t.command_buffers, (int)t.dispatches,
+                   (int)one.command_buffers, (int)one.dispatches);
+            CHECK(k ? t.command_buffers > one.command_buffers && t.command_buffers < t.dispatches : t.command_buffers == t.dispatches);
+            compare("in pieces", &got, &want, true);
+        }
+    }
+    sill__mtl_piece_seconds(1e-12);
+    int n_first = 0, n_each = 0;
+    for (int k = 0; k < 10; k++) { /* none fails; then of each of the first steps the first, one in the middle, the last */
+        sill_session *s = session_for(m, &(way){.sequences = 1});
+        REQUIRE(s);
+        s->ahead.patience = 0; /* one step a submission */
+        const int at = (k - 1) / 3, in = (k - 1) % 3, size = at ? n_each : n_first;
+        const int fault = (at ? n_first + (at - 1) * n_each : 0) + (in == 0 ? 1 : in == 1 ? size / 2 : size);
+        fake.reset();
+        fake.fault("command-buffer", k ? fault : 1, k > 0);
+        decode(s, k ? N : 1, k ? N : 0, k ? ids : right, &failed, &err);
+        fake.fault("command-buffer", 1, 0);
+        if (k == 0) {
+            n_first = (int)fake_totals().command_buffers;
+            sill_session_free(s);
+            REQUIRE((s = session_for(m, &(way){.sequences = 1})));
+            fake.reset();
+            decode(s, N, N, right, &failed, &err);
+            CHECK_INT(failed, -1);
+            n_each = ((int)fake_totals().command_buffers - n_first) / (N - 1);
+            CHECK_INT(n_first + (N - 1) * n_each, fake_totals().command_buffers);
+            CHECK(n_each > 8);
+            printf("  %d command buffers for the prompt, %d for each step\n", n_first, n_each);
+        } else {
+            CHECK_INT(failed, at);
+            CHECK(!strncmp(err.msg, "the GPU's work ", 15));
+            CHECK(failed < 0 || !memcmp(ids, right, (size_t)failed * sizeof *ids));
+        }
+        sill_session_free(s);
+    }
+    sill__mtl_piece_seconds(0);
+    sill_model_free(m);
+}
+
 /* A step ahead that cannot even be submitted: nothing is said before somebody asks for it. */
 static void failing_submits(void) {
     enum { N = 20 };
@@ -666,6 +729,7 @@ int main(int argc, char **argv) {
         TEST(options_of_the_host);
         TEST(stop_strings);
         TEST(failing_steps);
+        TEST(in_pieces);
         TEST(failing_submits);
         TEST(blocks_run_out);
         TEST(numbers_of_sequences);

@@ -388,6 +388,132 @@ static void endings_of_command_buffers(void) {
     }
 }
 
+/* ------------------------------------------- steps of several command buffers */
+
+/* N calls, each of which reads what the one in front of it wrote; what they put out in the end lies at (n - 1) % 8. */
+static void record_chain(world *w, int n) {
+    const sill__norm none = {.kind = SILL__NORM_NONE};
+    look_up(w, w->q, 0);
+    for (size_t i = 0; i + 1 < (size_t)n; i++)
+        w->ops->tap(w->q, &(sill__op_tap){.in = {w->out, i % 8 * 16 * WIDTH * 4}, .out = {w->out, (i + 1) % 8 * 16 * WIDTH * 4},
+                                          .norm = none, .width = WIDTH});
+}
+
+/* Every call a command buffer of its own, more of them than may be under way at once: in order, whoever waits for what. */
+static void steps_in_pieces(void) {
+    static const int lengths[] = {1, 2, 3, 8, 9, 40, 100, 8, 8, 8, 8, 8, 8, 8};
+    static const double systems[] = {13.0, 15.0, 26.0};
+    world w;
+    step s;
+    sill_error err = {0};
+    NEEDS_FAKE();
+    sill__mtl_piece_seconds(1e-12);
+    for (int k = 0; k < 6; k++) {
+        sill__mtl_forget();
+        fake.set("os", systems[k / 2]);
+        fake.set("schedule", k % 2);
+        if (!world_open(&w)) return;
+        for (int i = 0; i < (int)SILL_ARRAY_LEN(lengths); i++) {
+            const sill__mtl_counts before = sill__mtl_queue_counts(w.q);
+            w.ops->begin(w.q, make_step(&s, 4, i));
+            record_chain(&w, lengths[i]);
+            CHECK_INT(sill__mtl_queue_pieces(w.q).n, lengths[i]);
+            CHECK_OK(w.ops->submit(w.q, NULL, &err), err);
+            CHECK_INT(sill__mtl_queue_counts(w.q).commands - before.commands, lengths[i]);
+            CHECK_INT(sill__mtl_queue_counts(w.q).barriers, 0);
+            if (i >= 7) continue; /* those are under way together */
+            CHECK_OK(w.ops->wait(w.q, 0, &err), err);
+            CHECK(found(&w, (size_t)(lengths[i] - 1) % 8, 4, i));
+        }
+        CHECK_OK(w.ops->wait(w.q, 0, &err), err);
+        CHECK(found(&w, 7, 4, (int)SILL_ARRAY_LEN(lengths) - 1));
+        CHECK_INT(sill__mtl_queue_counts(w.q).grown, 0);
+        world_close(&w);
+    }
+    fake.set("os", 15.0);
+    fake.set("schedule", 0);
+    sill__mtl_piece_seconds(0);
+}
+
+/* As many calls as the work allows are one command buffer; a call that is longer is one by itself. */
+static void pieces_by_work(void) {
+    world w;
+    step s;
+    sill_error err = {0};
+    NEEDS_FAKE();
+    if (!world_open(&w)) return;
+    w.ops->begin(w.q, make_step(&s, 4, 0));
+    record_chain(&w, 21);
+    const sill__mtl_pieces whole = sill__mtl_queue_pieces(w.q);
+    CHECK_INT(whole.n, 1); /* short ones are not divided */
+    CHECK(whole.all > 0 && whole.longest == whole.all);
+    const double tap = 2 * 4 * WIDTH * 4 / 60e9; /* reads and writes four rows */
+    CHECK(whole.all > 20 * tap && whole.all < 22.5 * tap);
+    world_close(&w);
+    for (int each = 1; each <= 7; each++) {
+        sill__mtl_piece_seconds((each + 0.5) * tap);
+        if (!world_open(&w)) break;
+        w.ops->begin(w.q, make_step(&s, 4, each));
+        record_chain(&w, 21);
+        const sill__mtl_pieces p = sill__mtl_queue_pieces(w.q);
+        CHECK(p.n >= (uint64_t)(20 / each) && p.n <= (uint64_t)(20 / each + 2));
+        CHECK(p.longest <= (each + 0.5) * tap);
+        CHECK_OK(w.ops->submit(w.q, NULL, &err), err);
+        CHECK_INT(sill__mtl_queue_counts(w.q).commands, p.n);
+        CHECK_INT(sill__mtl_queue_counts(w.q).barriers + p.n, 21);
+        CHECK_OK(w.ops->wait(w.q, 0, &err), err);
+        CHECK(found(&w, 20 % 8, 4, each));
+        world_close(&w);
+    }
+    sill__mtl_piece_seconds(0);
+}
+
+/* Any of a step's command buffers fails: the step says so, those in front of it are right, later ones are refused; what was
+ * not committed by then is not committed any more. The last round: the step in front of a long one fails. */
+static void failures_of_pieces(void) {
+    static const struct { int length, fault; bool by_submit; } rounds[] = {{3, 1, false}, {3, 2, false}, {3, 3, false}, {12, 12, false},
+        {40, 1, true}, {40, 2, true}, {40, 32, true}, {40, 33, false}, {40, 40, false}, {40, 0, true}};
+    world w;
+    step s;
+    NEEDS_FAKE();
+    sill__mtl_piece_seconds(1e-12);
+    const uint64_t live = fake_totals().live_objects;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(rounds); i++) {
+        const int length = rounds[i].length, fault = rounds[i].fault;
+        sill_error err = {0}, why = {0};
+        sill__ticket first, second;
+        if (!world_open(&w)) return;
+        const sill__norm none = {.kind = SILL__NORM_NONE};
+        fake.fault("command-buffer", 2 + fault, 1); /* two are the step in front */
+        w.ops->begin(w.q, make_step(&s, 2, 7));
+        look_up(&w, w.q, 7);
+        w.ops->tap(w.q, &(sill__op_tap){.in = {w.out, 7 * 16 * WIDTH * 4}, .out = {w.out, 6 * 16 * WIDTH * 4}, .norm = none, .width = WIDTH});
+        CHECK_OK(w.ops->submit(w.q, &first, &err), err);
+        w.ops->begin(w.q, make_step(&s, 2, 0));
+        record_chain(&w, SILL_MIN(length, 6));
+        for (int k = 6; k < length; k++)
+            w.ops->tap(w.q, &(sill__op_tap){.in = {w.out, 5 * 16 * WIDTH * 4}, .out = {w.out, 4 * 16 * WIDTH * 4}, .norm = none, .width = WIDTH});
+        const sill_status st = w.ops->submit(w.q, &second, &err);
+        const uint64_t made = sill__mtl_queue_counts(w.q).commands;
+        CHECK_INT(st, rounds[i].by_submit ? SILL_EDEVICE : SILL_OK);
+        CHECK(rounds[i].by_submit ? made < 2 + (uint64_t)length : made == 2 + (uint64_t)length);
+        if (fault) CHECK_OK(w.ops->wait(w.q, first, &why), why);
+        else CHECK_INT(w.ops->wait(w.q, first, &why), SILL_EDEVICE);
+        if (fault) CHECK(found(&w, 6, 2, 7));
+        CHECK_INT(w.ops->wait(w.q, second, st == SILL_OK ? &err : &why), SILL_EDEVICE);
+        CHECK(!strncmp(err.msg, "the GPU's work ", 15));
+        w.ops->begin(w.q, make_step(&s, 2, 0));
+        look_up(&w, w.q, 0);
+        CHECK_INT(w.ops->submit(w.q, NULL, &err), SILL_EDEVICE);
+        CHECK(strstr(err.msg, "in doubt"));
+        fake.fault("command-buffer", 1, 0);
+        world_close(&w);
+        sill__mtl_forget();
+        CHECK(fake_totals().live_objects <= live);
+    }
+    sill__mtl_piece_seconds(0);
+}
+
 /* ------------------------------------------------------------------- memory */
 
 static void freed_under_way(void) {
@@ -407,6 +533,23 @@ static void freed_under_way(void) {
     CHECK_OK(w.ops->wait(w.q, 0, &err), err);
     CHECK(fake_totals().live_objects < live);
     world_close(&w);
+    /* Nor under the last of a step's command buffers, nor in a step that some of its own were waited for. */
+    for (int length = 3; length <= 30; length += 27) {
+        sill__mtl_piece_seconds(1e-12);
+        if (!world_open(&w)) break;
+        CHECK_OK(w.ops->buf_create(w.d, 16 * WIDTH * 4, &b, &err), err);
+        w.ops->begin(w.q, make_step(&s, 4, 0));
+        record_chain(&w, length);
+        w.ops->embed(w.q, &(sill__op_embed){.wte = w.table, .out = {b, 0}, .width = WIDTH});
+        CHECK_OK(w.ops->submit(w.q, NULL, &err), err);
+        live = fake_totals().live_objects;
+        w.ops->buf_free(w.d, b);
+        CHECK_INT(fake_totals().live_objects, live);
+        CHECK_OK(w.ops->wait(w.q, 0, &err), err);
+        CHECK(fake_totals().live_objects < live);
+        world_close(&w);
+    }
+    sill__mtl_piece_seconds(0);
 }
 
 /* One thread's buffers enter and leave the residency set while another commits steps: the fake stops at a command buffer that
@@ -710,6 +853,9 @@ int main(int argc, char **argv) {
     TEST(wrong_batches);
     TEST(failures_of_the_gpu);
     TEST(endings_of_command_buffers);
+    TEST(steps_in_pieces);
+    TEST(pieces_by_work);
+    TEST(failures_of_pieces);
     TEST(freed_under_way);
     TEST(memory_beside_steps);
     TEST(memory_stays_flat);

@@ -355,6 +355,64 @@ static int flat_done(void *user, const sill_scored *r) {
     return 0;
 }
 
+/* Steps of several command buffers, on both paths and schedules: the same bits as of one. */
+static void in_pieces(void) {
+    enum { N = 6 };
+    NEEDS_FAKE();
+    for (size_t k = 0; k < SILL_ARRAY_LEN(counted_models); k++) {
+        sill_model *m = load(counted_models[k], "metal", SILL_DTYPE_AUTO);
+        REQUIRE(m);
+        const size_t n = (N + 1) * (size_t)m->config.n_vocab;
+        float *whole = calloc(n, sizeof *whole), *got = calloc(n, sizeof *got);
+        for (int32_t interactive = 0; interactive < 2; interactive++) {
+            fakemetal_totals one = {0}, took = {0};
+            uint64_t grown = 0;
+            decode(m, interactive, N, whole, &one, &grown);
+            for (int of = 0; of < 4; of++) { /* every call by itself, or some together */
+                sill__mtl_piece_seconds(of < 2 ? 1e-12 : 3e-7);
+                fake.set("schedule", of % 2);
+                memset(got, 0, n * sizeof *got);
+                decode(m, interactive, N, got, &took, &grown);
+                CHECK(!memcmp(got, whole, n * sizeof *got));
+                CHECK_INT(took.dispatches, one.dispatches);
+                CHECK(of < 2 ? took.command_buffers == took.dispatches && took.barriers == 0
+                             : took.command_buffers > one.command_buffers && took.command_buffers < took.dispatches);
+                CHECK_INT(grown, 0);
+            }
+            sill__mtl_piece_seconds(0);
+            fake.set("schedule", 0);
+            CHECK_INT(one.command_buffers, N - 2);
+        }
+        free(whole);
+        free(got);
+        sill_model_free(m);
+    }
+}
+
+/* With every access checked: what the fences between a step's command buffers order, which nothing else does. */
+static void accesses_in_pieces(void) {
+    enum { N = 2 };
+    fakemetal_totals took = {0};
+    uint64_t grown = 0;
+    NEEDS_FAKE();
+    check_accesses(true);
+    for (size_t k = 0; k < 2; k++) {
+        sill_model *m = load(counted_models[k], "metal", SILL_DTYPE_AUTO);
+        REQUIRE(m);
+        const size_t n = (N + 1) * (size_t)m->config.n_vocab;
+        float *whole = calloc(n, sizeof *whole), *got = calloc(n, sizeof *got);
+        decode(m, (int32_t)k, N, whole, &took, &grown);
+        sill__mtl_piece_seconds(k ? 3e-7 : 1e-12);
+        decode(m, (int32_t)k, N, got, &took, &grown);
+        sill__mtl_piece_seconds(0);
+        CHECK(!memcmp(got, whole, n * sizeof *got));
+        free(whole);
+        free(got);
+        sill_model_free(m);
+    }
+    check_accesses(false);
+}
+
 /* A thousand texts of 1 to 24 tokens: the same buffers, and no new object but pipelines. */
 static void memory_over_rows(void) {
     sill_error err = {0};
@@ -490,6 +548,8 @@ int main(int argc, char **argv) {
     TEST(same_bits_of_llama);
     TEST(same_bits_of_stories);
     TEST(one_text);
+    TEST(in_pieces);
+    TEST(accesses_in_pieces);
     TEST(memory_over_rows);
     TEST(loading_that_fails);
     TEST(what_does_not_fit);

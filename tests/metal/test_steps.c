@@ -102,6 +102,34 @@ static void bytes_and_time(void) {
     }
 }
 
+/* No command buffer is longer than 0.3 s of an M1, a step of a batch of prompts as long as all of them need, and
+ * a step that decodes is one. docs/METAL.md has these numbers. */
+static void long_steps(void) {
+    static const struct { const shape *shape; struct { int32_t texts, tokens, pos; double least, most; int pieces; } steps[4]; } models[] = {
+        {&gpt2_small, {{1, 512, 0, 0.06, 0.07, 1}}},
+        {&gpt2_large, {{1, 512, 0, 0.49, 0.52, 2}}},
+        {&gpt2_xl, {{1, 512, 0, 1, 1.1, 4}, {1, 512, 512, 1.1, 1.2, 4}, {1, 1, 1023, 0.05, 0.06, 1}, {64, 1, 511, 0.28, 0.3, 1}}},
+        {&llama_8b, {{1, 512, 0, 4.6, 4.9, 17}, {1, 512, 7680, 7.2, 7.6, 32}, {1, 1, 4095, 0.25, 0.27, 1}}}};
+    NEEDS_FAKE();
+    fake.set("working-set", 64e9);
+    for (size_t i = 0; i < SILL_ARRAY_LEN(models); i++) {
+        bench b;
+        sill_error err = {0};
+        CHECK_OK(bench_open_for(&b, models[i].shape, SILL_DTYPE_AUTO, false, 512, 1, &err), err);
+        for (int k = 0; k < 4 && b.host && models[i].steps[k].texts; k++) {
+            sill__mtl_pieces p = {0};
+            CHECK_OK(record_step(&b, models[i].steps[k].texts, models[i].steps[k].tokens, models[i].steps[k].pos, &p, &err), err);
+            printf("  %s, %d times %d tokens behind %d: %.3f s of an M1, %d command buffers of at most %.3f s\n", models[i].shape->name,
+                   models[i].steps[k].texts, models[i].steps[k].tokens, models[i].steps[k].pos, p.all, (int)p.n, p.longest);
+            CHECK(p.all >= models[i].steps[k].least && p.all <= models[i].steps[k].most);
+            CHECK(p.longest <= 0.3);
+            CHECK_INT(p.n, models[i].steps[k].pieces);
+        }
+        bench_close(&b);
+    }
+    fake.set("working-set", (double)(10ull << 30));
+}
+
 /* ------------------------------------------------------------------- the tables */
 
 typedef struct row { const shape *shape; sill_dtype dtype; const char *type; bool latency; int32_t n; counts c; } row;
@@ -155,5 +183,6 @@ int main(int argc, char **argv) {
     TEST(bytes_apart);
     TEST(dispatches_of_a_layer);
     TEST(bytes_and_time);
+    TEST(long_steps);
     TEST_EXIT();
 }

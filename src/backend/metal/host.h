@@ -78,5 +78,11 @@ typedef struct sill__mtl_counts {
     double gpu_seconds;
 } sill__mtl_counts;
 sill__mtl_counts sill__mtl_queue_counts(const sill__queue *q);
+/* How many command buffers submit makes of what is recorded, and what the longest and all of them take, in seconds of an M1
+ * (estimated). */
+typedef struct sill__mtl_pieces { uint64_t n; double longest, all; } sill__mtl_pieces;
+sill__mtl_pieces sill__mtl_queue_pieces(const sill__queue *q);
+/* For tests: queues made from now on begin another command buffer behind so many of those seconds; 0: as always. */
+void sill__mtl_piece_seconds(double seconds);
 
 #endif

@@ -68,6 +68,7 @@ typedef struct sill__mtl_arg {
     mtl_id buffer;          /* NULL: absent; something is bound all the same, not to be read */
     size_t at;
     bool write;             /* the kernel writes (and may read) it */
+    bool some;              /* it touches a small part of that, which `moved` of the call counts where it matters */
     size_t bytes;           /* that it touches, for the barriers; 0: all from `at` on */
 } sill__mtl_arg;
 
@@ -84,6 +85,7 @@ typedef struct sill__mtl_call {
     int n_bufs;
     uint32_t groups[3], threads[3];
     uint32_t local_bytes;   /* threadgroup memory at index 0; 0: none. A multiple of 16 */
+    double macs, moved;     /* multiply-adds, and bytes beside the arguments' (all but those marked `some`): about, for how long it takes */
 } sill__mtl_call;
 
 /* Adds a call to the step. A barrier goes in front of it where it reads or writes what a call since the last barrier
@@ -138,7 +140,7 @@ static inline sill__mtl_arg sill__mtl_part_arg(const sill__mtl_part *p) {
 }
 /* The whole of a KV cache: its kernels find blocks by the tables. */
 static inline sill__mtl_arg sill__mtl_kv_arg(const sill__kv *kv, bool write) {
-    return (sill__mtl_arg){.buffer = kv->buffer, .write = write, .bytes = kv->bytes};
+    return (sill__mtl_arg){.buffer = kv->buffer, .write = write, .some = true, .bytes = kv->bytes};
 }
 
 /* ------------------------------------------------------- operations: ops_mat.c */

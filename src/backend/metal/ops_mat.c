@@ -273,6 +273,7 @@ static void run_product(sill__queue *q, product p) {
         c.constants[5] |= flags;
         set_weights(&p, &of, &c, &a);
         set_outputs(q, &p, &c, &a);
+        c.macs = (double)p.n * of.rows * w->cols;
         c.threads[1] = c.threads[2] = 1;
         if (vector) shape_matvec(&p, &c, &a);
         else {

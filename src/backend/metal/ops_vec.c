@@ -52,6 +52,13 @@ static size_t table_row(const sill__weight *w) {
     return sill__row_bytes(w->parts[0].type, (uint64_t)w->parts[0].stride);
 }
 
+/* Few rows of it. */
+static sill__mtl_arg table_arg(const sill__weight *w) {
+    sill__mtl_arg a = sill__mtl_part_arg(&w->parts[0]);
+    a.some = true;
+    return a;
+}
+
 void sill__mtl_embed(sill__queue *q, const sill__op_embed *op) {
     const sill__batch *b = ready(q);
     const sill__weight *wte = op->wte, *wpe = op->wpe;
@@ -65,7 +72,7 @@ void sill__mtl_embed(sill__queue *q, const sill__op_embed *op) {
     sill__mtl_dispatch(q, &(sill__mtl_call){
         .kernel = "embed_rows", .args = &args, .args_size = sizeof args,
         .constants = {wte->parts[0].type, wpe != NULL, wpe ? wpe->parts[0].type : 0}, .n_constants = 3,
-        .bufs = {sill__mtl_part_arg(&wte->parts[0]), wpe ? sill__mtl_part_arg(&wpe->parts[0]) : (sill__mtl_arg){0},
+        .bufs = {table_arg(wte), wpe ? table_arg(wpe) : (sill__mtl_arg){0},
                  refs->tokens, refs->positions, sill__mtl_out(op->out, (size_t)b->n_tokens * (size_t)op->width * 4)},
         .n_bufs = 5, .groups = {over(op->width, 128), (uint32_t)b->n_tokens, 1}, .threads = {128, 1, 1}});
 }
@@ -175,6 +182,20 @@ static uint32_t n_tiles(const sill__batch *b, int64_t group, bool one_each) {
     return (uint32_t)(((int64_t)b->n_tokens * group + (int64_t)b->n_runs * (TILE_ROWS - 1)) / TILE_ROWS);
 }
 
+/* About: two products for each pair of a row and a position that it sees, at half the speed of a matrix's, since each pair has
+ * an exponential, too; keys and values are read once. */
+static void set_work(const sill__batch *b, const sill__op_attention *op, sill__mtl_call *c) {
+    const sill__kv_shape *s = &op->kv->shape;
+    double pairs = 0, positions = 0;
+    for (int32_t r = 0; r < b->n_runs; r++) {
+        const double n = b->runs[r].n, pos = b->runs[r].pos;
+        pairs += n * (pos + (n + 1) / 2);
+        positions += n + pos;
+    }
+    c->macs = pairs * op->n_heads * op->head_dim * 4;
+    c->moved = positions * (double)sill__mtl_kv_block_bytes(s, NULL) / (SILL__KV_BLOCK * (double)s->n_layers);
+}
+
 void sill__mtl_attention(sill__queue *q, const sill__op_attention *op) {
     const sill__batch *b = ready(q);
     const size_t bytes = b ? (size_t)b->n_tokens * (size_t)op->n_heads * (size_t)op->head_dim * 4 : 0;
@@ -207,6 +228,7 @@ void sill__mtl_attention(sill__queue *q, const sill__op_attention *op) {
         memcpy(call.groups, (uint32_t[3]){n_tiles(b, group, one_each), (uint32_t)op->n_kv_heads, 1}, sizeof call.groups);
         memcpy(call.threads, (uint32_t[3]){128, 1, 1}, sizeof call.threads);
     }
+    set_work(b, op, &call);
     sill__mtl_dispatch(q, &call);
 }
 

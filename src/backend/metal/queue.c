@@ -2,7 +2,8 @@
  * queue.c - steps. begin puts the batch into a place of its own on the device; operations become a list of calls, with
  * barriers where they depend on each other; submit encodes the list into one command buffer and commits it; wait looks
  * at how it ended. A few steps may be in flight: each has its own place for the batch, and a fence keeps their order.
- * Short steps behind another (begin_behind) share its place, its list and its command buffer.
+ * Short steps behind another (begin_behind) share its place, its list and its command buffer. A step that would keep a slow
+ * GPU for long becomes several command buffers, between which the same fence keeps the order.
  */
 #include "backend/metal/host.h"
 
@@ -15,6 +16,12 @@
 #define MAX_SPANS 48           /* touched since the last barrier; one more brings a barrier */
 #define BEHIND 3               /* steps behind another for which a place has room, if they are no longer than ... */
 #define BEHIND_TOKENS 64
+#define PIECES 8               /* command buffers of a step that nobody has waited for: a queue takes 64 of all steps */
+/* The system ends a command buffer that runs for some seconds, and the screen waits for long ones. So one ends behind so many
+ * seconds of the slowest GPU, an M1, as docs/METAL.md reckons: its products, and its memory. */
+#define PIECE_SECONDS 0.3
+#define M1_MACS 0.77e12        /* a second */
+#define M1_BYTES 60e9
 
 typedef struct binding { mtl_id buffer; size_t at, bytes; } binding;
 
@@ -26,6 +33,7 @@ typedef struct call {
     int32_t n_bufs;
     bool barrier;          /* in front of it */
     uint32_t groups[3], threads[3];
+    double seconds;        /* of an M1, about */
 } call;
 
 typedef struct list {
@@ -46,7 +54,8 @@ typedef struct step {
     size_t batch_used, tables_used;
     int32_t n;             /* steps in it: one, and those begun behind it */
     uploads uploads;
-    mtl_id commands;       /* NULL: nothing was committed */
+    mtl_id commands[PIECES]; /* committed and not waited for, in order */
+    int n_commands;
 } step;
 
 typedef struct span { mtl_id buffer; size_t start, end; bool write; } span;
@@ -62,6 +71,7 @@ struct sill__queue {
     const sill__batch *batch;
     sill__mtl_batch refs;
     list list;             /* the calls of the step that is being recorded */
+    double piece_seconds;  /* of a command buffer */
     uploads *uploads;
     sill_error error;
     sill_error failure;    /* of a command buffer; SILL_OK: none failed. What it was to write is in doubt for good */
@@ -197,6 +207,9 @@ static bool list_room(list *l, size_t calls, size_t bindings, size_t args) {
            list_grow((void **)&l->args, &l->cap_args, l->n_args + args, 1);
 }
 
+static double piece_seconds = PIECE_SECONDS;
+void sill__mtl_piece_seconds(double seconds) { piece_seconds = seconds > 0 ? seconds : PIECE_SECONDS; }
+
 sill_status sill__mtl_queue_create(sill__device *d, const sill__queue_shape *s, sill__queue **out, sill_error *err) {
     *out = NULL;
     if (sill__mtl_queue_bytes(d, s) == UINT64_MAX)
@@ -208,6 +221,7 @@ sill_status sill__mtl_queue_create(sill__device *d, const sill__queue_shape *s, 
     if (!q) return sill__fail(err, SILL_ENOMEM, "no memory for a queue");
     q->device = d;
     q->shape = *s;
+    q->piece_seconds = piece_seconds;
     void *pool = sill__mtl_rt.pool_push();
     q->queue = mtl_device_new_queue(d->id);
     q->fence = mtl_device_new_fence(d->id);
@@ -460,6 +474,13 @@ static bool needs_barrier(sill__queue *q, const sill__mtl_call *c) {
     return barrier;
 }
 
+/* The longer of arithmetic and memory. */
+static double seconds_of(const sill__mtl_call *c) {
+    double bytes = c->moved;
+    for (int i = 0; i < c->n_bufs; i++) bytes += c->bufs[i].buffer && !c->bufs[i].some ? (double)c->bufs[i].bytes : 0;
+    return SILL_MAX(c->macs / M1_MACS, bytes / M1_BYTES);
+}
+
 void sill__mtl_dispatch(sill__queue *q, const sill__mtl_call *c) {
     mtl_id pipeline = NULL;
     uint32_t max_threads = 0;
@@ -483,7 +504,7 @@ void sill__mtl_dispatch(sill__queue *q, const sill__mtl_call *c) {
     }
     call *n = &l->calls[l->n_calls++];
     *n = (call){.pipeline = pipeline, .args_at = l->n_args, .args_size = c->args_size, .local_bytes = c->local_bytes,
-                .bufs_at = l->n_bindings, .n_bufs = c->n_bufs, .barrier = needs_barrier(q, c)};
+                .bufs_at = l->n_bindings, .n_bufs = c->n_bufs, .barrier = needs_barrier(q, c), .seconds = seconds_of(c)};
     memcpy(n->groups, c->groups, sizeof n->groups);
     memcpy(n->threads, c->threads, sizeof n->threads);
     if (c->args_size) memcpy(l->args + l->n_args, c->args, c->args_size);
@@ -510,14 +531,15 @@ void sill__mtl_take_ids(sill__queue *q, sill__ref ids, const int32_t *rows) {
 
 /* --------------------------------------------------------------- encoding */
 
-static void encode(sill__queue *q, mtl_id encoder) {
+/* Calls [from, end) of the list. */
+static void encode(sill__queue *q, mtl_id encoder, size_t from, size_t end) {
     const list *l = &q->list;
     mtl_id pipeline = NULL, bound[SILL__MTL_MAX_BUFS] = {0};
     size_t bound_at[SILL__MTL_MAX_BUFS];
     uint32_t local = 0;
-    for (size_t i = 0; i < l->n_calls; i++) {
+    for (size_t i = from; i < end; i++) {
         const call *c = &l->calls[i];
-        if (c->barrier) {
+        if (c->barrier && i > from) { /* in front of the first, the fence is one */
             mtl_encoder_barrier(encoder, MTL_BARRIER_BUFFERS);
             q->counts.barriers++;
         }
@@ -539,18 +561,18 @@ static void encode(sill__queue *q, mtl_id encoder) {
     }
 }
 
-/* One command buffer with all of the list, committed. */
-static bool commit(sill__queue *q, step *slot) {
+/* One command buffer with calls [from, end) of the list, committed. */
+static bool commit(sill__queue *q, step *slot, size_t from, size_t end) {
     void *pool = sill__mtl_rt.pool_push();
     mtl_id commands = mtl_queue_commands(q->queue);
     mtl_id encoder = commands ? mtl_commands_encoder(commands, MTL_DISPATCH_CONCURRENT) : NULL;
     if (sill__mtl_require(q, encoder != NULL, SILL_EDEVICE, "the GPU gives no command buffer")) {
         if (q->fenced) mtl_encoder_wait_fence(encoder, q->fence);
-        encode(q, encoder);
+        encode(q, encoder, from, end);
         mtl_encoder_update_fence(encoder, q->fence);
         mtl_encoder_end(encoder);
         q->fenced = true;
-        slot->commands = mtl_retain(commands);
+        slot->commands[slot->n_commands++] = mtl_retain(commands);
         sill__mtl_work_commit(q->device, commands);
         q->counts.commands++;
     }
@@ -558,28 +580,31 @@ static bool commit(sill__queue *q, step *slot) {
     return encoder != NULL;
 }
 
-/* Tells the kept error, once. */
-static sill_status tell(sill__queue *q, sill_error *err) {
-    sill_status st = q->error.code;
-    if (st != SILL_OK && err) *err = q->error;
-    q->error.code = SILL_OK;
-    return st;
+/* The end of the command buffer that begins with the call `from`, and how long it takes. */
+static size_t piece_end(const sill__queue *q, size_t from, double *seconds) {
+    const list *l = &q->list;
+    size_t end = from + 1;
+    *seconds = l->calls[from].seconds;
+    while (end < l->n_calls && *seconds + l->calls[end].seconds <= q->piece_seconds) *seconds += l->calls[end++].seconds;
+    return end;
 }
 
-sill_status sill__mtl_submit(sill__queue *q, sill__ticket *ticket, sill_error *err) {
-    step *slot = next_slot(q);
-    if (q->error.code == SILL_OK && q->list.n_calls) commit(q, slot);
-    q->submitted++;
-    if (ticket) *ticket = q->submitted;
-    next_slot(q)->n = 0;
-    start_list(q);
-    return tell(q, err);
+sill__mtl_pieces sill__mtl_queue_pieces(const sill__queue *q) {
+    sill__mtl_pieces p = {0};
+    double seconds;
+    for (size_t from = 0; from < q->list.n_calls;) {
+        from = piece_end(q, from, &seconds);
+        p.n++;
+        p.longest = SILL_MAX(p.longest, seconds);
+        p.all += seconds;
+    }
+    return p;
 }
 
-/* ---------------------------------------------------------------- waiting */
+/* ---------------------------------------------------- how work has ended */
 
 /* MTLCommandBufferError. */
-static void note_failure(sill__queue *q, mtl_id error) {
+static void note_failure(sill__queue *q, sill__ticket ticket, mtl_id error) {
     char text[300];
     long code = error ? mtl_error_code(error) : 0;
     const char *what = "failed";
@@ -608,24 +633,65 @@ static void note_failure(sill__queue *q, mtl_id error) {
     sill__mtl_require(q, false, status, "%s", e.msg);
     if (q->failure.code != SILL_OK) return;
     q->failure = e;
-    q->failed = q->done;
+    q->failed = ticket;
 }
 
-static void finish(sill__queue *q, step *slot) {
-    if (!slot->commands) return;
+/* Waits for the first of a step's command buffers. */
+static void finish_first(sill__queue *q, step *slot, sill__ticket ticket) {
     void *pool = sill__mtl_rt.pool_push();
-    mtl_commands_wait(slot->commands);
-    if (mtl_commands_status(slot->commands) != MTL_STATUS_COMPLETED) note_failure(q, mtl_commands_error(slot->commands));
-    else q->counts.gpu_seconds += mtl_commands_end(slot->commands) - mtl_commands_start(slot->commands);
-    mtl_release(slot->commands);
-    slot->commands = NULL;
+    mtl_id commands = slot->commands[0];
+    mtl_commands_wait(commands);
+    if (mtl_commands_status(commands) != MTL_STATUS_COMPLETED) note_failure(q, ticket, mtl_commands_error(commands));
+    else q->counts.gpu_seconds += mtl_commands_end(commands) - mtl_commands_start(commands);
+    mtl_release(commands);
+    memmove(slot->commands, slot->commands + 1, (size_t)--slot->n_commands * sizeof slot->commands[0]);
     sill__mtl_work_ended(q->device);
     sill__mtl_rt.pool_pop(pool);
 }
 
+/* Waits for the first step that nobody has waited for. */
+static void finish_step(sill__queue *q) {
+    step *slot = &q->slots[++q->done % IN_FLIGHT];
+    while (slot->n_commands) finish_first(q, slot, q->done);
+}
+
+/* ------------------------------------------------------- submit and wait */
+
+/* Tells the kept error, once. */
+static sill_status tell(sill__queue *q, sill_error *err) {
+    sill_status st = q->error.code;
+    if (st != SILL_OK && err) *err = q->error;
+    q->error.code = SILL_OK;
+    return st;
+}
+
+/* A long step's command buffers are committed as those in front of them end. False where one of them, or of the steps in
+ * front, failed. */
+static bool room_for_piece(sill__queue *q, step *slot) {
+    if (slot->n_commands < PIECES) return true;
+    while (q->done < q->submitted) finish_step(q);
+    finish_first(q, slot, q->submitted + 1);
+    return q->error.code == SILL_OK;
+}
+
+sill_status sill__mtl_submit(sill__queue *q, sill__ticket *ticket, sill_error *err) {
+    step *slot = next_slot(q);
+    const size_t n = q->error.code == SILL_OK ? q->list.n_calls : 0;
+    double seconds;
+    for (size_t from = 0, end; from < n; from = end) {
+        end = piece_end(q, from, &seconds);
+        if (!room_for_piece(q, slot) || !commit(q, slot, from, end)) break;
+    }
+    q->submitted++;
+    if (ticket) *ticket = q->submitted;
+    next_slot(q)->n = 0;
+    start_list(q);
+    return tell(q, err);
+}
+
 sill_status sill__mtl_wait(sill__queue *q, sill__ticket ticket, sill_error *err) {
     if (ticket == 0 || ticket > q->submitted) ticket = q->submitted;
-    while (q->done < ticket) finish(q, &q->slots[++q->done % IN_FLIGHT]);
+    while (q->done < ticket) finish_step(q);
     if (q->error.code == SILL_OK && q->failure.code != SILL_OK && ticket >= q->failed) q->error = q->failure;
     return tell(q, err);
 }
