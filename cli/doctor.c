@@ -56,7 +56,17 @@ static void without_paths(const doctor *d, const char *message, char *out, size_
 
 /* ---- devices */
 
-static void tell_device(doctor *d, const sill__backend *b) {
+/* What "auto" makes of it. Nothing is checked here: that compiles kernels, for a model all of which is known. */
+typedef enum outlook { NOT_TAKEN, TAKEN, TAKEN_ONCE_CHECKED } outlook;
+
+static outlook outlook_of(const sill__backend *b, sill__check_verdict verdict) {
+    const char *wanted = getenv("SILL_FIRST_USE_CHECK");
+    if (b == sill__backend_ref()) return NOT_TAKEN;
+    if (b == sill__backend_cpu() || (wanted && !strcmp(wanted, "0"))) return TAKEN;
+    return verdict == SILL__CHECK_FAILED ? NOT_TAKEN : verdict == SILL__CHECK_UNKNOWN ? TAKEN_ONCE_CHECKED : TAKEN;
+}
+
+static outlook tell_device(doctor *d, const sill__backend *b) {
     char name[96], detail[300] = "", state[80], why[520];
     sill__device *device = NULL;
     sill_error err = {0};
@@ -64,7 +74,7 @@ static void tell_device(doctor *d, const sill__backend *b) {
     if (b->open(NULL, &device, &err) != SILL_OK) {
         without_paths(d, err.msg, why, sizeof why);
         doctor_add(d, "devices", b->name, "not used: %s", why);
-        return;
+        return NOT_TAKEN;
     }
     b->describe(device, name, sizeof name);
     if (b->identify) b->identify(device, detail, sizeof detail);
@@ -80,32 +90,49 @@ static void tell_device(doctor *d, const sill__backend *b) {
     if (!strcmp(b->name, "metal") && !record.full)
         doctor_add(d, "devices", "note", "nothing of Metal has run on Apple hardware yet: please run `sill check` and `sill bench` and "
                    "send them with `sill doctor --report` (docs/METAL.md)");
-    if (record.verdict != SILL__CHECK_FAILED) return;
-    doctor_wrong(d);
-    doctor_add(d, "devices", "wrong", "%s: %s. --device auto does not take it; `sill check --device %s` checks it again", b->name, record.what, b->name);
-    doctor_wrong(d);
-}
-
-static void tell_devices(doctor *d) {
-    static const char *const known[] = {"metal", "cuda"};
-    const sill__backend *b;
-    sill_error err = {0};
-    for (size_t i = 0; i < SILL_ARRAY_LEN(known); i++)
-        if (sill__backend_find(known[i], &b, NULL) != SILL_OK) doctor_add(d, "devices", known[i], "not in this build");
-    for (int i = 0; (b = sill__backend_at(i)); i++) tell_device(d, b);
-    sill__device *device = NULL;
-    if (sill__device_open(NULL, NULL, false, NULL, &b, &device, &err) == SILL_OK) {
-        doctor_add(d, "devices", "auto", "takes %s", b->name);
-        b->close(device);
-    } else {
-        doctor_add(d, "devices", "auto", "takes none: %s", err.msg);
+    if (record.verdict == SILL__CHECK_FAILED) {
+        doctor_wrong(d);
+        doctor_add(d, "devices", "wrong", "%s: %s. --device auto does not take it; `sill check --device %s` checks it again", b->name, record.what, b->name);
         doctor_wrong(d);
     }
+    return outlook_of(b, record.verdict);
+}
+
+/* The device that "auto" takes, NULL: none. */
+static const sill__backend *tell_devices(doctor *d) {
+    static const char *const known[] = {"metal", "cuda"};
+    const sill__backend *b, *first = NULL;
+    outlook how = NOT_TAKEN;
+    for (size_t i = 0; i < SILL_ARRAY_LEN(known); i++)
+        if (sill__backend_find(known[i], &b, NULL) != SILL_OK) doctor_add(d, "devices", known[i], "not in this build");
+    for (int i = 0; (b = sill__backend_at(i)); i++) {
+        const outlook o = tell_device(d, b);
+        if (first || o == NOT_TAKEN) continue;
+        first = b;
+        how = o;
+    }
+    if (!first) {
+        doctor_add(d, "devices", "auto", "takes none");
+        doctor_wrong(d);
+    } else if (how == TAKEN) {
+        doctor_add(d, "devices", "auto", "takes %s", first->name);
+    } else {
+        doctor_add(d, "devices", "auto", "takes %s if that passes the check before its first use, which comes with the first model (of what that takes); "
+                   "`sill check --device %s` checks all of it", first->name, first->name);
+    }
+    return first;
 }
 
 /* ---- the default model */
 
-static void tell_model(doctor *d) {
+static void tell_plan(doctor *d, const sill_plan_info *plan) {
+    doctor_add(d, "default model", "needs", "%.0f MiB on %s: weights %.0f, KV cache %.0f, scratch %.0f; %s", (double)plan->total_bytes / 1048576.0,
+               plan->device, (double)plan->weight_bytes / 1048576.0, (double)plan->kv_bytes / 1048576.0, (double)plan->scratch_bytes / 1048576.0,
+               plan->fits ? "fits" : "does not fit");
+}
+
+/* On the device that "auto" takes, by its name: that checks nothing. Where it does not take the model, on the CPU. */
+static void tell_model(doctor *d, const sill__backend *device) {
     char path[1024], shown[600], message[520];
     sill_error err = {0};
     sill_plan_info plan = {0};
@@ -117,16 +144,21 @@ static void tell_model(doctor *d) {
     }
     doctor_path(d, path, shown, sizeof shown);
     doctor_add(d, "default model", "file", "%s", shown);
-    if (sill_plan(path, NULL, NULL, &plan, &err) != SILL_OK) {
+    sill_model_options mo = {.size = sizeof mo, .device = device ? device->name : "cpu"};
+    sill_status st = sill_plan(path, &mo, NULL, &plan, &err);
+    if ((st != SILL_OK || !plan.fits) && device && device != sill__backend_cpu()) {
+        without_paths(d, st == SILL_OK ? plan.advice : err.msg, message, sizeof message);
+        doctor_add(d, "default model", "passed over", "%s: %s%s", device->name, st == SILL_OK ? "it does not fit; " : "", message);
+        mo.device = "cpu";
+        st = sill_plan(path, &mo, NULL, &plan, &err);
+    }
+    if (st == SILL_OK) {
+        tell_plan(d, &plan);
+    } else {
         without_paths(d, err.msg, message, sizeof message);
         doctor_add(d, "default model", "needs", "cannot be planned: %s", message);
-        doctor_wrong(d);
-        return;
     }
-    doctor_add(d, "default model", "needs", "%.0f MiB: weights %.0f, KV cache %.0f, scratch %.0f; %s", (double)plan.total_bytes / 1048576.0,
-               (double)plan.weight_bytes / 1048576.0, (double)plan.kv_bytes / 1048576.0, (double)plan.scratch_bytes / 1048576.0,
-               plan.fits ? "fits" : "does not fit");
-    if (!plan.fits) doctor_wrong(d);
+    if (st != SILL_OK || !plan.fits) doctor_wrong(d);
 }
 
 /* ---- output */
@@ -185,10 +217,10 @@ int cli_doctor(int argc, char **argv) {
     cli_show_log();
     d.report = o.report;
     doctor_versions(&d);
-    tell_devices(&d);
+    const sill__backend *device = tell_devices(&d);
     doctor_processor(&d);
     doctor_memory(&d);
-    tell_model(&d);
+    tell_model(&d, device);
     doctor_caches(&d);
     doctor_environment(&d);
     if (o.json && print_json(&d) != EXIT_OK) return EXIT_FAILED;

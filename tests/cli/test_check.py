@@ -127,6 +127,41 @@ def metal_asks_for_a_report():
     assert os.path.exists(os.path.join(os.path.dirname(FIXTURES), "../docs/METAL.md"))
 
 
-for t in (a_page, what_was_found_is_kept, as_json, with_a_model, wrong_usage, interrupted, a_doctor, a_report_tells_nothing_private, metal_asks_for_a_report):
+def a_doctor_compiles_nothing():
+    """The check of a GPU's first use makes its kernels: that is for a model to do, or for `sill check`."""
+    library = os.path.abspath(os.path.join(BUILD, "libfakemetal.so"))
+    if not os.path.exists(library):
+        raise Skip("no fake Metal in this build (make tests)")
+    cache = path("cache-metal")
+    os.makedirs(os.path.join(cache, "models"))
+    shutil.copy(STORIES, os.path.join(cache, "models", "SmolLM2-135M-Instruct.Q4_1.gguf"))
+    env = {**ENV, "SILL_CACHE": cache, "SILL_METAL_LIBRARY": library, "SILL_FIRST_USE_CHECK": "1",
+           "FAKEMETAL_FAULT": "library:1:1000000"}  # a compiler that refuses them would be heard of
+    text = sill("doctor", env=env).text()
+    told = section(text, "devices")
+    assert told["metal"].endswith("check: not checked"), told
+    assert told["auto"].startswith("takes metal if that passes the check before its first use") and "sill check --device metal" in told["auto"], told
+    assert re.match(r"\d+ MiB on metal: .*; fits$", section(text, "default model")["needs"]), text
+    assert not os.path.exists(os.path.join(cache, "checked")) and not os.path.exists(os.path.join(cache, "metal"))
+    env["SILL_FIRST_USE_CHECK"] = "0"
+    assert section(sill("doctor", env=env).text(), "devices")["auto"] == "takes metal"
+    env["FAKEMETAL_WORKING_SET"] = "1000000"  # the model goes elsewhere, as "auto" would have it
+    told = section(sill("doctor", env=env).text(), "default model")
+    assert told["passed over"].startswith("metal: ") and re.match(r"\d+ MiB on cpu: .*; fits$", told["needs"]), told
+
+
+def a_failed_device():
+    """What failed a check is not what "auto" takes, and doctor says so."""
+    library = os.path.abspath(os.path.join(BUILD, "libfakemetal.so"))
+    if not os.path.exists(library):
+        raise Skip("no fake Metal in this build (make tests)")
+    env = {**ENV, "SILL_CACHE": path("cache-failed"), "SILL_METAL_LIBRARY": library, "SILL_FIRST_USE_CHECK": "1", "FAKEMETAL_FAULT": "library:1:1000000"}
+    r = sill("check", "--quick", "--device", "metal", env=env, status=None)
+    assert r.status == 1, r.status
+    told = section(sill("doctor", env=env).text(), "devices")
+    assert told["auto"] == "takes cpu" and "--device auto does not take it" in told["wrong"], told
+
+
+for t in (a_page, what_was_found_is_kept, as_json, with_a_model, wrong_usage, interrupted, a_doctor, a_report_tells_nothing_private, metal_asks_for_a_report, a_doctor_compiles_nothing, a_failed_device):
     test(t)
 end()
