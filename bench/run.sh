@@ -5,7 +5,7 @@
 #   bench/run.sh [TABLE...] [-- OPTIONS OF bench/compare.py]
 #
 # TABLE is any of: self (sill bench), decode, prefill, classify, start, medium, large, smollm2,
-# tokenizer, sentiment; without one: all but medium, large and sentiment.
+# tokenizer, sentiment, programs; without one: all but medium, large, sentiment and programs.
 # decode, prefill: small shape, every type, batches 1, 8, 32. medium, large: both on these shapes (5 and 11 GB of models, more with the converters).
 #   BUILD=dir (build/release)  MODELS=dir (build/bench-models)  PYTHON=an interpreter that has the peers (build/venv/bin/python)
 #   CONVERT=one that has the converters of CTranslate2 and OpenVINO (build/venv-convert/bin/python)  DATA=dir for tokenizer
@@ -48,6 +48,7 @@ for table in "${tables[@]}"; do
         sentiment)
             [ -n "$REVIEWS" ] || { echo "bench/run.sh: sentiment needs REVIEWS=reviews.csv (bench/quality/corpora.py)" >&2; exit 2; }
             models small --head && "$PYTHON" bench/sentiment.py "$REVIEWS" --build "$BUILD" --models "$MODELS" "$@" ;;
+        programs) models small && models medium && models large && "$PYTHON" bench/programs.py --build "$BUILD" --models "$MODELS" "$@" ;;
         *) echo "bench/run.sh: no table '$table'" >&2; exit 2 ;;
     esac
 done
