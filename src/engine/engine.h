@@ -60,6 +60,9 @@ sill__seq sill__seq_new(sill_session *s);
 /* A sequence that continues PARENT's first n positions. -1 when handles or blocks are out. */
 sill__seq sill__seq_fork(sill_session *s, sill__seq parent, int32_t n);
 void sill__seq_free(sill_session *s, sill__seq seq);
+/* Cuts the sequence to its first n positions and gives back the blocks behind them. A block in which it then ends and that
+ * others share is copied, as at a fork: false, and nothing is changed, where no block is free for that. */
+bool sill__seq_truncate(sill_session *s, sill__seq seq, int32_t n);
 int32_t sill__seq_length(const sill_session *s, sill__seq seq);
 /* Blocks that appending n tokens would take. */
 int32_t sill__seq_blocks_for(const sill_session *s, sill__seq seq, int32_t n);

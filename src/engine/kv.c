@@ -1,6 +1,6 @@
 /*
  * kv.c - KV blocks and the sequences made of them: reference counts, block tables, forks. The contents live in
- * the backend; only the copy of a partial block at a fork reaches it from here.
+ * the backend; only the copy of a partial block, at a fork or where a sequence is cut, reaches it from here.
  */
 #include "engine/internal.h"
 
@@ -50,9 +50,19 @@ sill__seq sill__seq_new(sill_session *s) {
     return -1;
 }
 
+/* A block of one sequence alone with the first n positions of FROM; one must be free. */
+static int32_t copy_block(sill_session *s, int32_t from, int32_t n) {
+    const sill__backend *ops = s->model->ops;
+    const int32_t to = sill__blocks_take(&s->blocks);
+    ops->begin(s->queue, &s->empty);
+    ops->kv_copy(s->queue, s->kv, from, to, n);
+    if (s->fork_error.code == SILL_OK) ops->submit(s->queue, NULL, &s->fork_error);
+    return to;
+}
+
 sill__seq sill__seq_fork(sill_session *s, sill__seq parent, int32_t n) {
     if (!valid(s, parent) || n < 0 || n > s->seqs[parent].n_tokens) return -1;
-    int32_t whole = n / SILL__KV_BLOCK, rest = n % SILL__KV_BLOCK, last = -1;
+    int32_t whole = n / SILL__KV_BLOCK, rest = n % SILL__KV_BLOCK;
     if (rest && s->blocks.n_free == 0) return -1;
     sill__seq seq = sill__seq_new(s);
     if (seq < 0) return -1;
@@ -62,14 +72,7 @@ sill__seq sill__seq_fork(sill_session *s, sill__seq parent, int32_t n) {
         sill__blocks_ref(&s->blocks, from->blocks[i]);
     }
     to->n_blocks = whole;
-    if (rest) {
-        const sill__backend *ops = s->model->ops;
-        last = sill__blocks_take(&s->blocks);
-        to->blocks[to->n_blocks++] = last;
-        ops->begin(s->queue, &s->empty);
-        ops->kv_copy(s->queue, s->kv, from->blocks[whole], last, rest);
-        if (s->fork_error.code == SILL_OK) ops->submit(s->queue, NULL, &s->fork_error);
-    }
+    if (rest) to->blocks[to->n_blocks++] = copy_block(s, from->blocks[whole], rest);
     to->n_tokens = n;
     return seq;
 }
@@ -81,6 +84,26 @@ void sill__seq_free(sill_session *s, sill__seq seq) {
     for (int32_t i = q->n_blocks; i-- > 0;) sill__blocks_drop(&s->blocks, q->blocks[i]);
     q->used = false;
     q->n_blocks = q->n_tokens = 0;
+}
+
+bool sill__seq_truncate(sill_session *s, sill__seq seq, int32_t n) {
+    if (!valid(s, seq) || n < 0 || n > s->seqs[seq].n_tokens) return false;
+    sill__seq_state *q = &s->seqs[seq];
+    const int32_t whole = n / SILL__KV_BLOCK, rest = n % SILL__KV_BLOCK;
+    /* Where it ends inside of a block that others have too, they keep that one. */
+    const bool shared = rest && s->blocks.refs[q->blocks[whole]] > 1;
+    bool room = !shared || s->blocks.n_free > 0;
+    for (int32_t i = whole + 1; i < q->n_blocks && !room; i++) room = s->blocks.refs[q->blocks[i]] == 1;
+    if (!room) return false;
+    sill__ahead_forget(s, seq);
+    while (q->n_blocks > sill__blocks_needed(n)) sill__blocks_drop(&s->blocks, q->blocks[--q->n_blocks]);
+    if (shared) {
+        const int32_t own = copy_block(s, q->blocks[whole], rest);
+        sill__blocks_drop(&s->blocks, q->blocks[whole]);
+        q->blocks[whole] = own;
+    }
+    q->n_tokens = n;
+    return true;
 }
 
 int32_t sill__seq_length(const sill_session *s, sill__seq seq) { return valid(s, seq) ? s->seqs[seq].n_tokens : 0; }

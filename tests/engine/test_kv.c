@@ -1,4 +1,4 @@
-/* test_kv.c - sequences in KV blocks against a plain model of them: random appends, forks and frees, after each of which
+/* test_kv.c - sequences in KV blocks against a plain model of them: random appends, forks, cuts and frees, after each of which
  * the reference counts must be those that the sequences imply; and what a forked sequence computes must be, bit for bit,
  * what the same tokens give from the start. */
 #include "../task/records.h"
@@ -6,6 +6,8 @@
 #include "engine/internal.h"
 
 enum { MAX_SEQS = 12, CTX = 125 };
+
+static int n_shared_cuts;
 
 typedef struct shadow { bool used; sill__seq seq; int32_t n, tokens[CTX]; } shadow;
 
@@ -64,6 +66,23 @@ static void append(sill_session *s, sill_session *fresh, shadow *h, int32_t n, u
         FAIL("the logits after %d tokens differ from those computed at once", h->n);
 }
 
+/* Cuts to n positions, which needs a block where the one in which they end is another's too. */
+static void cut(sill_session *s, shadow *h, int32_t n) {
+    const sill__seq_state *q = &s->seqs[h->seq];
+    const int32_t whole = n / SILL__KV_BLOCK, before = sill__session_free_blocks(s);
+    int32_t given_back = 0, own = 0;
+    for (int32_t b = whole; b < q->n_blocks; b++) given_back += s->blocks.refs[q->blocks[b]] == 1 && b * SILL__KV_BLOCK >= n;
+    if (n % SILL__KV_BLOCK) own = s->blocks.refs[q->blocks[whole]] > 1;
+    n_shared_cuts += own;
+    if (sill__seq_truncate(s, h->seq, n)) {
+        CHECK_INT(sill__session_free_blocks(s), before + given_back - own);
+        h->n = n;
+    } else {
+        CHECK(own && before == 0 && given_back == 0);
+        CHECK_INT(sill__session_free_blocks(s), before);
+    }
+}
+
 static void random_run(const char *path, const char *device, sill_kv_dtype kv, uint64_t seed, int steps) {
     sill_model *m = test_model(path, device, 1);
     sill_session *s = test_session_kv(m, CTX, 64, 4, kv), *fresh = test_session_kv(m, CTX, 0, 8, kv);
@@ -89,6 +108,8 @@ static void random_run(const char *path, const char *device, sill_kv_dtype kv, u
         } else if (what < 2) {
             sill__seq_free(s, h->seq);
             h->used = false;
+        } else if (what < 5 && h->n) {
+            cut(s, h, (int32_t)(test_random(&random) % (uint32_t)(h->n + 1)));
         } else {
             append(s, fresh, h, 1 + (int32_t)(test_random(&random) % 50), &random, step % 4 == 0);
         }
@@ -116,6 +137,45 @@ static void random_operations_int8(void) {
         random_run(seed % 2 ? FIXTURES "gpt2" : FIXTURES "llama", "cpu", SILL_KV_INT8, seed, 1500);
 }
 
+static void random_operations_f16(void) {
+    random_run(FIXTURES "gpt2", "ref", SILL_KV_F16, 10, 400);
+    for (uint64_t seed = 11; seed < 14; seed++)
+        random_run(seed % 2 ? FIXTURES "gpt2" : FIXTURES "llama", "cpu", SILL_KV_F16, seed, 1500);
+    CHECK(n_shared_cuts > 30); /* of all runs together */
+}
+
+/* A cut inside of a shared block needs one of its own, which may be the one that it gives back. */
+static void cuts_without_a_block(void) {
+    sill_model *m = test_model(FIXTURES "gpt2", "ref", 1);
+    sill_session *s = test_session(m, CTX, 128, 1), *fresh = test_session(m, CTX, 0, 8);
+    shadow a = {0}, b = {0}, c = {0};
+    uint64_t random = 3;
+    REQUIRE(s && fresh);
+    CHECK_INT(s->blocks.n, 6);
+    a.seq = sill__seq_new(s);
+    append(s, fresh, &a, 96, &random, false);
+    b = a;
+    b.seq = sill__seq_fork(s, a.seq, 96);
+    c.seq = sill__seq_new(s);
+    append(s, fresh, &c, 96, &random, false);
+    CHECK_INT(sill__session_free_blocks(s), 0);
+    CHECK(!sill__seq_truncate(s, a.seq, 70));
+    CHECK(!sill__seq_truncate(s, a.seq, 1));
+    CHECK_INT(sill__seq_length(s, a.seq), 96);
+    CHECK(sill__seq_truncate(s, c.seq, 64));
+    append(s, fresh, &a, 20, &random, true); /* takes the last */
+    CHECK_INT(sill__session_free_blocks(s), 0);
+    CHECK(sill__seq_truncate(s, a.seq, 70)); /* gives it back, and takes it for the rest of a shared one */
+    a.n = 70;
+    CHECK_INT(sill__session_free_blocks(s), 0);
+    append(s, fresh, &a, 26, &random, true); /* up to the block's end; b's own stays as it was */
+    CHECK(sill__seq_truncate(s, c.seq, 32));
+    append(s, fresh, &b, 1, &random, true);
+    sill_session_free(fresh);
+    sill_session_free(s);
+    sill_model_free(m);
+}
+
 static void handles_run_out_without_harm(void) {
     sill_model *m = test_model(FIXTURES "gpt2", "ref", 1);
     sill_session *s = test_session(m, 0, 0, 1);
@@ -130,6 +190,10 @@ static void handles_run_out_without_harm(void) {
     sill__seq_free(s, -1);
     CHECK(sill__seq_new(s) >= 0);
     CHECK_INT(sill__seq_fork(s, 0, 1), -1); /* longer than the parent */
+    CHECK(sill__seq_truncate(s, 0, 0));
+    CHECK(!sill__seq_truncate(s, 0, 1));
+    CHECK(!sill__seq_truncate(s, 0, -1));
+    CHECK(!sill__seq_truncate(s, 63, 0));
     sill_session_free(s);
     sill_model_free(m);
 }
@@ -138,6 +202,8 @@ int main(int argc, char **argv) {
     TEST(random_operations_ref);
     TEST(random_operations_cpu);
     TEST(random_operations_int8);
+    TEST(random_operations_f16);
+    TEST(cuts_without_a_block);
     TEST(handles_run_out_without_harm);
     TEST_EXIT();
 }
