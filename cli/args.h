@@ -45,7 +45,7 @@ typedef struct arg_table {
 
 typedef struct arg_command {
     const char *name, *synopsis, *about;
-    arg_table tables[8]; /* ends with one that has no options */
+    arg_table tables[10]; /* ends with one that has no options */
     const char *notes;  /* behind the options in the help */
     int min_args, max_args; /* positional arguments; max -1: any number */
 } arg_command;

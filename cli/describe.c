@@ -12,7 +12,7 @@
 static bool is_aside(const char *name) {
     static const char *const names[] = {"output", "overwrite", "quiet", "verbose", "threads", "batch-tokens", "max-sequences", "memory", "no-cache",
         "model", "device", "dtype", "kv-dtype", "ctx", "file", "format", "delimiter", "output-format", "json", "shard", "journal-rows", "progress",
-        "codebook", "no-shared-prefix", "show-prompt"};
+        "codebook", "no-shared-prefix", "show-prompt", "prompt-lookup-num-tokens", "max-matching-ngram-size", "draft-model", "num-assistant-tokens"};
     for (size_t i = 0; i < SILL_ARRAY_LEN(names); i++)
         if (!strcmp(name, names[i])) return true;
     return false;
@@ -100,7 +100,7 @@ bool cli_record_leaves_out(const char *name) {
 static void put_given(void *user, const arg_option *o, const char *value) {
     visitor *v = user;
     if (!value || cli_record_leaves_out(o->name)) return;
-    char *path = !strcmp(o->name, "codebook") ? realpath(value, NULL) : NULL; /* a replay may run elsewhere */
+    char *path = !strcmp(o->name, "codebook") || !strcmp(o->name, "draft-model") ? realpath(value, NULL) : NULL; /* a replay may run elsewhere */
     put_argument(v->record, "--", o->name, o->type == ARG_FLAG ? NULL : path ? path : value);
     free(path);
 }

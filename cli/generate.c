@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "guess.h"
 #include "sampling.h"
 
 typedef struct generate_options {
@@ -9,13 +10,14 @@ typedef struct generate_options {
     cli_corpus_options corpus;
     cli_text_options text;
     cli_sampling sampling;
+    cli_guess guess;
     const char *file;
     int32_t logprobs;
     bool no_special;
 } generate_options;
 
 typedef struct generate_task {
-    const generate_options *o;
+    generate_options *o;
     const sill_generate_options *g;
     const sill_tokenizer *tokenizer;
     bool put_prompt, put_sequence, put_tops, put_score;
@@ -57,6 +59,7 @@ static int row_done(void *user, const sill_generated *r) {
     if (r->status != SILL_OK)
         return t->put_sequence && r->sequence >= 0 ? sill__flow_fail_sequence(run->flow, r->index, r->sequence, r->error)
                                                    : sill__flow_fail(run->flow, r->index, r->error);
+    cli_guess_count(&t->o->guess, r);
     sill__record *record = sill__flow_begin(run->flow, r->index, r->sequence);
     if (!record) return 0;
     run->tokens += r->n_ids + (r->sequence > 0 ? 0 : r->n_prompt);
@@ -135,6 +138,7 @@ static int piece_done(void *user, const sill_generated *r) {
         t->failed++;
         return cli_stop;
     }
+    if (r->final) cli_guess_count(&t->o->guess, r);
     if (r->final) putchar('\n');
     else fwrite(r->text, 1, r->n_bytes, stdout);
     fflush(stdout);
@@ -160,6 +164,7 @@ static int text_done(void *user, const sill_generated *r) {
         for (size_t i = 0; i < n_sequences; i++)
             if (r->sequence < 0 || i == (size_t)r->sequence) answer(t, r->index * n_sequences + i, "", 0);
     } else {
+        cli_guess_count(&t->o->guess, r);
         answer(t, slot, r->text, r->n_bytes);
     }
     for (; t->printed < t->n_texts * n_sequences && t->answers[t->printed].n; t->printed++)
@@ -208,16 +213,21 @@ static int run_generate(generate_options *o, generate_task *t) {
     if (o->file) status = cli_run_input(&run, "generate", o->file, &o->corpus, "prompt");
     else if (rows) status = cli_run_texts(&run, "generate", &o->corpus, "prompt", t->texts, t->bytes, t->n_texts);
     if (status >= 0) return status;
-    const cli_needs needs = {.interactive = !rows && t->n_texts == 1 && o->sampling.o.num_return_sequences <= 1 && o->sampling.o.num_beams <= 1};
+    /* On a GPU an interactive session's kernels differ with the number of tokens in a step; then guesses would not be exact. */
+    const cli_needs needs = {.interactive = !rows && !cli_guess_is_on(&o->guess) && t->n_texts == 1 && o->sampling.o.num_return_sequences <= 1 && o->sampling.o.num_beams <= 1};
     status = cli_engine_open("generate", &o->model, &needs, &engine);
     if (status < 0) status = cli_sampling_prepare(&o->sampling, "generate", &engine);
+    if (status < 0) status = cli_guess_check(&o->guess, &o->sampling.o, "generate"); /* again: a preset may want beams */
+    if (status < 0) status = cli_guess_open(&o->guess, "generate", &o->model, &engine, &o->sampling.o);
     if (status < 0) {
         t->o = o;
         t->tokenizer = sill_model_tokenizer(engine.model);
         t->g = &o->sampling.o;
         status = rows ? run_rows(&run, t, &engine) : run_texts(t, &engine);
+        if (rows || cli_general.verbose) cli_guess_say(&o->guess);
     }
     cli_run_free(&run);
+    cli_guess_close(&o->guess);
     cli_engine_close(&engine);
     return status;
 }
@@ -247,12 +257,13 @@ int cli_generate(int argc, char **argv) {
     cli_sampling_init(&o.sampling);
     const arg_command command = {
         "generate", "[-m MODEL] [PROMPT...]", "Continues prompts: arguments, -f FILE, or standard input as one prompt.",
-        {{"prompts", own, SILL_ARRAY_LEN(own), &o}, cli_sampling_table(&o.sampling), cli_model_table(&o.model),
+        {{"prompts", own, SILL_ARRAY_LEN(own), &o}, cli_sampling_table(&o.sampling), cli_guess_table(&o.guess), cli_model_table(&o.model),
          cli_input_table(&o.corpus.in, true), cli_output_table(&o.corpus), cli_text_table(&o.text, CLI_LONG_CUT), cli_general_table()},
         notes, 0, -1};
     int status = args_parse(&command, argc, argv, &prompts, &n);
     if (status < 0) status = cli_check_long("generate", &o.text, CLI_LONG_CUT);
     if (status < 0) status = cli_sampling_check(&o.sampling, "generate");
+    if (status < 0) status = cli_guess_check(&o.guess, &o.sampling.o, "generate");
     if (status >= 0) goto end;
     if (o.file && n) {
         status = args_usage("generate", "prompts come from -f %s or from arguments, not both", o.file);

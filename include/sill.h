@@ -410,6 +410,18 @@ typedef struct sill_generate_options {
     float length_penalty;      /* score: summed log-probability / length ^ length_penalty; 0: 1.0; NaN: 0.0, the sum */
     int32_t early_stopping;    /* sill_early_stopping */
     sill_constraint *constraint; /* of the session's model; NULL: none. Ends of text follow only where it may end */
+    /* Speculative decoding: the next tokens are guessed and computed in one step; each is then chosen as it would have been
+     * without, and those behind the first wrong guess are thrown away. So the results are the same, ids and logprobs to the bit,
+     * sampled ones too (in an interactive session on a GPU: within its bound), only sooner where guesses are right and later
+     * where they are not. A step has outputs for max_sequences rows (and batch_tokens tokens); guesses take those that the
+     * sequences in flight leave, so a full batch goes without. Not with beams. */
+    int32_t prompt_lookup_num_tokens; /* n >= 1: at most n tokens that followed, earlier in prompt and text, the same last
+                                  tokens; transformers' prompt lookup. 0: off */
+    int32_t max_matching_ngram_size; /* of these last tokens: the longest match of so many or fewer; 0: 2 */
+    sill_session *assistant;   /* of a smaller model with the same vocabulary, which guesses; not the session that generates, and
+                                  used by this call alone while it runs. Rows that it has no room for (sequences, positions, KV
+                                  blocks) go on without guesses. NULL: none; not together with prompt_lookup_num_tokens */
+    int32_t num_assistant_tokens; /* guesses of the assistant at once, at first: 2 more when all were right, 1 less when not; 0: 5 */
 } sill_generate_options;
 
 /* When beams end: transformers' early_stopping False, True and "never". */
@@ -455,6 +467,8 @@ typedef struct sill_generated {
     size_t n_prompt;           /* tokens in the prompt */
     const char *finish_reason; /* "stop" (end of text or stop string), "length" */
     float score;               /* with beams: transformers' sequences_scores; else 0 */
+    int32_t n_drafted;         /* whole results: tokens that were guessed for it, and those of them that were right */
+    int32_t n_accepted;
 } sill_generated;
 
 /* done: returns 0, or non-zero to cancel the whole call. Pointers are valid during the call only. */

@@ -24,6 +24,8 @@ typedef struct sill__span {
     bool all_logits;                   /* full logits of every row; n <= max_sequences */
     bool want_hidden;                  /* final-normed hidden state of the last row (embeddings) */
     bool all_hidden;                   /* the same of every row */
+    int32_t n_last;                    /* want_logits, n_top and draw are for the last n_last rows; a draw's
+                                          step counts up from row to row. 0: for the last alone */
     bool want_scores;                  /* outputs of the classification head for the last row */
     int32_t n_top;                     /* the k best of the last row; <= SILL__MAX_TOP */
     const sill__sample_row *draw;      /* a token drawn from the last row, or NULL; only where sill__session_draws */
@@ -31,14 +33,15 @@ typedef struct sill__span {
                                           many more steps, unless it ends: these may be computed ahead. 0: it may not */
     /* results, filled by step; point into the session until the next step */
     const float *target_logprobs;      /* (n - first_out) or (n_last_targets) */
-    const float *logits;               /* (n_vocab), or (n, n_vocab) with all_logits */
-    const float *lse;                  /* (1), with want_logits */
+    const float *logits;               /* (n_last, n_vocab), or (n, n_vocab) with all_logits */
+    const float *lse;                  /* (n_last), with want_logits */
     const float *hidden;               /* (n_embd), or (n, n_embd) with all_hidden */
     const float *scores;               /* (n_labels) */
-    const int32_t *top_ids;            /* (n_top) */
-    const float *top_logprobs;         /* (n_top) */
-    const int32_t *drawn_id;           /* (1) as sill__op_sample gives it: below 0 where the logits are no numbers */
-    const float *drawn_logprob;        /* (1) of the distribution before the filters */
+    const int32_t *top_ids;            /* (n_last) rows of n_top, top_stride apart */
+    const float *top_logprobs;
+    int32_t top_stride;
+    const int32_t *drawn_id;           /* (n_last) as sill__op_sample gives it: below 0 where the logits are no numbers */
+    const float *drawn_logprob;        /* (n_last) of the distribution before the filters */
 } sill__span;
 
 const sill_model *sill__session_model(const sill_session *s);

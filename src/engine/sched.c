@@ -146,6 +146,7 @@ static void add_span(sill__sched *c, sill__lane *lane, int32_t *tokens, int32_t 
         p->want_hidden = lane->want_hidden;
         p->want_scores = lane->want_scores;
         p->draw = lane->draw ? &lane->sample : NULL;
+        p->n_last = 1 + lane->n_guess;
         if (lane->goes_on) p->n_more = SILL_MAX(0, lane->max_length - sill__seq_length(c->s, lane->seq) - n);
     }
     c->of_span[c->n_spans++] = lane;
@@ -153,7 +154,18 @@ static void add_span(sill__sched *c, sill__lane *lane, int32_t *tokens, int32_t 
     *targets -= wanted;
 }
 
-static void build(sill__sched *c) {
+static bool decodes(const sill__lane *lane) { return lane->n - lane->at - lane->n_guess == 1; }
+
+/* Guesses for those of the n lanes by order that take them, in the rows of outputs and tokens that lanes leave. */
+static sill_status ask_guesses(sill__sched *c, int32_t n, sill_error *err) {
+    const int32_t room = SILL_MIN(sill__session_max_sequences(c->s), sill__session_batch_tokens(c->s)) - c->n_active;
+    int32_t n_asked = 0;
+    for (int32_t i = 0; i < n; i++)
+        if (c->by_order[i]->guesses && decodes(c->by_order[i])) c->of_span[n_asked++] = c->by_order[i];
+    return n_asked && room > 0 ? c->task->guess(c->task->user, c->of_span, n_asked, room, err) : SILL_OK;
+}
+
+static sill_status build(sill__sched *c, sill_error *err) {
     int32_t tokens = sill__session_batch_tokens(c->s), targets = sill__session_max_targets(c->s), n = 0;
     int32_t logits = sill__session_max_sequences(c->s);
     const bool ahead = sill__session_n_ahead(c->s) > 0;
@@ -164,13 +176,16 @@ static void build(sill__sched *c) {
         for (; at > 0 && c->by_order[at - 1]->order > lane->order; at--) c->by_order[at] = c->by_order[at - 1];
         c->by_order[at] = lane;
     }
+    sill_status st = c->task->guess ? ask_guesses(c, n, err) : SILL_OK;
+    if (st != SILL_OK) return st;
     c->n_spans = 0;
     for (int32_t i = 0; i < n; i++)
-        if (c->by_order[i]->n - c->by_order[i]->at == 1) add_span(c, c->by_order[i], &tokens, &targets, &logits);
+        if (decodes(c->by_order[i])) add_span(c, c->by_order[i], &tokens, &targets, &logits);
     for (int32_t i = 0; i < n; i++)
-        if (c->by_order[i]->n - c->by_order[i]->at > 1) add_span(c, c->by_order[i], &tokens, &targets, &logits);
+        if (!decodes(c->by_order[i])) add_span(c, c->by_order[i], &tokens, &targets, &logits);
     if (c->n_spans < c->n_active) /* others want to join */
         for (int32_t i = 0; i < c->n_spans; i++) c->spans[i].n_more = 0;
+    return SILL_OK;
 }
 
 /* Ends a lane; the last child ends its parent too. */
@@ -201,7 +216,7 @@ static sill_status deliver(sill__sched *c, sill_error *err) {
         if (st != SILL_OK) return st;
         if (!last) continue;
         if (then == SILL__FED_MORE) {
-            lane->at = 0;
+            lane->at = lane->n_guess = 0;
             if (lane->n <= 0) return SILL__BUG(err, "a lane goes on without tokens");
         } else if (then == SILL__FED_FORK && lane->n_forks > 0 && !lane->parent) {
             lane->state = LANE_PARKED;
@@ -234,7 +249,7 @@ sill_status sill__sched_run(sill_session *s, const sill__task *task, sill_error 
             if (c.has_waiting || c.n_parked) st = SILL__BUG(err, "the scheduler waits for nothing");
             break;
         }
-        build(&c);
+        if ((st = build(&c, err)) != SILL_OK) break;
         if ((st = sill__step(s, c.spans, c.n_spans, err)) != SILL_OK || (st = deliver(&c, err)) != SILL_OK) break;
     }
     for (int32_t i = 0; i < c.n_lanes; i++)

@@ -4,6 +4,10 @@
  *
  * A lane is admitted only when the KV blocks of its longest possible sequence are free, those of one fork included, so
  * that nothing that runs can run out of blocks. Forks of admitted lanes go before new lanes.
+ *
+ * A task may guess how lanes go on that have one token left to feed: the guessed tokens are fed with it, their rows come
+ * together, and where they were wrong the task cuts the sequence again. Rows for guesses are those that lanes leave: a step
+ * has room for the outputs of max_sequences rows.
  */
 #ifndef SILL_ENGINE_SCHED_H
 #define SILL_ENGINE_SCHED_H
@@ -25,6 +29,9 @@ typedef struct sill__lane {
     bool all_hidden;               /* the hidden state of every token, not of the last alone */
     bool draw;                     /* a token is drawn from the last row by `sample`, where sill__session_draws */
     sill__sample_row sample;
+    bool guesses;                  /* the task is asked for guesses */
+    int32_t n_guess;               /* tokens behind the first that it guessed; each of the 1 + n_guess rows has the outputs
+                                      that the last is asked for (span->n_last) */
     bool goes_on;                  /* it will go on by the token drawn, else by the best one, unless it ends */
     /* The task's, before the lane starts. */
     sill__seq base;                /* continues a copy of this sequence's first base_n positions; -1: starts empty */
@@ -57,6 +64,9 @@ typedef struct sill__task {
                         sill_error *err);
     /* Sets the I-th fork of a lane: *child is zeroed and continues the whole parent. NULL: the task never forks. */
     sill_status (*fork)(void *user, sill__lane *parent, int32_t i, sill__lane *child, sill_error *err);
+    /* Before a step: lanes with `guesses` and one token left, which may get up to `room` guesses together (lane->n_guess, and
+     * lane->n with them; within max_length). A guess lives for that step. NULL: the task never guesses. */
+    sill_status (*guess)(void *user, sill__lane *const *lanes, int32_t n, int32_t room, sill_error *err);
 } sill__task;
 
 /* Runs until the task has no more lanes. A status other than OK from a callback ends the run and is returned. All

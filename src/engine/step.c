@@ -20,6 +20,7 @@ static sill_status check_span(const sill_session *s, const sill__span *p, sill_e
     if (p->seq < 0 || p->seq >= s->layout.n_handles || !s->seqs[p->seq].used || p->n <= 0 || !p->tokens)
         return SILL__BUG(err, "a span without a sequence or tokens");
     if (p->first_out < 0 || (p->targets && p->n_last_targets) || p->n_top < 0 || p->n_top > SILL__MAX_TOP || p->n_more < 0 ||
+        p->n_last < 0 || p->n_last > p->n || (p->n_last > 1 && (p->n_more || p->all_logits)) ||
         (p->draw && (p->want_logits || p->all_logits || !s->model->ops->sample)))
         return SILL__BUG(err, "a span's outputs");
     if (!s->model->head && (p->targets || p->n_last_targets || p->n_top || p->want_logits || p->all_logits || p->draw))
@@ -58,6 +59,10 @@ static sill_status take_blocks(sill_session *s, const sill__span *spans, int32_t
     return SILL_OK;
 }
 
+/* Which pass a row that logits, the best or a draw are wanted of belongs to; and how many rows of the span these are. */
+static int kind_of(const sill__span *p) { return p->want_logits ? SILL__PASS_LOGITS : p->draw ? SILL__PASS_DRAW : SILL__PASS_TOP; }
+static int32_t last_rows(const sill__span *p) { return SILL_MAX(1, p->n_last); }
+
 static bool add_row(sill__pass *pass, int32_t row, int32_t n_top) {
     if (pass->n_rows == pass->max_rows) return false;
     pass->rows[pass->n_rows++] = row;
@@ -86,12 +91,13 @@ static bool add_outputs(sill_session *s, const sill__span *p, int32_t first, int
     }
     if (p->all_logits)
         for (int32_t i = 0; i < p->n; i++) ok = ok && add_row(&s->passes[SILL__PASS_LOGITS], first + i, 0);
-    else if (p->want_logits) ok = ok && add_row(&s->passes[SILL__PASS_LOGITS], last, p->n_top);
-    else if (p->draw) {
-        ok = ok && add_row(&s->passes[SILL__PASS_DRAW], last, p->n_top);
-        if (ok) s->draws[s->passes[SILL__PASS_DRAW].n_rows - 1] = *p->draw;
-    }
-    else if (p->n_top) ok = ok && add_row(&s->passes[SILL__PASS_TOP], last, p->n_top);
+    else if (p->want_logits || p->draw || p->n_top)
+        for (int32_t i = 0, n = last_rows(p); i < n && ok; i++) {
+            sill__pass *pass = &s->passes[kind_of(p)];
+            if (!(ok = add_row(pass, last - n + 1 + i, p->n_top)) || kind_of(p) != SILL__PASS_DRAW) continue;
+            s->draws[pass->n_rows - 1] = *p->draw;
+            s->draws[pass->n_rows - 1].step += (uint32_t)i;
+        }
     if (p->all_hidden)
         for (int32_t i = 0; i < p->n; i++) ok = ok && add_row(&s->passes[SILL__PASS_HIDDEN], first + i, 0);
     else if (p->want_hidden) ok = ok && add_row(&s->passes[SILL__PASS_HIDDEN], last, 0);
@@ -228,10 +234,12 @@ static void scatter(sill_session *s, sill__span *spans, int32_t n_spans) {
     size_t targets = 0, row[SILL__N_PASSES] = {0};
     for (int32_t i = 0; i < n_spans; i++) {
         sill__span *p = &spans[i];
-        const int kind = p->want_logits ? SILL__PASS_LOGITS : p->draw ? SILL__PASS_DRAW : SILL__PASS_TOP;
+        const int kind = kind_of(p);
+        const size_t n_last = (size_t)last_rows(p);
         const sill__places at = places_of(s, kind);
         p->target_logprobs = p->logits = p->lse = p->hidden = p->scores = p->top_logprobs = p->drawn_logprob = NULL;
         p->top_ids = p->drawn_id = NULL;
+        p->top_stride = s->passes[kind].n_top;
         size_t n = (p->targets ? (size_t)SILL_MAX(0, p->n - p->first_out) : 0) + (size_t)p->n_last_targets;
         if (n) p->target_logprobs = (const float *)(void *)(s->out + l->target_logprobs) + targets;
         targets += n;
@@ -244,12 +252,13 @@ static void scatter(sill_session *s, sill__span *spans, int32_t n_spans) {
             size_t r = row[SILL__PASS_LOGITS];
             p->logits = (const float *)(void *)(s->out + l->logits) + r * (size_t)l->n_vocab;
             p->lse = (const float *)(void *)(s->out + l->lse) + r;
-            row[SILL__PASS_LOGITS] += p->all_logits ? (size_t)p->n : 1;
+            row[SILL__PASS_LOGITS] += p->all_logits ? (size_t)p->n : n_last;
         } else if (p->draw) {
             p->drawn_id = (const int32_t *)(void *)(s->out + at.drawn_ids) + row[SILL__PASS_DRAW];
-            p->drawn_logprob = (const float *)(void *)(s->out + at.drawn_logprobs) + row[SILL__PASS_DRAW]++;
+            p->drawn_logprob = (const float *)(void *)(s->out + at.drawn_logprobs) + row[SILL__PASS_DRAW];
+            row[SILL__PASS_DRAW] += n_last;
         } else if (p->n_top) {
-            row[SILL__PASS_TOP]++;
+            row[SILL__PASS_TOP] += n_last;
         }
         if (p->want_hidden || p->all_hidden) {
             p->hidden = (const float *)(void *)(s->out + l->hidden) + row[SILL__PASS_HIDDEN] * (size_t)s->model->config.n_embd;

@@ -13,28 +13,6 @@
 #define CONSTRAINED_NEW 256
 #define MIB(bytes) ((double)(bytes) / 1048576.0)
 
-struct gen_row {
-    bool used;
-    uint64_t index, key;
-    int32_t n_prompt, max_new, n_open; /* sequences not delivered yet */
-    int32_t *going;                    /* (n_return) sequences that go on after their first token ... */
-    int32_t *first_ids;                /* (n_return) ... which was this */
-    float *first_logprobs;
-    sill_top *first_tops;              /* (n_tops), the same for all */
-};
-
-struct gen_seq {
-    bool used;
-    gen_row *row;
-    int32_t sequence, n_new, n_sent_ids, state; /* state: of the constraint */
-    int32_t *ids;    /* (n_ctx + 1) prompt, then new ids */
-    float *logprobs; /* (max_new) */
-    sill_top *tops;  /* (max_new, n_tops) */
-    char *text;      /* (text_cap) */
-    size_t text_cap, n_text, n_sent;
-    const char *finish;
-};
-
 /* ------------------------------------------------------------- results */
 
 sill_status sill__gen_done(gen *g, const sill_generated *result, sill_error *err) {
@@ -48,7 +26,8 @@ sill_status sill__gen_failed(gen *g, uint64_t index, int32_t sequence, size_t n_
     return sill__gen_done(g, &r, err);
 }
 
-static void free_seq(gen_seq *q) {
+static void free_seq(const gen *g, gen_seq *q) {
+    sill__guess_free(g, q);
     if (--q->row->n_open == 0) q->row->used = false;
     q->used = false;
 }
@@ -70,7 +49,8 @@ static sill_status send_piece(gen *g, gen_seq *q, size_t sure, bool quiet, sill_
 static sill_status deliver(gen *g, gen_seq *q, sill_error *err) {
     sill_generated r = {.index = q->row->index, .sequence = q->sequence, .final = 1, .status = SILL_OK, .text = q->text,
                         .n_bytes = q->n_text, .ids = q->ids + q->row->n_prompt, .logprobs = q->logprobs,
-                        .n_ids = (size_t)q->n_new, .n_prompt = (size_t)q->row->n_prompt, .finish_reason = q->finish};
+                        .n_ids = (size_t)q->n_new, .n_prompt = (size_t)q->row->n_prompt, .finish_reason = q->finish,
+                        .n_drafted = q->n_drafted, .n_accepted = q->n_accepted};
     if (g->n_tops) r.tops = q->tops;
     return sill__gen_done(g, &r, err);
 }
@@ -198,34 +178,63 @@ static void wants(const gen *g, const gen_seq *q, bool several, sill__lane *lane
     lane->draw = g->draw && !several;
     lane->want_logits = g->need_logits && !lane->draw;
     lane->n_top = g->need_logits ? g->n_tops : SILL_MAX(1, g->n_tops);
-    lane->goes_on = !lane->want_logits;
+    lane->guesses = g->guess && !several;
+    lane->goes_on = !lane->want_logits && !g->guess;
     lane->sample = g->sample;
     lane->sample.key = q->row->key;
     lane->sample.sequence = (uint32_t)q->sequence;
     lane->sample.step = (uint32_t)q->n_new;
 }
 
-/* The next token of one sequence. */
+/* The outputs of row I of those that a span has some of. */
+static sill__span row_of(const gen *g, const sill__span *span, int32_t i) {
+    const size_t k = (size_t)i;
+    sill__span row = *span;
+    if (row.logits) row.logits += k * (size_t)g->model->config.n_vocab, row.lse += k;
+    if (row.top_ids) row.top_ids += k * (size_t)row.top_stride, row.top_logprobs += k * (size_t)row.top_stride;
+    if (row.drawn_id) row.drawn_id += k, row.drawn_logprob += k;
+    return row;
+}
+
+/* The token that a row chooses becomes the sequence's next; WHY is set where none can. */
+static sill_status next_token(gen *g, gen_seq *q, const sill__span *row, int32_t *id, sill_error *why, sill_error *err) {
+    sill_top tops[SILL__MAX_TOP];
+    float logprob;
+    if (filter(g, q, row, why) != SILL_OK || choose(g, q, row, id, &logprob, why) != SILL_OK) return SILL_OK;
+    read_tops(g, row, tops);
+    return accept(g, q, *id, logprob, tops, false, err);
+}
+
+/* The next tokens of one sequence: one, and one more for each guess that was right. */
 static sill_status one_row(gen *g, sill__lane *lane, gen_seq *q, const sill__span *span, sill__fed *then,
                            sill_error *err) {
-    sill_top tops[SILL__MAX_TOP];
+    const int32_t n_guess = lane->n_guess;
+    int32_t n_right = 0;
     sill_error why = {0};
     sill_status st;
-    int32_t id;
-    float logprob;
     *then = SILL__FED_DONE;
-    if (filter(g, q, span, &why) != SILL_OK || choose(g, q, span, &id, &logprob, &why) != SILL_OK) {
-        st = sill__gen_failed(g, q->row->index, q->sequence, (size_t)q->row->n_prompt, &why, err);
-        free_seq(q);
-        return st;
+    bool right = true;
+    for (int32_t i = 0; right && i <= n_guess && !q->finish; i++) {
+        const sill__span row = row_of(g, span, i);
+        const int32_t guess = i < n_guess ? q->ids[q->row->n_prompt + q->n_new] : -1;
+        int32_t id = -1;
+        if ((st = next_token(g, q, &row, &id, &why, err)) != SILL_OK) return st;
+        if (why.code != SILL_OK) {
+            st = sill__gen_failed(g, q->row->index, q->sequence, (size_t)q->row->n_prompt, &why, err);
+            free_seq(g, q);
+            return st;
+        }
+        right = id == guess;
+        n_right += right;
     }
-    read_tops(g, span, tops);
-    if ((st = accept(g, q, id, logprob, tops, false, err)) != SILL_OK) return st;
+    if (n_guess) sill__guess_learn(g, q, n_guess, n_right);
     if (q->finish) {
         st = deliver(g, q, err);
-        free_seq(q);
+        free_seq(g, q);
         return st;
     }
+    if (n_guess && !sill__seq_truncate(g->session, lane->seq, q->row->n_prompt + q->n_new - 1))
+        return SILL__BUG(err, "a sequence cannot be cut to what came true of it");
     lane->tokens = q->ids + q->row->n_prompt + q->n_new - 1;
     lane->n = 1;
     wants(g, q, false, lane);
@@ -233,12 +242,13 @@ static sill_status one_row(gen *g, sill__lane *lane, gen_seq *q, const sill__spa
     return SILL_OK;
 }
 
-static void reset_seq(gen_seq *q, int32_t sequence) {
+static void reset_seq(const gen *g, gen_seq *q, int32_t sequence) {
     q->sequence = sequence;
     q->n_new = q->n_sent_ids = 0;
     q->n_text = q->n_sent = 0;
     q->state = SILL__CONSTRAINT_START;
     q->finish = NULL;
+    sill__guess_new(g, q);
 }
 
 /* The first tokens of all sequences of a prompt; those that go on are forked from it. */
@@ -251,7 +261,7 @@ static sill_status first_tokens(gen *g, sill__lane *lane, gen_seq *q, const sill
     *then = SILL__FED_DONE;
     read_tops(g, span, row->first_tops);
     for (int32_t i = 0; i < g->n_return && st == SILL_OK; i++) {
-        reset_seq(q, i);
+        reset_seq(g, q, i);
         st = choose(g, q, span, &row->first_ids[n_going], &row->first_logprobs[n_going], &why);
         if (st != SILL_OK) break; /* at the first sequence, or never: all choose from the same numbers */
         st = accept(g, q, row->first_ids[n_going], row->first_logprobs[n_going], row->first_tops, false, err);
@@ -282,7 +292,7 @@ static sill_status first_tokens(gen *g, sill__lane *lane, gen_seq *q, const sill
 static gen_seq *take_seq(gen *g, gen_row *row, int32_t sequence) {
     for (int32_t i = 0; i < g->n_seqs; i++)
         if (!g->seqs[i].used) {
-            reset_seq(&g->seqs[i], sequence);
+            reset_seq(g, &g->seqs[i], sequence);
             g->seqs[i].used = true;
             g->seqs[i].row = row;
             return &g->seqs[i];
@@ -413,7 +423,7 @@ static sill_status fork_lane(void *user, sill__lane *parent, int32_t i, sill__la
     gen_seq *q = proto;
     /* The last fork takes over the slot that held the prompt. */
     if (i + 1 < parent->n_forks && !(q = take_seq(g, row, 0))) return SILL__BUG(err, "no slot for a sequence");
-    reset_seq(q, row->going[i]);
+    reset_seq(g, q, row->going[i]);
     if (q != proto) memcpy(q->ids, proto->ids, (size_t)row->n_prompt * sizeof *q->ids);
     sill_status st = accept(g, q, row->first_ids[i], row->first_logprobs[i], row->first_tops, true, err);
     child->tokens = q->ids + row->n_prompt;
@@ -453,6 +463,7 @@ static sill_status check_options(gen *g, sill_error *err) {
     if (o->constraint && sill__constraint_model(o->constraint) != g->model)
         return sill__fail(err, SILL_EINVAL, "the constraint was made for another model");
     if (!o->max_new_tokens && !o->max_length && o->constraint) o->max_new_tokens = SILL_MIN(CONSTRAINED_NEW, SILL_MAX(1, g->n_ctx / 2));
+    if ((st = sill__guess_check(g, err)) != SILL_OK) return st;
     if (!g->model->head)
         return sill__fail(err, SILL_EUNSUPPORTED, "the model has no language-model head, only a classification head: it "
                           "cannot generate");
@@ -566,7 +577,11 @@ sill_status sill_generate(sill_session *session, const sill_generate_options *op
         count_slots(&g);
         st = take_slots(&g, err);
         sill__task task = {.user = &g, .next = next_lane, .refuse = refuse, .rows = rows_done, .fork = fork_lane};
+        if (st == SILL_OK) st = sill__guess_begin(&g, err);
+        if (g.guess) task.guess = sill__guess_lanes;
         if (st == SILL_OK) st = sill__sched_run(session, &task, err);
+        for (int32_t i = 0; g.seqs && i < g.n_seqs; i++)
+            if (g.seqs[i].used) sill__guess_free(&g, &g.seqs[i]);
     }
     sill__sampler_free(g.sampler);
     sill__ids_free(&g.prompt);

@@ -259,6 +259,10 @@ static void test_generate_refuses(void) {
         {.size = sizeof wrong[0], .stop = NULL, .n_stop = 1},
         {.size = sizeof wrong[0], .bias_ids = NULL, .n_bias = 1},
         {.size = sizeof wrong[0], .bad_words = NULL, .n_bad_words = 1},
+        {.size = sizeof wrong[0], .prompt_lookup_num_tokens = -1},
+        {.size = sizeof wrong[0], .prompt_lookup_num_tokens = 2, .max_matching_ngram_size = -1},
+        {.size = sizeof wrong[0], .assistant = session},
+        {.size = sizeof wrong[0], .prompt_lookup_num_tokens = 2, .num_beams = 2},
     };
     for (size_t i = 0; i < SILL_ARRAY_LEN(wrong); i++) {
         err = (sill_error){0};

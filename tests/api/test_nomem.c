@@ -44,6 +44,17 @@ static sill_status try_generate(sill_error *err) {
     sill_generate_options o = {.size = sizeof o, .max_new_tokens = 4, .do_sample = 1, .top_p = 0.9f, .repetition_penalty = 1.1f, .logprobs = 2};
     return sill_generate(session, &o, next, generated, 1, NULL, err);
 }
+static sill_status try_guesses(sill_error *err) {
+    sill_session *s = NULL;
+    sill_session_options so = {.size = sizeof so, .n_ctx = 128, .max_sequences = 4};
+    sill_generate_options o = {.size = sizeof o, .max_new_tokens = 8, .prompt_lookup_num_tokens = 3};
+    sill_status status = sill_generate(session, &o, next, generated, 1, NULL, err);
+    if (status == SILL_OK) status = sill_session_create(model, &so, &s, err);
+    o = (sill_generate_options){.size = sizeof o, .max_new_tokens = 8, .assistant = s};
+    if (status == SILL_OK) status = sill_generate(session, &o, next, generated, 1, NULL, err);
+    sill_session_free(s);
+    return status;
+}
 static sill_status try_preset(sill_error *err) {
     sill_generate_options o = {.size = sizeof o};
     sill_status status = sill_generate_preset(directory, "hf-4", &o, err);
@@ -119,6 +130,7 @@ static void torture(const char *name, sill_status (*work)(sill_error *)) {
 static void test_load_without_memory(void) { torture("load", try_load); }
 static void test_session_without_memory(void) { torture("session", try_session); }
 static void test_generate_without_memory(void) { torture("generate", try_generate); }
+static void test_guesses_without_memory(void) { torture("guesses", try_guesses); }
 static void test_preset_without_memory(void) { torture("preset", try_preset); }
 static void test_score_without_memory(void) { torture("score", try_score); }
 static void test_boundaries_without_memory(void) { torture("boundaries", try_boundaries); }
@@ -138,6 +150,7 @@ int main(int argc, char **argv) {
     TEST(test_load_without_memory);
     TEST(test_session_without_memory);
     TEST(test_generate_without_memory);
+    TEST(test_guesses_without_memory);
     TEST(test_preset_without_memory);
     TEST(test_score_without_memory);
     TEST(test_boundaries_without_memory);

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
 """How the next token is chosen, from the command line: processors that work on single tokens, beams."""
+import re
+
 from clitest import *
 
 M = ["-m", STORIES]
@@ -59,6 +61,37 @@ def beams():
     assert "num_beams is 4" in r.err and "room for 3" in r.err, r.err
 
 
+def guessed_tokens():
+    texts = ["The cat saw a dog. The dog saw a cat. The cat saw a dog. The", "Once upon a time", "They played and played and played and"]
+    file = write("guess.csv", "id,text\n" + "".join(f"{i},{t}\n" for i, t in enumerate(texts * 3)))
+    ways = (["--prompt-lookup-num-tokens", "10"], ["--prompt-lookup-num-tokens", "4", "--max-matching-ngram-size", "3"],
+            ["--draft-model", STORIES], ["--draft-model", STORIES, "--num-assistant-tokens", "2", "--max-sequences", "16", "--batch-tokens", "40"])
+    for args in (["--max-new-tokens", "40"], ["--max-new-tokens", "30", "--do-sample", "--temperature", "0.7", "--seed", "3", "--stop", "was"],
+                 ["--do-sample", "--num-return-sequences", "2", "--logprobs", "2"], ["--regex", "( [a-z]+){3}\\.", "--max-new-tokens", "30"]):
+        plain = sill("generate", *M, *args, "-f", file, "--text", "text", "--id", "id")
+        one = sill("generate", *M, *args, texts[0])
+        for way in ways:
+            r = sill("generate", *M, *args, *way, "-f", file, "--text", "text", "--id", "id")
+            assert r.out == plain.out, (args, way)
+            right, tried = map(int, re.search(r"(\d+) of (\d+) tokens that were tried were right", r.err).groups())
+            assert 0 < right <= tried and (right == tried or "--stop" in args or "--draft-model" not in way), (args, way, r.err)
+            assert sill("generate", *M, *args, *way, texts[0]).out == one.out
+    # A run goes on, and its record is verified, with guesses or without: no result depends on them.
+    out = path("guess_out.csv")
+    sill("generate", *M, "-f", file, "--text", "text", "--draft-model", STORIES, "-o", out)
+    assert "is finished" in sill("generate", *M, "-f", file, "--text", "text", "-o", out).err
+    sill("verify", out)
+    for args, says, status in ((["--draft-model", STORIES, "--prompt-lookup-num-tokens", "2"], "exclude each other", 2),
+                               (["--max-matching-ngram-size", "2"], "is for --prompt-lookup-num-tokens", 2), (["--num-assistant-tokens", "2"], "is for --draft-model", 2),
+                               (["--prompt-lookup-num-tokens", "2", "--num-beams", "2"], "not for beams", 2),
+                               (["--prompt-lookup-num-tokens", "0"], "from 1 to 1024", 2), (["--draft-model", "no/such"], "no/such", 1),
+                               (["--draft-model", os.path.join(FIXTURES, "task/gpt2")], "another vocabulary", 1),
+                               (["--draft-model", STORIES, "--memory", "12"], "allowed", 4),
+                               (["--prompt-lookup-num-tokens", "2", "--max-sequences", "1"], "has no room for guessed tokens", 1)):
+        r = sill("generate", *M, *args, "x", status=None)
+        assert r.status == status and says in r.err, (args, r.status, r.err)
+
+
 def refusals():
     for args, says in ((["--suppress-tokens", "a"], "token ids"), (["--suppress-tokens", ""], "token ids"),
                        (["--suppress-tokens", "1,"], "token ids"), (["--suppress-tokens", "-1"], "token ids"),
@@ -70,6 +103,6 @@ def refusals():
         assert says in r.err and not r.out, (args, r.err)
 
 
-for t in (processors_of_tokens, an_end_is_kept_away, beams, refusals):
+for t in (processors_of_tokens, an_end_is_kept_away, beams, guessed_tokens, refusals):
     test(t)
 end()

@@ -32,7 +32,7 @@ static sill_model *load(const char *path) {
 typedef struct text { int n; int32_t ids[MOST]; float logprobs[MOST], tops[MOST]; char finish[8]; } text;
 typedef struct result {
     text texts[N_ROWS][N_EACH];
-    int n_done, n_failed;
+    int n_done, n_failed, n_drafted, n_accepted;
     uint64_t n_used, n_lost, n_submitted, allocs[2];
     sill_status status;
     sill_error err;
@@ -90,6 +90,8 @@ static int on_text(void *user, const sill_generated *g) {
         return 0;
     }
     r->out->n_done++;
+    r->out->n_drafted += g->n_drafted;
+    r->out->n_accepted += g->n_accepted;
     t->n = (int)g->n_ids;
     memcpy(t->ids, g->ids, g->n_ids * sizeof *t->ids);
     memcpy(t->logprobs, g->logprobs, g->n_ids * sizeof *t->logprobs);
@@ -227,6 +229,30 @@ static void drawn_tokens_of_stories(void) {
     choice drawn = on_device[6];
     drawn.o.max_new_tokens = small ? 6 : 20;
     same_tokens(STORIES, &drawn, small ? 1 : 2);
+}
+/* Tokens that are guessed, and drawn by the device or best, are the same; only steps are fewer, and none are ahead. */
+static void guessed_tokens(void) {
+    NEEDS_FAKE();
+    for (int drawn = 0; drawn < 2; drawn++) {
+        sill_model *m = load(drawn ? GPT2 : LLAMA);
+        REQUIRE(m);
+        sill_generate_options o = on_device[drawn ? 6 : 1].o;
+        if (small) o.max_new_tokens = 8;
+        generate(m, &(way){.rows = n_rows, .sequences = 1, .one_by_one = true}, &o, &want);
+        for (int by_model = 0; by_model < 2; by_model++) {
+            sill_session *s = session_for(m, &(way){.sequences = n_rows});
+            REQUIRE(s);
+            o.assistant = by_model ? s : NULL;
+            o.prompt_lookup_num_tokens = by_model ? 0 : 6;
+            o.max_matching_ngram_size = 1;
+            generate(m, &(way){.rows = n_rows, .sequences = 2 * n_rows + 3}, &o, &got);
+            compare(by_model ? "guessed by itself" : "looked up", &got, &want, true);
+            CHECK(got.n_drafted > 0);
+            if (by_model) CHECK_INT(got.n_accepted, got.n_drafted);
+            sill_session_free(s);
+        }
+        sill_model_free(m);
+    }
 }
 /* With every access checked, and kernels that no barrier separates in both orders. */
 static void accesses_and_schedules(void) {
@@ -727,6 +753,7 @@ int main(int argc, char **argv) {
     TEST(accesses_and_schedules);
     if (!full) { /* those that are the same either way */
         TEST(options_of_the_host);
+        TEST(guessed_tokens);
         TEST(stop_strings);
         TEST(failing_steps);
         TEST(in_pieces);
