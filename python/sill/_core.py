@@ -348,8 +348,9 @@ class Model:
             raise error_of(status, error.msg.decode("utf-8", "replace"))
 
     def generate(self, o: Any, rows: Iterable[Row], piece: Callable[[Any], None] | None = None,
-                 constraint: tuple[str, tuple[bytes, ...]] | None = None) -> list[list[Generated]]:
-        """Continuations of every row, in order. In the main thread pieces come as they are made, so that Ctrl-C ends the call."""
+                 constraint: tuple[str, tuple[bytes, ...]] | None = None, assistant: "Model | None" = None) -> list[list[Generated]]:
+        """Continuations of every row, in order. In the main thread pieces come as they are made, so that Ctrl-C ends the call. ASSISTANT
+        guesses tokens."""
         per_row: dict[int, dict[int, Generated]] = {}
 
         def result(r: Any) -> None:
@@ -373,7 +374,12 @@ class Model:
         stream = int(piece is not None or threading.current_thread() is threading.main_thread())
         next_row, done = _abi.sill_next_fn(run.next), _abi.sill_generated_fn(run.done)
         error = _abi.sill_error()
-        with self._alone(), run.interrupts:
+        with contextlib.ExitStack() as calls:
+            for model in sorted({self, assistant or self}, key=id):  # always in the same order: two may assist each other
+                calls.enter_context(model._alone())
+            calls.enter_context(run.interrupts)
+            if assistant is not None:
+                o.assistant = assistant.session
             if constraint is not None:
                 o.constraint = self._constraint(*constraint)
             status = lib.sill_generate(self.session, ctypes.byref(o), next_row, done, stream, None, ctypes.byref(error))
@@ -500,7 +506,7 @@ def say_once(message: str) -> None:
 _GENERATE_FIELDS = {name for name, kind, *_ in _abi.sill_generate_options._fields_ if kind in (ctypes.c_int32, ctypes.c_uint32, ctypes.c_float)}
 # Of transformers, and of no effect on which tokens come.
 IGNORED = {"transformers_version", "_from_model_config", "use_cache", "pad_token_id", "bos_token_id", "cache_implementation", "renormalize_logits",
-           "low_memory", "synced_gpus", "trust_remote_code"}
+           "low_memory", "synced_gpus", "trust_remote_code", "num_assistant_tokens_schedule", "assistant_confidence_threshold"}
 # What transformers' generate has; the values at which each does nothing.
 KNOWN: dict[str, tuple[Any, ...]] = {
     "num_beams": (1, None), "length_penalty": (1.0, None), "early_stopping": (False, None), "num_beam_groups": (1, None),
@@ -588,7 +594,8 @@ def take_constraint(given: dict[str, Any]) -> tuple[str, tuple[bytes, ...]] | No
 
 def _number(name: str, value: Any) -> Any:
     """In the struct 0 is the default; where it means something in transformers, it is put in other words or refused."""
-    positive = ("temperature", "repetition_penalty", "typical_p", "max_new_tokens", "num_return_sequences")
+    positive = ("temperature", "repetition_penalty", "typical_p", "max_new_tokens", "num_return_sequences", "prompt_lookup_num_tokens",
+                "max_matching_ngram_size", "num_assistant_tokens")
     if name in positive and not value > 0:
         raise ValueError(f"`{name}` has to be a strictly positive number, but is {value}")
     if name in ("top_p", "min_p", "epsilon_cutoff", "eta_cutoff") and not 0 <= value <= 1:

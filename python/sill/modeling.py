@@ -397,7 +397,8 @@ class PreTrainedCausalLM(PreTrainedModel):
         attention_mask padding is told by its token, unless that also ends texts: then everything counts, as in transformers.
         choices (a list of texts), regex (a pattern of re) or json_schema (a dictionary or JSON): what is generated matches that
         whole; 256 new tokens where nothing is said (docs/CONSTRAINTS.md has the dialects).
-        seed: of the random numbers (else sill.set_seed counts)."""
+        seed: of the random numbers (else sill.set_seed counts). prompt_lookup_num_tokens (with max_matching_ngram_size), or
+        assistant_model, another model of sill's with the same vocabulary (with num_assistant_tokens): the same tokens, sooner."""
         inputs = input_ids if inputs is None else inputs
         pad = kwargs.get("pad_token_id")
         for extra in ("token_type_ids", "position_ids"):
@@ -445,6 +446,10 @@ class PreTrainedCausalLM(PreTrainedModel):
         if "max_new_tokens" in given and "max_length" in given:
             _core.say_once("both `max_new_tokens` and `max_length` are set; `max_new_tokens` counts")
             given.pop("max_length")
+        assistant = given.pop("assistant_model", None)
+        if assistant is not None and (not isinstance(assistant, PreTrainedModel) or assistant._core is self._core):
+            raise ValueError(f"`assistant_model` has to be another model of sill's, but is {assistant!r}")
+        helper: _core.Model | None = None if assistant is None else assistant._core
         eos = given.pop("eos_token_id", None)
         if eos is not None and int(self._core.info.eos_id) not in (eos if isinstance(eos, (list, tuple)) else [eos]):
             raise UnsupportedError(f"eos_token_id {eos}: the model's own, {self._core.info.eos_id}, ends a text")
@@ -480,7 +485,7 @@ class PreTrainedCausalLM(PreTrainedModel):
         elif min_length and width is not None and not given.get("min_new_tokens"):
             o.min_new_tokens = max(0, int(min_length) - width)
         if not default_length or not o.max_new_tokens or longest + o.max_new_tokens <= n_ctx:
-            return self._run(o, rows, streamer, constraint)
+            return self._run(o, rows, streamer, constraint, helper)
         # By default no more than fits: rows that leave less room are runs of their own, so that none shortens another.
         most, out = int(o.max_new_tokens), list[list[_core.Generated]]([] for _ in rows)
         room = [min(most, max(1, n_ctx - len(r))) for r in rows]
@@ -488,12 +493,12 @@ class PreTrainedCausalLM(PreTrainedModel):
             o.max_new_tokens = n
             o.min_new_tokens = min(o.min_new_tokens, n)
             some = [i for i, m in enumerate(room) if m == n]
-            for i, result in zip(some, self._run(o, [rows[i] for i in some], streamer, constraint, [i + 1 for i in some])):
+            for i, result in zip(some, self._run(o, [rows[i] for i in some], streamer, constraint, helper, [i + 1 for i in some])):
                 out[i] = result
         return out
 
     def _run(self, o: Any, rows: list[np.ndarray[Any, Any]], streamer: Any, constraint: Any,
-             keys: Iterable[int] | None = None) -> list[list[_core.Generated]]:
+             assistant: _core.Model | None = None, keys: Iterable[int] | None = None) -> list[list[_core.Generated]]:
         numbered = list(keys) if keys is not None else list(range(1, len(rows) + 1))
         piece = None
         if streamer is not None:
@@ -508,7 +513,7 @@ class PreTrainedCausalLM(PreTrainedModel):
                 if r.n_ids:
                     sent[0] += r.n_ids
                     streamer.put(_core.copy_array(r.ids, r.n_ids, np.int32).astype(np.int64))
-        out = self._core.generate(o, [_core.Row(ids=r, key=k) for r, k in zip(rows, numbered)], piece, constraint)
+        out = self._core.generate(o, [_core.Row(ids=r, key=k) for r, k in zip(rows, numbered)], piece, constraint, assistant)
         if streamer is not None:
             rest = out[0][0].ids[sent[0]:]  # an end of text, say, which is no piece of text
             if len(rest):

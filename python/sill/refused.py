@@ -93,7 +93,7 @@ PIPELINE = _table(
     ("transform predict", "call the pipeline itself with a list of texts"),
     ("torch_dtype", "dtype has it"),
     ("prefix XL_PREFIX", "call the pipeline with prefix=..."),
-    ("assistant_model assistant_tokenizer", "generate without it gives the same text, slower"),
+    ("assistant_model assistant_tokenizer", "call the pipeline with assistant_model=..., a model of sill's with the same vocabulary"),
     ("binary_output call_count default_input_names feature_extractor image_processor processor video_processor framework modelcard",
      "a pipeline has model, tokenizer, device and task"),
 )
@@ -111,7 +111,6 @@ ARGUMENTS = _table(
     ("output_scores output_logits return_dict_in_generate", "sill.score(texts, per=\"token\") gives the log-probability of each token"),
     ("logits_processor prefix_allowed_tokens_fn constraints force_words_ids", _CONSTRAIN),
     ("stopping_criteria max_time", "generate takes max_new_tokens and stop_strings, and a streamer's exception ends it"),
-    ("assistant_model prompt_lookup_num_tokens", "generate without it gives the same text, slower"),
     ("penalty_alpha dola_layers top_h token_healing watermarking_config guidance_scale negative_prompt_ids num_beam_groups diversity_penalty",
      "generate has greedy search, beams and sampling with temperature, top_k, top_p, min_p, typical_p, epsilon_cutoff and eta_cutoff"),
     ("forced_bos_token_id forced_eos_token_id encoder_repetition_penalty encoder_no_repeat_ngram_size", "it is for models with an encoder"),

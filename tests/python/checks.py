@@ -435,10 +435,41 @@ def what_there_is_not_is_refused_by_name():
         raises(errors.UnsupportedError, m, ids, match=name, **{name: True})
         assert m(ids, **{name: None}).logits.shape
     for name in ("output_scores", "return_dict_in_generate", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "past_key_values",
-                 "assistant_model", "penalty_alpha", "num_beam_groups", "max_time", "force_words_ids", "guidance_scale"):
+                 "penalty_alpha", "num_beam_groups", "max_time", "force_words_ids", "guidance_scale"):
         e = raises(errors.UnsupportedError, m.generate, ids, match=name, **{name: 3})
         assert len(str(e)) > len(name) + 60, str(e)
     assert copy.deepcopy(m.config).vocab_size == pickle.loads(pickle.dumps(m.config)).vocab_size == 340
+
+
+@test
+def guessed_tokens():
+    m = model()
+    ids = np.array([[5, 6, 7, 8, 9, 5, 6, 7, 8], [9, 9, 9, 4, 9, 9, 9, 4, 9]])
+    other = sill.AutoModelForCausalLM.from_pretrained(GPT2, device_map="cpu")
+    ways = ({"prompt_lookup_num_tokens": 6}, {"prompt_lookup_num_tokens": 3, "max_matching_ngram_size": 4}, {"assistant_model": other},
+            {"assistant_model": other, "num_assistant_tokens": 2, "num_assistant_tokens_schedule": "constant"})
+    for options in ({}, {"do_sample": True, "temperature": 0.6, "seed": 5}, {"repetition_penalty": 1.3}, {"do_sample": True, "num_return_sequences": 2, "seed": 6}):
+        plain = m.generate(ids, max_new_tokens=30, **options)
+        for way in ways:
+            assert np.array_equal(plain, m.generate(ids, max_new_tokens=30, **options, **way)), (options, way)
+    text = sill.pipeline("text-generation", model=GPT2)
+    assert text("a b a b a b a", max_new_tokens=9, do_sample=False) == text("a b a b a b a", max_new_tokens=9, do_sample=False, prompt_lookup_num_tokens=4)
+    # Each may assist the other, at the same time.
+    found = []
+    threads = [threading.Thread(target=lambda a=a, b=b: found.append(a.generate(ids, max_new_tokens=30, assistant_model=b)))
+               for a, b in [(m, other), (other, m)] * 4]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(found) == 8 and all(np.array_equal(f, m.generate(ids, max_new_tokens=30)) for f in found)
+    raises(ValueError, m.generate, ids, assistant_model=m, match="another model")
+    raises(ValueError, m.generate, ids, assistant_model="gpt2", match="another model")
+    raises(ValueError, m.generate, ids, prompt_lookup_num_tokens=0, match="strictly positive")
+    raises(ValueError, m.generate, ids, prompt_lookup_num_tokens=4, num_beams=2, match="num_beams")
+    raises(ValueError, m.generate, ids, prompt_lookup_num_tokens=4, assistant_model=other, match="not by both")
+    other.close()
+    raises(ValueError, m.generate, ids, assistant_model=other, match="closed")
 
 
 @test
