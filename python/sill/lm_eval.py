@@ -36,6 +36,8 @@ class SillLM(TemplateLM):  # type: ignore[misc]
                  prefix_token_id: int | None = None, batch_size: Any = None, max_batch_size: Any = None, trust_remote_code: Any = None):
         super().__init__()
         self.pretrained = str(pretrained)
+        if str(device).partition(":")[0] == "cuda":  # which is what the harness says where nothing was said: the GPU that there is
+            device = 0
         self.model = AutoModelForCausalLM.from_pretrained(
             pretrained, dtype=dtype, device=device, load_in_8bit=bool(load_in_8bit), load_in_4bit=bool(load_in_4bit), n_threads=int(n_threads),
             n_ctx=int(max_length or 0))

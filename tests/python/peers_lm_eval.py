@@ -9,8 +9,9 @@ The last words are of presidents' speeches (tests/fixtures/lm_eval, public domai
 not in the repository. ITEMS=N: so many of each.
 """
 import gzip
-import json
 import os
+import subprocess
+import sys
 
 import peers
 
@@ -140,4 +141,14 @@ def texts_longer_than_the_context():
     return "; ".join(compare(ours, theirs, name) for name in names)
 
 
-peers.main([the_numbers_of_hf, texts_longer_than_the_context])
+def the_command():
+    """As its users call it: without a device, for which the harness then says cuda."""
+    write_tasks()
+    env = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(sill.__file__))}
+    p = subprocess.run([sys.executable, "-m", "sill.lm_eval", "--model", "sill", "--model_args", f"pretrained={os.path.join(peers.FIXTURES, 'task/gpt2')}",
+                        "--tasks", "sill_last_words", "--include_path", os.path.join(peers.work.name, "tasks"), "--limit", "4"], capture_output=True,
+                       text=True, env=env, timeout=300)
+    assert p.returncode == 0 and "|sill_last_words|" in p.stdout and "perplexity" in p.stdout, (p.stdout + p.stderr)[-1500:]
+
+
+peers.main([the_command, the_numbers_of_hf, texts_longer_than_the_context])
