@@ -6,7 +6,7 @@
 #include "mat_common.h"
 
 enum { MAX_M = 65 };
-static const int32_t row_counts[] = {1, 2, 3, 5, 8, 13, 16, 17, 32, 65};
+static const int32_t row_counts[] = {1, 2, 3, 5, 7, 8, 13, 16, 17, 32, 65};
 
 static bool skip_isa(const sill__cpu_isa *isa) {
     const char *only = getenv("SILL_CPU_ISA");

@@ -6,6 +6,7 @@ enum { VL = LANES, NV = 2 };
 #define MR_FLOAT 6 /* most rows of a tile */
 #define MR_CODES 4
 #define MR_HELD 1 /* most rows whose f32 sums fit beside the integer ones */
+#define MR_WHOLE MR_CODES /* most rows whose integer sums of all outputs fit */
 #define MR_ROW8 MR_CODES
 typedef __m256i vc; /* VL outputs x 4 codes */
 

@@ -4,8 +4,9 @@
 
 enum { VL = LANES, NV = 2 };
 #define MR_FLOAT 12 /* most rows of a tile */
-#define MR_CODES 6
-#define MR_HELD 6 /* most rows whose f32 sums fit beside the integer ones */
+#define MR_CODES 8
+#define MR_HELD 8  /* most rows whose f32 sums fit beside integer ones */
+#define MR_WHOLE 6 /* most rows whose f32 sums fit beside the integer ones of all outputs */
 #define MR_ROW8 12
 typedef __m512i vc; /* VL outputs x 4 codes */
 

@@ -17,6 +17,7 @@ enum { VL = LANES, NV = 4 };
 #define MR_CODES 2 /* an integer sum takes two registers */
 #endif
 #define MR_HELD 1 /* most rows whose f32 sums fit beside the integer ones */
+#define MR_WHOLE MR_CODES /* most rows whose integer sums of all outputs fit */
 #define MR_ROW8 MR_CODES
 
 /* The first and the second of VL pairs of bf16. */

@@ -6,6 +6,7 @@ enum { VL = LANES, NV = 8 };
 #define MR_FLOAT 2 /* most rows of a tile */
 #define MR_CODES 2
 #define MR_HELD 1 /* most rows whose f32 sums are held beside the integer ones */
+#define MR_WHOLE MR_CODES /* most rows whose integer sums of all outputs fit */
 #define MR_ROW8 MR_CODES
 
 /* The first and the second of a pair of bf16. */
