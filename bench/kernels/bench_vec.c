@@ -177,7 +177,7 @@ static bool open_model(model *m, const char *isa, int n_threads, sill__compute c
     sill_error err = {0};
     float *values = sill__alloc_pages((size_t)VOCAB * WIDTH * 4);
     m->ops = sill__backend_cpu();
-    if (m->ops->open(&(sill__device_options){n_threads, isa}, &m->d, &err) != SILL_OK) {
+    if (m->ops->open(&(sill__device_options){.n_threads = n_threads, .isa = isa}, &m->d, &err) != SILL_OK) {
         fprintf(stderr, "%s\n", err.msg);
         return false;
     }
