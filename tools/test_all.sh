@@ -60,7 +60,7 @@ have_area() { ls tests/"$1"/test_* >/dev/null 2>&1; }
 areas() { for a in "$@"; do have_area "$a" && printf '%s ' "$a"; done; }
 
 suite_test() {
-    build all tests WERROR=1 || { broken build; return; }
+    build all tests bench-programs WERROR=1 || { broken build; return; }
     run_tests build/release release
 }
 suite_clang() {
