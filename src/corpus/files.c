@@ -186,6 +186,11 @@ static sill_status next_of_dir(sill__reader *r, sill__corpus_row **row, sill_err
         r->name = called;
     }
     sill_status s = path && called ? open_one(r, path, &own) : sill__fail(&own, SILL_ENOMEM, "no memory for a row");
+    if ((s == SILL_EIO || s == SILL_ENOENT) && !sill__is_dir(r->dir)) { /* a disk that is gone is no matter of one row */
+        sill__free(path);
+        return sill__fail(err, SILL_EIO, "%s is gone, with %zu of its %zu files still to be read; when it is back, the same command goes on", r->dir,
+                          r->n_files - r->at_file + 1, r->n_files);
+    }
     if (s == SILL_OK) s = whole_row(r, name, row, &own);
     if (s != SILL_OK && s != SILL_ECANCELLED && s != SILL_ENOMEM) s = make(r, name, NULL, 0, own.msg, row, &own);
     if (s != SILL_OK && err) *err = own;

@@ -17,7 +17,7 @@ typedef struct sill__source {
     void *unpacker;
     char *packed;           /* bytes [from, to) were read and not yet unpacked */
     size_t from, to;
-    uint64_t at;            /* bytes of the file that were unpacked */
+    uint64_t at;            /* bytes of the file that were read, or unpacked */
     bool ended, whole;      /* all of the file was read; it may end where it is unpacked to */
     const char *why;        /* what is wrong behind the bytes that came last */
 } sill__source;

@@ -31,7 +31,10 @@ sill_status sill__source_open(sill__reader *r, const char *path, bool *is_dir, s
     *is_dir = S_ISDIR(st.st_mode);
     if (*is_dir && !s->own_fd) return sill__fail(err, SILL_EIO, "standard input is a directory; name it instead of '-'");
     if (*is_dir) sill__source_close(s);
-    if (S_ISREG(st.st_mode) && st.st_size > 0 && !r->dir) r->stats.bytes_total = (uint64_t)st.st_size;
+    if (S_ISREG(st.st_mode) && st.st_size > 0 && !r->dir) { /* standard input may begin in the middle */
+        off_t from = lseek(s->fd, 0, SEEK_CUR);
+        r->stats.bytes_total = (uint64_t)(from > 0 && from < st.st_size ? st.st_size - from : st.st_size);
+    }
     if (S_ISREG(st.st_mode) && !st.st_size && sill__codec_of_path(s->codecs, path))
         return sill__fail(err, SILL_EFORMAT, "%s is empty, which no %s file is: was it cut off?", r->name,
                           sill__codec_of_path(s->codecs, path)->name);
@@ -76,10 +79,20 @@ static sill_status damaged(const sill__reader *r, const char *why, sill_error *e
                       (unsigned long long)s->at + 1, why, s->codec->test);
 }
 
+/* A file that ends before the size that it had was cut while it was read: what is left of its last row is no row. */
+static sill_status read_plain(sill__reader *r, char *to, size_t cap, size_t *n, sill_error *err) {
+    sill_status s = read_bytes(r, to, cap, n, err);
+    r->source.at += *n;
+    if (s == SILL_OK && *n == 0 && cap > 0 && !r->dir && r->source.at < r->stats.bytes_total)
+        return sill__fail(err, SILL_EIO, "%s ended after %llu of its %llu bytes: was it cut while it was read? When it is whole again, the same "
+                          "command goes on", r->name, (unsigned long long)r->source.at, (unsigned long long)r->stats.bytes_total);
+    return s;
+}
+
 sill_status sill__source_read(sill__reader *r, char *to, size_t cap, size_t *n, sill_error *err) {
     sill__source *s = &r->source;
     *n = 0;
-    if (!s->codec) return read_bytes(r, to, cap, n, err);
+    if (!s->codec) return read_plain(r, to, cap, n, err);
     for (;;) {
         if (s->why) return damaged(r, s->why, err);
         size_t n_in = s->to - s->from, n_out = cap;
@@ -135,6 +148,7 @@ static sill_status unpack_window(sill__reader *r, const sill__codec *codec, sill
     s->to = r->end - r->start;
     memcpy(s->packed, r->buf + r->start, s->to);
     s->ended = r->eof;
+    s->at = 0;
     r->start = r->end = 0;
     r->eof = false;
     return SILL_OK;
@@ -169,7 +183,11 @@ sill_status sill__source_start(sill__reader *r, sill_error *err) {
 sill_status sill__source_refuse_name(const char *path, const sill__codec *const *codecs, sill_error *err) {
     static const struct { const char *end, *name, *program; } kinds[] = {
         {".gz", "gzip", "gzip"}, {".zst", "zstd", "zstd"}, {".xz", "xz", "xz"}, {".bz2", "bzip2", "bzip2"}};
+    static const char *const sheets[] = {".xlsx", ".xls", ".ods"};
     size_t n = strlen(path);
+    for (size_t i = 0; i < SILL_ARRAY_LEN(sheets); i++)
+        if (n > strlen(sheets[i]) && !strcasecmp(path + n - strlen(sheets[i]), sheets[i]))
+            return sill__fail(err, SILL_EUNSUPPORTED, "%s is a spreadsheet; save it as CSV in UTF-8, and give that", path);
     for (size_t i = 0; i < SILL_ARRAY_LEN(kinds); i++) {
         size_t m = strlen(kinds[i].end);
         if (n <= m || strcasecmp(path + n - m, kinds[i].end) || sill__codec_of_path(codecs, path) || !sill__is_file(path)) continue;

@@ -150,6 +150,51 @@ def interrupted():
         assert json.loads(read(out + ".run.json"))["sessions"] == 2 and left(out) == ["", ".run.json"]
 
 
+def begun(args, out, enough=3000):
+    p = subprocess.Popen([SILL, *args, "--journal-rows", "5", "--threads", "1", "--max-sequences", "2"], stderr=subprocess.PIPE)
+    while p.poll() is None and not (os.path.exists(out + ".partial") and os.path.getsize(out + ".partial") > enough):
+        time.sleep(0.001)
+    return p
+
+
+def an_input_that_is_cut_while_it_is_read():
+    f, out, whole = texts("cut.csv", 6000 if QUICK else 2500), path("cut.out.csv"), path("cut_whole.csv")
+    sill(*command(f, whole), status=None)
+    data = read(f)
+    p = begun(command(f, out), out)
+    os.truncate(f, len(data) * 2 // 3 + 7)  # within a row
+    err = p.communicate(timeout=120)[1].decode()
+    assert p.returncode == 1 and re.search(r"ended after \d+ of its \d+ bytes: was it cut", err), (p.returncode, err)
+    assert left(out) == [".journal", ".partial"], left(out)
+    write("cut.csv", data)
+    r = sill(*command(f, out), status=None)
+    assert "goes on: " in r.err and read(out) == read(whole), r.err
+    # standard input that begins in the middle of a file is whole all the same
+    with open(f, "rb") as h:
+        h.seek(data.index(b"\n", 2000) + 1)
+        rest = data[h.tell():]
+        os.lseek(h.fileno(), h.tell(), os.SEEK_SET)
+        got = subprocess.run([SILL, "tokenize", "-", "--format", "txt", *M], stdin=h, stdout=subprocess.PIPE, check=True).stdout
+    assert got == sill("tokenize", write("rest.txt", rest), *M).out
+
+
+def a_directory_that_goes():
+    n = 1500 if QUICK else 500
+    where, gone, out, whole = path("many"), path("many.gone"), path("many.jsonl"), path("many_whole.jsonl")
+    os.makedirs(where)
+    for i in range(n):
+        write(f"many/{i:04d}.txt", " ".join(rng.choice(WORDS) for _ in range(20)))
+    args = ["score", where, *M]
+    sill(*args, "-o", whole, status=None)
+    p = begun([*args, "-o", out], out)
+    os.rename(where, gone)
+    err = p.communicate(timeout=120)[1].decode()
+    assert p.returncode == 1 and "is gone, with" in err, (p.returncode, err)
+    os.rename(gone, where)
+    r = sill(*args, "-o", out, status=None)
+    assert "goes on: " in r.err and read(out) == read(whole), r.err
+
+
 def duplicates_stay_apart():
     f = write("dup.csv", "text\n" + "Once upon a time\n" * 40)
     args = ["generate", "-f", f, "--text", "text", *M, "--do-sample", "--temperature", "2", "--max-new-tokens", "12"]
@@ -551,7 +596,7 @@ def what_is_not_a_file_has_no_journal():
 
 
 for fn in (killed_at_random_moments, killed_before_every_kind_of_write, a_kill_costs_one_batch, without_locks, interrupted, duplicates_stay_apart,
-           order_does_not_matter_with_ids, finished_or_another, another_while_unfinished, a_journal_that_is_damaged, locks, a_full_file_system,
+           an_input_that_is_cut_while_it_is_read, a_directory_that_goes, order_does_not_matter_with_ids, finished_or_another, another_while_unfinished, a_journal_that_is_damaged, locks, a_full_file_system,
            shards, a_shard_that_dies, the_record, verified, a_record_of_somebody_else, links_where_files_are_to_be, progress, what_is_not_a_file_has_no_journal):
     test(fn)
 end()

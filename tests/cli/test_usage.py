@@ -172,6 +172,7 @@ def inputs_that_cannot_be_read():
     assert "none.csv" in r.err and "No such file" in r.err and not r.out
     assert "is a directory" in sill("score", path("."), "--format", "csv", "--text", "t", status=2).err
     wrong_usage("score", write("a.dat", "x"), says="cannot tell the format of")
+    assert "is a spreadsheet; save it as CSV" in sill("score", write("a.XLSX", "PK"), "--text", "t", status=1).err
     wrong_usage("score", write("a.csv", "id,text\n1,x\n"), says="needs --text COLUMN")
     wrong_usage("score", path("a.csv"), "--text", "body", says="has no column 'body'; it has: id, text")
     wrong_usage("generate", "-f", path("a.csv"), "--text", "text", "--id", "key", says="has no column 'key'")
