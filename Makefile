@@ -173,7 +173,7 @@ $(BUILD)/metalcuda/%.o: tests/metalcuda/%.c $(wildcard tests/metalcuda/*.h tests
 	$(SAY) "  CC  $<"
 	$(Q)$(CC) -std=gnu11 -O2 -g -fPIC -fvisibility=hidden $(WARN) -Wno-missing-prototypes -DMETALCUDA_SHIM='"$(CURDIR)/tests/metalcuda/shim"' -c $< -o $@
 # The fake Metal, always without sanitizers: its threads are fibers.
-$(BUILD)/fakemetal/%.o: tests/fakemetal/%.c $(wildcard tests/fakemetal/*.h tests/fakemetal/shim/*.h) tests/fakemetal/translate.c $(BUILD)/flags
+$(BUILD)/fakemetal/%.o: tests/fakemetal/%.c $(wildcard tests/fakemetal/*.h tests/fakemetal/shim/*.h) tests/fakemetal/translate.c tests/fakemetal/lint.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) "  CC  $<"
 	$(Q)$(CC) -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -fno-omit-frame-pointer $(WARN) -Wno-missing-prototypes -DFAKEMETAL_SHIM='"$(CURDIR)/tests/fakemetal/shim"' -c $< -o $@

@@ -1,6 +1,7 @@
 /* What clang takes as C++ and Apple's compiler refuses as MSL (Metal Shading Language Specification, sections 1.5 and 4), and
  * what this project does not want in a kernel. */
 #include "translate.h"
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,8 +87,30 @@ static const char *const attributes[] = { "buffer", "threadgroup", "function_con
     "threadgroups_per_grid", "thread_position_in_grid", "threads_per_grid", "thread_index_in_threadgroup", "thread_index_in_simdgroup",
     "simdgroup_index_in_threadgroup", "simdgroups_per_threadgroup", "dispatch_simdgroups_per_threadgroup", "threads_per_simdgroup", "thread_execution_width",
     "id", NULL };
+/* The pragmas that decide how sums are rounded. Metal's compile options have no switch for contraction: only a pragma in front of all
+ * functions forbids it, which clang does not know, so that no number here tells when it is lost. */
+static void pragma(tr *t, size_t i, bool *off)
+{
+    char text[200];
+    size_t n = 0;
+    for (size_t k = 0; k < t->tok[i].n && n + 1 < sizeof text; k++) if (!isspace((unsigned char)t->tok[i].s[k])) text[n++] = t->tok[i].s[k];
+    text[n] = 0;
+    if (!strncmp(text, "#pragmaclangfp", 14) || !strncmp(text, "#pragmaSTDCFP_CONTRACT", 22)) { tr_error(t, i, "'%.*s': in MSL it is #pragma METAL fp", (int)t->tok[i].n, t->tok[i].s); return; }
+    if (strncmp(text, "#pragmaMETALfp", 14)) return;
+    if (!strcmp(text + 14, "contract(off)")) *off = true;
+    else if (strcmp(text + 14, "math_mode(safe)"))
+        tr_error(t, i, "'%.*s': of #pragma METAL fp only contract(off) and math_mode(safe) are taken", (int)t->tok[i].n, t->tok[i].s);
+}
+static void pragmas(tr *t)
+{
+    const size_t first = t->n_funcs ? t->func[0].start : 0;
+    bool off = false, late = false;
+    for (size_t i = 0; i < t->n; i++) if (t->tok[i].kind == 'D') pragma(t, i, i < first ? &off : &late);
+    if (t->n_funcs && !off) tr_error(t, first, "no #pragma METAL fp contract(off) in front of the first function: products and sums may be fused");
+}
 void tr_lint(tr *t)
 {
+    pragmas(t);
     for (size_t i = 0; i < t->n; i++) {
         if (t->tok[i].kind == 'i') {
             for (int b = 0; banned[b].word; b++)

@@ -2,6 +2,7 @@
 #include <metal_stdlib>
 #include <metal_simdgroup_matrix>
 using namespace metal;
+#pragma METAL fp contract(off)
 constant uint kind [[function_constant(0)]];
 
 kernel void twice(device float *x [[buffer(0)]], constant uint &n [[buffer(1)]], uint i [[thread_position_in_grid]]) { if (i < n) x[i] *= 2.0f; }

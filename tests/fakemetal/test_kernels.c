@@ -3,7 +3,9 @@
 #include <signal.h>
 
 static oid lib, queue;
-#define HEAD "#include <metal_stdlib>\nusing namespace metal;\n"
+#define HEAD_ALONE "#include <metal_stdlib>\nusing namespace metal;\n"
+#define OFF "#pragma METAL fp contract(off)\n"
+#define HEAD HEAD_ALONE OFF
 #define KERNEL(body) HEAD "kernel void k(device float *x [[buffer(0)]], uint i [[thread_position_in_grid]]) { " body " }\n"
 
 static void refused(const char *what, const char *source, const char *text)
@@ -54,6 +56,27 @@ static void refused_texts(void)
     refused("kernel called", HEAD "kernel void a(device float *x [[buffer(0)]]) { x[0] = 1; }\nkernel void k(device float *x [[buffer(0)]]) { a(x); }", "a kernel is called");
     refused("unclosed", HEAD "kernel void k(device float *x [[buffer(0)]]) { x[0] = (1; }", "unbalanced");
     refused("syntax", KERNEL("x[i] = 1 +;"), "error:");
+}
+#define SUM "kernel void k(device float *x [[buffer(0)]]) { x[0] = x[0] * x[1] + x[2]; }\n"
+static void refused_pragmas(void)
+{
+    const char *lost = "no #pragma METAL fp contract(off) in front of the first function", *only = "only contract(off) and math_mode(safe) are taken";
+    refused("contraction not forbidden", HEAD_ALONE SUM, lost);
+    refused("forbidden in a comment", HEAD_ALONE "// " OFF SUM, lost);
+    refused("forbidden for another compiler", HEAD_ALONE "#ifndef __METAL__\n" OFF "#endif\n" SUM, lost);
+    refused("forbidden too late", HEAD_ALONE "float f(float a) { return a * a + a; }\n" OFF SUM, lost);
+    refused("forbidden inside", HEAD_ALONE "kernel void k(device float *x [[buffer(0)]]) {\n" OFF " x[0] = x[0] * x[1] + x[2]; }\n", lost);
+    refused("contract(on)", HEAD "#pragma METAL fp contract(on)\n" SUM, only);
+    refused("contract(fast)", HEAD SUM "#pragma METAL fp contract( fast )\n", only);
+    refused("contract(fast) alone", HEAD_ALONE "#pragma METAL fp contract(fast)\n" SUM, only);
+    refused("math_mode(fast)", HEAD "#pragma METAL fp math_mode(fast)\n" SUM, only);
+    refused("math_mode(relaxed) inside", HEAD "kernel void k(device float *x [[buffer(0)]]) {\n# pragma METAL  fp math_mode(relaxed)\n x[0] = 1.0f; }\n", only);
+    refused("by an operator", HEAD "_Pragma(\"METAL fp contract(on)\")\n" SUM, only);
+    refused("clang's", HEAD "#pragma clang fp contract(fast)\n" SUM, "in MSL it is #pragma METAL fp");
+    refused("C's", HEAD "#pragma STDC FP_CONTRACT ON\n" SUM, "in MSL it is #pragma METAL fp");
+    oid e = NULL, l = library(HEAD_ALONE "#pragma METAL fp math_mode(safe)\n#  pragma METAL fp contract (off)\n" SUM, &e);
+    if (!l) FAIL("safe pragmas: %s", reason(e));
+    else CALL0(void, l, "release");
 }
 static void refused_address_spaces(void)
 {
@@ -158,6 +181,7 @@ int main(int argc, char **argv)
     if (!lib) { printf("FAIL library: %s\n", reason(err)); return 1; }
     queue = CALL0(oid, dev, "newCommandQueue");
     TEST(refused_texts);
+    TEST(refused_pragmas);
     TEST(refused_address_spaces);
     TEST(refused_types);
     TEST(found_running);
