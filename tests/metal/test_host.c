@@ -783,6 +783,39 @@ static void older_and_newer_systems(void) {
     fake.set("os", 15.0);
 }
 
+/* A pipeline may take fewer threads than its kernel is given (registers): the step fails with both numbers, nothing runs, and the
+ * queue goes on. `embed_rows` is given 128. */
+static void pipelines_with_fewer_threads(void) {
+    world w;
+    step s;
+    sill_error err = {0};
+    const float kept = 5.0f;
+    float is = 0;
+    NEEDS_FAKE();
+    sill__mtl_forget();
+    fake.set("max-threads", 64);
+    if (world_open(&w)) {
+        CHECK_OK(w.ops->buf_write(w.d, (sill__ref){w.out, 0}, &kept, sizeof kept), err);
+        for (int round = 0; round < 2; round++) {
+            w.ops->begin(w.q, make_step(&s, 2, 0));
+            look_up(&w, w.q, 0);
+            CHECK_INT(w.ops->submit(w.q, NULL, &err), SILL_EDEVICE);
+            CHECK(strstr(err.msg, "with at most 64 threads, not 128"));
+        }
+        printf("  %s\n", err.msg);
+        CHECK_INT(sill__mtl_queue_counts(w.q).commands, 0);
+        CHECK_OK(w.ops->buf_read(w.d, (sill__ref){w.out, 0}, &is, sizeof is), err);
+        CHECK(is == kept);
+        CHECK_OK(w.ops->wait(w.q, 0, &err), err);
+        world_close(&w);
+    }
+    sill__mtl_forget();
+    fake.set("max-threads", 128); /* just enough */
+    one_step();
+    sill__mtl_forget();
+    fake.set("max-threads", 512); /* as many as any kernel is given, and as the back end on NVIDIA GPUs takes */
+}
+
 static void a_step_leaves_nothing(void) {
     NEEDS_FAKE();
     one_step();
@@ -864,6 +897,7 @@ int main(int argc, char **argv) {
     TEST(windows_of_a_file);
     TEST(room_of_the_device);
     TEST(older_and_newer_systems);
+    TEST(pipelines_with_fewer_threads);
     TEST(the_cache_of_pipelines);
     TEST(a_step_leaves_nothing);
     TEST_EXIT();
