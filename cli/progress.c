@@ -30,6 +30,7 @@ void cli_progress_tick(cli_run *run) {
     sill__flow_counts c = sill__flow_get_counts(run->flow);
     sill__reader_stats stats = sill__reader_get_stats(run->reader);
     double share = stats.bytes_total ? SILL_MIN(1.0, (double)stats.bytes_done / (double)stats.bytes_total) : 0;
+    share *= c.rows ? (double)c.written / (double)c.rows : 0; /* the reader is ahead by rows that are not finished */
     if (p->first_share < 0 && c.rows > c.kept) { /* what was there already took no time */
         p->first_share = c.kept ? share : 0;
         p->started = now;

@@ -582,6 +582,8 @@ def progress():
     lines = [x for x in r.err.splitlines() if "left" in x]
     assert lines and all(re.fullmatch(r"sill: score: \d+ rows(, \d+ failed)?, [\d.]+ rows/s, \d+ tokens/s, \d+ %, .* left", x) for x in lines), r.err
     assert "\r" not in r.err and "tokens/s ->" in r.err
+    for rows, share in (map(int, re.search(r"(\d+) rows.* (\d+) %", x).groups()) for x in lines):  # by what is finished, not by what is read ahead
+        assert share < 100 and abs(share - rows / 4) < 15, (rows, share)
     r = sill(*command(f, path("quiet.out.csv"), "--progress", "0.02", "--quiet"), status=None)
     assert r.err == "", r.err
 
