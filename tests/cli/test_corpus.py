@@ -437,7 +437,35 @@ def golden_files():
     for got, w in zip(results, want): same_as(got, w, " ".join(w["command"]))
 
 
-for t in (stdout_is_data_only, fields_in_order, formats_agree, scores_add_up, words_and_white_space, perplexity_of_texts_and_rows,
+def tasks_on_a_gpu():
+    """Every task on the Metal back end, over the fake Metal: what the CPU gives, to the bounds of f32."""
+    library = os.path.abspath(os.path.join(BUILD, "libfakemetal.so"))
+    if not os.path.exists(library):
+        raise Skip("this machine has no fake Metal; it is for Linux")
+    env = {"SILL_METAL_LIBRARY": library, "SILL_FIRST_USE_CHECK": "0", "SILL_METAL_CACHE": "0", "FAKEMETAL_FAST": "1"}
+    f = write("gpu.csv", "text\n" + "".join(f"{t}\n" for t in ("Lily had a red ball", "the cat ran to the big tree and sat", "One day", "He was sad")))
+    book = write("gpu.json", json.dumps({"labels": [{"label": "cat", "description": "about a cat"}, {"label": "ball", "description": "about a ball"}],
+                                         "instruction": "What is it about?", "examples": [{"text": "a cat sat", "label": "cat"}]}))
+    jobs = [["classify", f, "--text", "text", *M, "--labels", "cat,ball,a big tree", "--all-probs"],
+            ["classify", f, "--text", "text", *M, "--codebook", book, "--all-probs"],
+            ["classify", f, "--text", "text", *M, "--codebook", book, "--multi-label"],
+            ["score", f, "--text", "text", *M, "--per", "word"], ["score", f, "--text", "text", *M, "--long", "window", "--ctx", "8", "--stride", "4"],
+            ["embed", f, "--text", "text", *M, "--normalize"], ["perplexity", f, "--text", "text", *M]]
+
+    def near(x, y):
+        if isinstance(x, float) or isinstance(y, float):
+            return abs(x - y) <= 1e-4 * max(1.0, abs(x))
+        if isinstance(x, list):
+            return len(x) == len(y) and all(map(near, x, y))
+        if isinstance(x, dict):
+            return x.keys() == y.keys() and all(near(x[k], y[k]) for k in x)
+        return x == y
+    for job in jobs:
+        got, want = (sill(*job, "--json", "--device", device, "--dtype", "f32", "--kv-dtype", "f32", env=env).objects() for device in ("metal", "cpu"))
+        assert want and near(want, got), (job, want, got)
+
+
+for t in (tasks_on_a_gpu, stdout_is_data_only, fields_in_order, formats_agree, scores_add_up, words_and_white_space, perplexity_of_texts_and_rows,
           labels_and_probabilities, classification_head_as_transformers,
           tokens_and_back, greedy_text_is_the_reference, prompts_as_text, options_have_an_effect,
           rows_do_not_depend_on_each_other, chat_needs_an_instruct_model, chat_in_a_pipe, dirty_rows_fail_alone, nothing_to_do, long_texts_and_policies,
