@@ -86,7 +86,25 @@ static const char *const attributes[] = { "buffer", "threadgroup", "function_con
     "threadgroup_position_in_grid", "thread_position_in_threadgroup", "threads_per_threadgroup", "dispatch_threads_per_threadgroup",
     "threadgroups_per_grid", "thread_position_in_grid", "threads_per_grid", "thread_index_in_threadgroup", "thread_index_in_simdgroup",
     "simdgroup_index_in_threadgroup", "simdgroups_per_threadgroup", "dispatch_simdgroups_per_threadgroup", "threads_per_simdgroup", "thread_execution_width",
-    "id", NULL };
+    NULL };
+/* Whether the structure of that name has a member that points. */
+static bool points(const tr *t, size_t name)
+{
+    for (size_t i = 0; i + 2 < t->n; i++) {
+        if (!tr_is(t, i, "struct") || !tr_is(t, i + 2, "{") || t->tok[i + 1].n != t->tok[name].n || strncmp(t->tok[i + 1].s, t->tok[name].s, t->tok[name].n)) continue;
+        for (size_t k = i + 3; k < t->tok[i + 2].match; k++) if (tr_is(t, k, "*") && type_name(t, tr_prev(t, k))) return true;
+    }
+    return false;
+}
+/* A structure with pointers behind a [[buffer]] is an argument buffer: the host would have to encode addresses. */
+static void argument_buffers(tr *t, const tr_func *f)
+{
+    for (size_t i = f->open + 1, end = t->tok[f->open].match; i < end; i++) {
+        if (t->tok[i].kind != 'i' || !tr_has(&t->structs, &t->tok[i]) || !points(t, i)) continue;
+        for (size_t k = i; k < end && !tr_is(t, k, ","); k++)
+            if (tr_is(t, k, "[") && tr_is(t, k + 1, "[") && tr_is(t, k + 2, "buffer")) { tr_error(t, i, "a structure with pointers in a buffer: argument buffers are not modelled"); break; }
+    }
+}
 /* The pragmas that decide how sums are rounded. Metal's compile options have no switch for contraction: only a pragma in front of all
  * functions forbids it, which clang does not know, so that no number here tells when it is lost. */
 static void pragma(tr *t, size_t i, bool *off)
@@ -126,7 +144,8 @@ void tr_lint(tr *t)
             for (size_t k = i + 2; k < t->tok[i + 1].match; k++) {
                 if (tr_is(t, k, "(")) { k = t->tok[k].match; continue; }
                 if (tr_is(t, k, ",")) { first = true; continue; }
-                if (first && !tr_in(t, k, attributes)) tr_error(t, k, "attribute '%.*s' is not known", (int)t->tok[k].n, t->tok[k].s);
+                if (first && tr_is(t, k, "id")) tr_error(t, k, "[[id]]: argument buffers are not modelled");
+                else if (first && !tr_in(t, k, attributes)) tr_error(t, k, "attribute '%.*s' is not known", (int)t->tok[k].n, t->tok[k].s);
                 first = false;
             }
         } else if (tr_is(t, i, "[") && t->tok[i].match < t->n) {
@@ -143,6 +162,7 @@ void tr_lint(tr *t)
         if (tr_is(t, t->func[f].name, "main")) tr_error(t, t->func[f].name, "a function is not to be named main");
         parameters(t, &t->func[f]);
         pointers(t, &t->func[f]);
+        argument_buffers(t, &t->func[f]);
         if (state[f] == 0) calls(t, f, state);
         for (size_t i = t->func[f].body; i < t->tok[t->func[f].body].match; i++)
             if (tr_is(t, i, "static") && !tr_is(t, i + 1, "constexpr") && !tr_is(t, i + 1, "constant") && !tr_is(t, i + 1, "const"))

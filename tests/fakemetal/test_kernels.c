@@ -25,6 +25,8 @@ static void refused_texts(void)
     refused("mutual recursion", HEAD "float g(float a);\nfloat f(float a) { return g(a); }\nfloat g(float a) { return f(a); }\nkernel void k(device float *x [[buffer(0)]]) { x[0] = f(3.0f); }", "recursion");
     refused("global variable", HEAD "float g = 1.0f;\nkernel void k(device float *x [[buffer(0)]]) { x[0] = g; }", "must be in the constant address space");
     refused("constant without value", HEAD "constant float g;\nkernel void k(device float *x [[buffer(0)]]) { x[0] = g; }", "needs a value");
+    refused("id", HEAD "struct s { float a [[id(0)]]; };\nkernel void k(device float *x [[buffer(0)]], constant s &v [[buffer(1)]]) { x[0] = v.a; }", "argument buffers are not modelled");
+    refused("pointer in a buffer", HEAD "struct s { device const float *a; uint n; };\nkernel void k(device float *x [[buffer(0)]], constant s &v [[buffer(1)]]) { x[0] = v.a[0]; }", "argument buffers are not modelled");
     refused("threadgroup in a function", HEAD "float f() { threadgroup float t[4]; return t[0]; }\nkernel void k(device float *x [[buffer(0)]]) { x[0] = f(); }", "in a function that is no kernel");
     refused("threadgroup in a block", KERNEL("if (i < 4) { threadgroup float t[4]; t[i] = 0; x[i] = t[i]; }"), "not at the outermost scope");
     refused("threadgroup with a value", KERNEL("threadgroup float t = 1.0f; x[i] = t;"), "cannot be initialized");
