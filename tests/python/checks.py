@@ -523,6 +523,9 @@ def failures_are_exceptions_of_their_kind():
 
 # ---- long calls
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where these tests run in the background, and it is ignored
+
+
 @test
 def keyboard_interrupt_ends_a_call():
     m = model()
