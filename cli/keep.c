@@ -143,10 +143,6 @@ void cli_keep_tick(cli_run *run) {
 sill_status cli_keep_finish(cli_run *run, sill_error *err) {
     cli_record r;
     double seconds = sill__now() - run->started;
-    sill__reader_stats stats = sill__reader_get_stats(run->reader);
-    if (stats.bytes_total && stats.bytes_done < stats.bytes_total)
-        return sill__fail(err, SILL_EIO, "the input ended after %llu of its %llu bytes: was it cut while it was read?",
-                          (unsigned long long)stats.bytes_done, (unsigned long long)stats.bytes_total);
     if (!run->journal) return sill__writer_finish(run->writer, err);
     uint64_t unseen = run->options->overwrite ? 0 : cli_journal_unseen(run->journal);
     if (unseen)
