@@ -60,9 +60,8 @@ static void without_paths(const doctor *d, const char *message, char *out, size_
 typedef enum outlook { NOT_TAKEN, TAKEN, TAKEN_ONCE_CHECKED } outlook;
 
 static outlook outlook_of(const sill__backend *b, sill__check_verdict verdict) {
-    const char *wanted = getenv("SILL_FIRST_USE_CHECK");
     if (b == sill__backend_ref()) return NOT_TAKEN;
-    if (b == sill__backend_cpu() || (wanted && !strcmp(wanted, "0"))) return TAKEN;
+    if (!sill__check_is_wanted(b)) return TAKEN;
     return verdict == SILL__CHECK_FAILED ? NOT_TAKEN : verdict == SILL__CHECK_UNKNOWN ? TAKEN_ONCE_CHECKED : TAKEN;
 }
 

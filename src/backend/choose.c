@@ -6,8 +6,7 @@
 
 #define MAX_BACKENDS 8
 
-/* Nothing is checked before the CPU is used: it is what others fall back to, and what the tests of every change run on. */
-static bool is_checked(const sill__backend *b) {
+bool sill__check_is_wanted(const sill__backend *b) {
     const char *wanted = getenv("SILL_FIRST_USE_CHECK");
     return b != sill__backend_cpu() && b != sill__backend_ref() && !(wanted && !strcmp(wanted, "0"));
 }
@@ -41,7 +40,7 @@ sill_status sill__device_choose(const sill__backend *const *list, const sill__de
             say(announce, 2, "device %s cannot be used: %s", list[0]->name, why.msg);
             continue;
         }
-        sill__check_verdict verdict = is_checked(list[0]) ? verdict_of(list[0], d, options, &record, &why) : SILL__CHECK_PASSED;
+        sill__check_verdict verdict = sill__check_is_wanted(list[0]) ? verdict_of(list[0], d, options, &record, &why) : SILL__CHECK_PASSED;
         if (verdict == SILL__CHECK_PASSED) {
             *ops = list[0];
             *out = d;
@@ -91,7 +90,7 @@ sill_status sill__device_open(const char *name, const sill__device_options *opti
     }
     sill_status s = sill__backend_find(name, ops, err);
     if (s == SILL_OK) s = (*ops)->open(options, out, err);
-    if (s != SILL_OK || !announce || !is_checked(*ops)) return s;
+    if (s != SILL_OK || !announce || !sill__check_is_wanted(*ops)) return s;
     sill__check_verdict verdict = verdict_of(*ops, *out, options, &record, &why);
     if (verdict == SILL__CHECK_FAILED)
         say(true, 0, "device %s computes wrong: do not trust these numbers (%s). Please report what `sill check --device %s` and "

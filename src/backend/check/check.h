@@ -91,6 +91,9 @@ void sill__check_keep(const sill__backend *ops, const sill__device *device, cons
  * A device that failed one is not asked again. A status other than OK: it could not run, nothing is kept. */
 sill_status sill__check_first_use(const sill__backend *ops, sill__device *device, const sill__use *use, sill__check_record *record,
                                   sill_error *err);
+/* Whether "auto" takes it only after that check. Nothing is checked before the CPU is used: it is what others fall back to, and what the
+ * tests of every change run on. (choose.c) */
+bool sill__check_is_wanted(const sill__backend *ops);
 /* What a check found, as a record of now. */
 void sill__check_record_make(sill__check_record *record, const sill__check_target *target, bool full);
 /* "passed 2026-11-22T14:10:00Z (first use)", "failed ...", "not checked". */
